@@ -1,0 +1,1 @@
+"""segloc-synth: labelled and benign scans in, WebDataset shards of image pairs out."""

@@ -1,0 +1,53 @@
+"""What the three command-line tools share: exit codes, one-line errors, progress."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import NoReturn, TypeVar
+
+import click
+from tqdm import tqdm
+
+log = logging.getLogger("segloc")
+T = TypeVar("T")
+LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+def run(command: click.Command) -> NoReturn:
+    """Run a click command and exit: 0 done, 1 error, 2 wrong usage, 130 Ctrl-C. A user's mistake is one line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        code = 130
+    except OSError as error:  # disk full, permission denied, ...: the system's own words are the clear line
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {where}{error.strerror or error}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def progress(items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
+    """Pass `items` through under a progress bar on a terminal, a log line now and then off it.
+
+    `total` counts items, `done` those finished before (a resumed job).
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, initial=done, desc=what, unit="", dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    count = done
+    for item in items:
+        yield item
+        count += 1
+        now = time.monotonic()
+        if now - last >= LOG_EVERY and count < total:
+            rate = (count - done) / (now - start)
+            log.info("%s: %d of %d, about %.0f s left", what, count, total, (total - count) / rate)
+            last = now
+    log.info("%s: %d of %d in %.0f s", what, count, total, time.monotonic() - start)
