@@ -1,0 +1,3 @@
+from segloc_synth.cli import main
+
+main()

@@ -1,0 +1,300 @@
+"""The bank: segments cut out and backgrounds fitted to the canvas, made once per source and size, then mapped.
+
+An entry is a folder in the user's cache named by a hash of all that its content depends on. Objects are stored as
+flat RGBA bytes, backgrounds as one array of pictures and one of packed bag masks; workers map these files, so
+that memory does not grow with their number.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segloc_synth.backgrounds import BenignSource, bag_mask
+from segloc_synth.coco import BadMask, LabelledSource, Scan, segmentation_to_mask
+from segloc_synth.console import progress
+from segloc_synth.engines import check_stop, run_local
+from segloc_synth.files import cache_dir, read_json, write_json
+from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image, resize
+from segloc_synth.problems import Problem
+
+VERSION = 1  # raised whenever prepared pixels change
+DETAIL = 1.5  # segments are kept at this multiple of the canvas scale, so that they may be enlarged
+SMALLEST = 24  # pixels of a mask at canvas scale below which an object cannot be recognised
+RING = 0.15  # width of the ring that tells the carrier bag's colour, relative to the segment's larger side
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One prepared cut-out.
+
+    Attributes:
+        name: scan and annotation, e.g. "train/xray_00012#45".
+        class_id: our class id.
+        rgba: uint8 [h, w, 4]; alpha 255 inside the mask, colours continued a little beyond it.
+        carrier: RGB in 0-255 of what surrounds the object in its own scan.
+        zoom: stored pixels per canvas pixel at scale 1.
+    """
+
+    name: str
+    class_id: int
+    rgba: Pixels
+    carrier: tuple[int, int, int]
+    zoom: float
+
+
+class Objects:
+    """The prepared segments of a labelled source; opened from a bank folder, pixels mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        index = read_json(folder / "index.json")
+        self.rows: list[dict[str, Any]] = index["rows"]
+        self.problems = [Problem(**problem) for problem in index["problems"]]
+        self.classes = {int(class_id): name for class_id, name in index["classes"].items()}
+        self._pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def used_classes(self) -> list[int]:
+        """Ids of the classes that have a segment, ascending."""
+        return sorted({row["class_id"] for row in self.rows})
+
+    def __getitem__(self, place: int) -> Segment:
+        row = self.rows[place]
+        shape = (*row["shape"], 4)
+        rgba = self._pixels[row["offset"] : row["offset"] + int(np.prod(shape))].reshape(shape)
+        return Segment(row["name"], row["class_id"], np.asarray(rgba), tuple(row["carrier"]), row["zoom"])
+
+
+class Backgrounds:
+    """The prepared benign scans; opened from a bank folder, pixels mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        index = read_json(folder / "index.json")
+        self.names: list[str] = index["names"]
+        self.rows: list[int] = index["rows"]
+        self.problems = [Problem(**problem) for problem in index["problems"]]
+        self._pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+        self._bags = np.load(folder / "bags.npy", mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, place: int) -> Pixels:
+        """RGB uint8 [size, size, 3], read-only."""
+        return np.asarray(self._pixels[self.rows[place]])
+
+    def bag(self, place: int) -> Pixels:
+        """0/1 mask of the bag, uint8 [size, size]."""
+        return np.unpackbits(self._bags[self.rows[place]], axis=1, count=self._pixels.shape[2])
+
+
+def prepare_objects(source: LabelledSource, size: int, workers: int) -> tuple[Path, Objects]:
+    """Folder and content of the bank entry for `source` at canvas `size`, made if need be.
+
+    click.ClickException when no segment is usable.
+    """
+    folder = _entry("objects", source.fingerprint, size)
+    if not folder.exists():
+        with _new_entry(folder) as tmp:
+            _write_objects(tmp, source, size, workers)
+    objects = Objects(folder)
+    if not len(objects):
+        first = [*source.problems, *objects.problems][0]
+        raise click.ClickException(f"{source.path}: no usable segment; {first.kind}: {first.where()}")
+    return folder, objects
+
+
+def prepare_backgrounds(source: BenignSource, size: int, workers: int) -> tuple[Path, Backgrounds]:
+    """Folder and content of the bank entry for `source` at canvas `size`, made if need be.
+
+    click.ClickException when fewer than two scans are usable.
+    """
+    folder = _entry("backgrounds", source.fingerprint, size)
+    if not folder.exists():
+        with _new_entry(folder) as tmp:
+            _write_backgrounds(tmp, source, size, workers)
+    backgrounds = Backgrounds(folder)
+    if len(backgrounds) < 2:
+        first = backgrounds.problems[0]
+        raise click.ClickException(
+            f"{source.path}: {len(backgrounds)} usable scans, a pair needs two; {first.kind}: {first.where()}"
+        )
+    return folder, backgrounds
+
+
+def _entry(kind: str, fingerprint: str, size: int) -> Path:
+    identity = json.dumps([VERSION, kind, fingerprint, size, cv2.__version__])
+    return cache_dir() / "bank" / f"{kind}-{size}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+@contextmanager
+def _new_entry(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when the block ends well; a racing build's entry is as good."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield tmp
+        if not folder.exists():
+            tmp.rename(folder)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int) -> None:
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    work = partial(cut_segments, size=size, bottom_rows=source.bottom_rows)
+    results = progress(run_local(work, source.scans, workers), len(source.scans), "cutting segments")
+    with (folder / "flat").open("wb") as file:
+        offset = 0
+        for segments, found in results:
+            problems += found
+            for segment in segments:
+                height, width = segment.rgba.shape[:2]
+                file.write(segment.rgba.tobytes())
+                rows.append(
+                    {
+                        "name": segment.name,
+                        "class_id": segment.class_id,
+                        "shape": [height, width],
+                        "offset": offset,
+                        "carrier": list(segment.carrier),
+                        "zoom": segment.zoom,
+                    }
+                )
+                offset += segment.rgba.size
+    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (offset,))
+    pixels[:] = np.fromfile(folder / "flat", np.uint8)
+    pixels.flush()
+    (folder / "flat").unlink()
+    index = {
+        "classes": {str(class_id): name for class_id, name in source.classes.items()},
+        "rows": rows,
+        "problems": [problem.as_dict() for problem in problems],
+    }
+    write_json(folder / "index.json", index, indent=None)
+
+
+def _write_backgrounds(folder: Path, source: BenignSource, size: int, workers: int) -> None:
+    count = len(source.files)
+    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (count, size, size, 3))
+    bags = np.lib.format.open_memmap(folder / "bags.npy", "w+", np.uint8, (count, size, (size + 7) // 8))
+    index: dict[str, list[Any]] = {"names": [], "rows": [], "problems": []}
+    results = progress(
+        run_local(partial(fit_background, size=size), source.files, workers),
+        count,
+        "fitting backgrounds",
+    )
+    for place, (picture, kinds) in enumerate(results):
+        name = source.files[place].relative_to(source.path)
+        index["problems"] += [Problem(kind, str(name)).as_dict() for kind in kinds]
+        if picture is None:
+            continue
+        pixels[place] = picture
+        bags[place] = np.packbits(bag_mask(picture), axis=1)
+        index["names"].append(source.names[place])
+        index["rows"].append(place)
+    pixels.flush()
+    bags.flush()
+    write_json(folder / "index.json", index, indent=None)
+
+
+def fit_background(path: Path, size: int) -> tuple[Pixels | None, list[str]]:
+    """A benign scan on the canvas, RGB uint8 [size, size, 3], and kinds of problems; None when unusable."""
+    check_stop()
+    try:
+        pixels, kinds = read_image(path, at_least=2 * size)
+    except BadImage as problem:
+        return None, [str(problem)]
+    picture = fit_to_canvas(pixels, size)
+    if not bag_mask(picture).any():
+        return None, [*kinds, "scan without a bag"]
+    return picture, kinds
+
+
+def cut_segments(scan: Scan, size: int, bottom_rows: int) -> tuple[list[Segment], list[Problem]]:
+    """Cut every usable segment out of a labelled scan, for a canvas of `size`; problems beside."""
+    check_stop()
+    try:
+        pixels, kinds = read_image(scan.path, expect=(scan.width, scan.height))
+    except BadImage as problem:
+        return [], [Problem(str(problem), scan.name, f"({len(scan.annotations)} annotations)")]
+    found = [Problem(kind, scan.name) for kind in kinds]
+    kept = []
+    labelled = np.zeros((scan.height, scan.width), np.uint8)
+    for annotation in scan.annotations:
+        try:
+            mask = segmentation_to_mask(annotation.segmentation, scan.height, scan.width)
+        except BadMask as problem:
+            found.append(Problem(str(problem), scan.name, f"annotation {annotation.id}"))
+            continue
+        labelled |= mask
+        kept.append((annotation, mask[: scan.height - bottom_rows]))
+    pixels, labelled = (rows[: scan.height - bottom_rows] for rows in (pixels, labelled))
+    canvas_scale = size / max(scan.width, scan.height)
+    segments = []
+    for annotation, mask in kept:
+        if mask.sum() * canvas_scale**2 < SMALLEST:
+            kind = f"object too small to be seen at {size} px"
+            found.append(Problem(kind, scan.name, f"annotation {annotation.id}"))
+            continue
+        name = f"{scan.name}#{annotation.id}"
+        segments.append(_cut(name, annotation.class_id, pixels, mask, labelled, canvas_scale))
+    return segments, found
+
+
+def _cut(
+    name: str,
+    class_id: int,
+    pixels: Pixels,
+    mask: Pixels,
+    labelled: NDArray[np.uint8],
+    canvas_scale: float,
+) -> Segment:
+    left, top, width, height = cv2.boundingRect(mask)
+    reach = max(4, round(RING * max(width, height)))
+    rows = slice(max(0, top - reach), top + height + reach)
+    cols = slice(max(0, left - reach), left + width + reach)
+    crop, inside, others = pixels[rows, cols], mask[rows, cols], labelled[rows, cols]
+    ring = cv2.dilate(inside, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) - inside
+    near = cv2.dilate(inside, np.ones((3, 3), np.uint8))  # its pixels mix object and carrier
+    surround = crop[(ring == 1) & (near == 0) & (others == 0)]
+    carrier = np.median(surround, axis=0) if len(surround) else np.full(3, 255)
+    detail = min(1.0, DETAIL * canvas_scale)
+    shape = [max(1, round(side * detail)) for side in inside.shape]
+    # Colours of the object are continued over its edge, or a resampled edge would carry the old bag's colour.
+    weight = cv2.erode(inside, np.ones((3, 3), np.uint8)) if inside.sum() > 200 else inside
+    filled = np.where(weight[..., None] == 1, crop, _spread(crop, weight))
+    colour = resize(np.ascontiguousarray(filled), shape[1], shape[0])
+    alpha = resize(inside * np.uint8(255), shape[1], shape[0])
+    box = cv2.boundingRect((alpha > 0).astype(np.uint8))
+    tight = (slice(box[1], box[1] + box[3]), slice(box[0], box[0] + box[2]))
+    rgba = np.dstack([colour[tight], alpha[tight]])
+    return Segment(
+        name,
+        class_id,
+        rgba,
+        (int(carrier[0]), int(carrier[1]), int(carrier[2])),
+        round(detail / canvas_scale, 6),
+    )
+
+
+def _spread(crop: Pixels, weight: Pixels) -> Pixels:
+    """Each pixel as the mean of the weighted pixels within two pixels of it (normalised convolution)."""
+    total = cv2.boxFilter(weight.astype(np.float32), -1, (5, 5), normalize=False)
+    sums = cv2.boxFilter(crop.astype(np.float32) * weight[..., None], -1, (5, 5), normalize=False)
+    mean = sums / np.maximum(total, 1)[..., None]
+    return np.where(total[..., None] > 0, np.rint(mean), crop).astype(np.uint8)

@@ -1,0 +1,163 @@
+"""The build: shards in parallel, going on where an earlier run of the same config stopped."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from segloc_synth.bank import Backgrounds, Objects
+from segloc_synth.compose import Placed, blend, place
+from segloc_synth.config import Config
+from segloc_synth.console import log, progress
+from segloc_synth.engines import check_stop, run_local
+from segloc_synth.files import output_dir, read_json, write_json
+from segloc_synth.images import Pixels
+from segloc_synth.plan import Pair, View, plan_pair
+from segloc_synth.shards import Sample, shard_path, sidecar_path, write_manifest, write_shard
+
+OFF_BAG = "object more than half off the bag"
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs: the config, and the folders of the bank and of the output."""
+
+    config: Config
+    objects: Path
+    backgrounds: Path
+    out: Path
+
+
+@lru_cache(maxsize=2)
+def _open_bank(objects: Path, backgrounds: Path) -> tuple[Objects, Backgrounds]:
+    return Objects(objects), Backgrounds(backgrounds)
+
+
+def make_sample(config: Config, objects: Objects, backgrounds: Backgrounds, index: int) -> tuple[Sample, list[str]]:
+    """Sample `index`: its JSON record and two JPEG files, and the kinds of problems met."""
+    pair = plan_pair(config, len(objects), len(backgrounds), index)
+    segment = objects[pair.segment]
+    names = {"class_id": segment.class_id, "class_name": objects.classes[segment.class_id]}
+    meta: dict[str, Any] = {"index": index, **names}
+    problems: list[str] = []
+    jpegs = []
+    for view_name in ("key", "query"):
+        placed, picture = compose_view(config, objects, backgrounds, pair, view_name)
+        if placed.in_bag < 0.5:
+            problems.append(OFF_BAG)
+        meta[view_name] = _record(config, placed, segment.class_id, segment.name, backgrounds)
+        flags = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
+        done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), flags)
+        assert done
+        jpegs.append(jpeg.tobytes())
+    return Sample(meta, *jpegs), problems
+
+
+def compose_view(
+    config: Config, objects: Objects, backgrounds: Backgrounds, pair: Pair, name: str
+) -> tuple[Placed, Pixels]:
+    """The segment as placed for the `key` or `query` of a pair, and the composite, uint8 RGB [size, size, 3]."""
+    view: View = getattr(pair, name)
+    segment = objects[pair.segment]
+    placed = place(segment, view, backgrounds.bag(view.background))
+    return placed, blend(backgrounds.pixels(view.background), placed, segment.carrier, config.blend)
+
+
+def _record(config: Config, placed: Placed, class_id: int, segment: str, backgrounds: Backgrounds) -> dict[str, Any]:
+    full = placed.full_mask(config.size)
+    rle = coco_mask.encode(np.asfortranarray(full))
+    mask = {"size": [config.size, config.size], "counts": rle["counts"].decode()}
+    box = [float(number) for number in cv2.boundingRect(full)]
+    view = placed.view
+    return {
+        "box": box,
+        "mask": mask,
+        "segment": segment,
+        "background": backgrounds.names[view.background],
+        "blend": config.blend,
+        "coefficient": view.coefficient,
+        "scale": view.scale,
+        "rotation": view.rotation,
+        "flip": view.flip,
+        "items": [{"class_id": class_id, "box": box, "mask": mask}],
+    }
+
+
+def build_shard(task: tuple[int, int], job: Job) -> int:
+    """Write shard `number` with `count` samples; a pure function of (config, bank, number, count). Returns number."""
+    number, count = task
+    objects, backgrounds = _open_bank(job.objects, job.backgrounds)
+    problems: dict[str, int] = {}
+
+    def samples() -> Iterator[Sample]:
+        start = number * job.config.shard_size
+        for index in range(start, start + count):
+            check_stop()
+            sample, kinds = make_sample(job.config, objects, backgrounds, index)
+            for kind in kinds:
+                problems[kind] = problems.get(kind, 0) + 1
+            yield sample
+
+    write_shard(shard_path(job.out, number), samples(), job.config.hash, problems)
+    return number
+
+
+def build(config: Config, objects: Path, backgrounds: Path, out: Path, n: int, workers: int) -> dict[str, Any]:
+    """Build samples 0..n-1 into `out` and return the manifest; `objects` and `backgrounds` are bank folders.
+
+    Goes on in a folder of the same config; click.ClickException for any other non-empty folder, or when `out`
+    already holds more than n samples.
+    """
+    _claim(out, config)
+    counts = [min(config.shard_size, n - start) for start in range(0, n, config.shard_size)]
+    if sidecar_path(shard_path(out, len(counts))).exists():
+        raise click.ClickException(f"{out}: holds more than {n} samples already; raise --n or name another --out")
+    todo = [(number, count) for number, count in enumerate(counts) if not _is_done(out, number, count)]
+    if len(todo) < len(counts):
+        log.info("%s: %d of %d shards are there, going on", out, len(counts) - len(todo), len(counts))
+    job = Job(config, objects, backgrounds, out)
+    finished = run_local(partial(build_shard, job=job), todo, min(workers, max(1, len(todo))))
+    for _ in progress(finished, len(counts), "building shards", done=len(counts) - len(todo)):
+        pass
+    bank = Objects(objects)
+    classes = [{"id": class_id, "name": bank.classes[class_id]} for class_id in bank.used_classes()]
+    sources = {"objects": config.objects, "backgrounds": config.backgrounds}
+    head = {
+        "config": config.as_dict(),
+        "config_hash": config.hash,
+        "sources": sources,
+        "classes": classes,
+    }
+    return write_manifest(out, head, len(counts))
+
+
+def _claim(out: Path, config: Config) -> None:
+    """Make `out` the folder of this config, or find that it is; remove what a killed run left behind."""
+    mine = config.as_dict()
+    if not (out / "config.json").exists():
+        output_dir(out, "name another --out")
+        write_json(out / "config.json", {"config": mine, "config_hash": config.hash})
+        return
+    theirs = read_json(out / "config.json")
+    if not isinstance(theirs, dict) or theirs.get("config_hash") != config.hash:
+        old = theirs.get("config", {}) if isinstance(theirs, dict) else {}
+        differs = [key for key, value in mine.items() if old.get(key) != value]
+        what = ", ".join(f"{key} {old.get(key)} instead of {mine[key]}" for key in differs[:3])
+        raise click.ClickException(f"{out}: holds a build of another config ({what}); name another --out")
+    for left_over in out.glob(".*.tmp"):
+        left_over.unlink(missing_ok=True)
+
+
+def _is_done(out: Path, number: int, count: int) -> bool:
+    """Whether the shard is there, whole by its size, with `count` samples (a short last shard may have grown)."""
+    path = shard_path(out, number)
+    if not sidecar_path(path).exists() or not path.exists():
+        return False
+    side = read_json(sidecar_path(path))
+    return side["count"] == count and side["bytes"] == path.stat().st_size

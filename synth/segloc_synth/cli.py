@@ -1,0 +1,177 @@
+"""The command line of segloc-synth."""
+
+import os
+from pathlib import Path
+
+import click
+
+from segloc_synth import bank, build, card, phantom, preview
+from segloc_synth.backgrounds import read_benign
+from segloc_synth.coco import read_labelled
+from segloc_synth.config import BLENDS, Blend, Config
+from segloc_synth.console import log, run
+from segloc_synth.problems import Problem, describe, refuse
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+PATH = click.Path(path_type=Path)
+WORKERS = click.option("--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="Processes.")
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="segloc", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Make image pairs for contrastive pretraining: labelled segments projected onto benign X-ray scans."""
+
+
+@cli.command(
+    "build",
+    epilog="""\b
+Examples:
+  segloc-synth build --n 5000 --out pairs                  (simulated scans, nothing to download)
+  segloc-synth build --objects pidray --backgrounds SIXray/JPEGImage --out pairs
+""",
+)
+@click.option(
+    "--n",
+    type=click.IntRange(min=1),
+    default=200_000,
+    help="Pairs to make; a later build with more extends.",
+)
+@click.option(
+    "--objects",
+    "objects_path",
+    type=PATH,
+    help="Labelled source with masks: PIDray's folder, a COCO json, or a folder that holds one.  [default: PhantomRay]",
+)
+@click.option(
+    "--backgrounds",
+    "backgrounds_path",
+    type=PATH,
+    help="Benign source: a folder of scans, searched through.  [default: PhantomRay]",
+)
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    help="Folder for shards, manifest, data card and contact sheet.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(32, 4096),
+    default=256,
+    help="Side of the square pictures, in pixels.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed and sources, same bytes.")
+@WORKERS
+@click.option("--shard-size", type=click.IntRange(1, 1_000_000), default=1000, help="Pairs in a shard.")
+@click.option(
+    "--blend",
+    type=click.Choice(BLENDS),
+    default="alpha",
+    help="hard: replace. alpha: c * segment + (1 - c) * background. multiply: transmissions multiply.",
+)
+@click.option(
+    "--coefficient",
+    type=click.FloatRange(0, 1, min_open=True),
+    nargs=2,
+    default=(0.6, 0.95),
+    metavar="LO HI",
+    help="Range of the composition coefficient c, within (0, 1]; unused by hard.",
+)
+@click.option("--strict", is_flag=True, help="Stop at bad records in a source instead of leaving them out.")
+def build_command(
+    n: int,
+    objects_path: Path | None,
+    backgrounds_path: Path | None,
+    out: Path,
+    size: int,
+    seed: int,
+    workers: int,
+    shard_size: int,
+    blend: Blend,
+    coefficient: tuple[float, float],
+    strict: bool,
+) -> None:
+    """Build WebDataset shards of pairs; goes on where an earlier run of the same build stopped."""
+    if coefficient[0] > coefficient[1]:
+        raise click.BadParameter("LO must not exceed HI", param_hint="--coefficient")
+    if (objects_path is None) != (backgrounds_path is None):
+        raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
+    if objects_path is None or backgrounds_path is None:
+        simulated = phantom.default_phantom(workers=workers)
+        objects_path, backgrounds_path = simulated / "pidray", simulated / "sixray"
+    labelled, benign = read_labelled(objects_path), read_benign(backgrounds_path)
+    if strict:
+        refuse(labelled.problems, str(objects_path))
+    objects_bank, objects = bank.prepare_objects(labelled, size, workers)
+    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, size, workers)
+    if strict:
+        refuse(objects.problems, str(objects_path))
+        refuse(backgrounds.problems, str(backgrounds_path))
+    config = Config(
+        objects={"kind": labelled.kind, "fingerprint": labelled.fingerprint},
+        backgrounds={"kind": "folder", "fingerprint": benign.fingerprint},
+        size=size,
+        seed=seed,
+        shard_size=shard_size,
+        blend=blend,
+        coefficient=(1.0, 1.0) if blend == "hard" else coefficient,
+    )
+    manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers)
+    preview.write_contact_sheet(out, out / "preview.png")
+    card.write_card(out, manifest)
+    _report(objects_path, labelled.problems + objects.problems)
+    _report(backgrounds_path, backgrounds.problems)
+    log.info(
+        "%d pairs from %d segments of %d classes and %d benign scans in %s",
+        n,
+        len(objects),
+        len(manifest["classes"]),
+        len(backgrounds),
+        out,
+    )
+    log.info("look at them: %s", out / "preview.png")
+
+
+def _report(source: Path, problems: list[Problem]) -> None:
+    for line in describe(problems):
+        log.warning("%s: %s", source, line)
+
+
+@cli.command("preview")
+@click.argument("folder", type=PATH)
+@click.option("--out", type=PATH, help="PNG to write.  [default: FOLDER/preview.png]")
+@click.option(
+    "--pairs",
+    type=click.IntRange(1, 300),
+    default=preview.PAIRS,
+    help="Pairs to draw, spread over the build.",
+)
+def preview_command(folder: Path, out: Path | None, pairs: int) -> None:
+    """Draw a contact sheet of the pairs in FOLDER, with mask outlines, boxes and class names."""
+    target = out or folder / "preview.png"
+    preview.write_contact_sheet(folder, target, pairs)
+    log.info("%s", target)
+
+
+@cli.command("phantom")
+@click.option("--out", type=PATH, required=True, help="New folder; gets pidray/ and sixray/.")
+@click.option(
+    "--images",
+    type=click.IntRange(4, 99_999),
+    default=1500,
+    help="Labelled scans: 64 % train, 12 % each easy, hard, hidden.",
+)
+@click.option("--backgrounds", type=click.IntRange(2, 9_999_999), default=1000, help="Benign scans.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed, same scans.")
+@click.option("--size", type=click.IntRange(64, 2048), default=256, help="Longer side of a scan, in pixels.")
+@WORKERS
+def phantom_command(out: Path, images: int, backgrounds: int, seed: int, size: int, workers: int) -> None:
+    """Simulate PhantomRay: labelled scans in PIDray's layout, benign ones in SIXray's, on two scanner models."""
+    phantom.write_phantom(out, images, backgrounds, seed, size, workers)
+    log.info("%s: %d labelled scans in pidray/, %d benign ones in sixray/", out, images, backgrounds)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(cli)

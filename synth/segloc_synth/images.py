@@ -1,0 +1,110 @@
+"""Reading scans of any kind as 8-bit RGB, and fitting them to the square canvas."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from segloc_synth import problems
+
+Pixels = NDArray[np.uint8]
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
+EXIF_ORIENTATION = 0x0112
+WHITE = 255
+
+Image.MAX_IMAGE_PIXELS = None  # the limit above applies, with a message of ours
+
+
+class BadImage(ValueError):
+    """A picture that cannot be used; the message is the kind of problem."""
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files below `folder`, sorted by relative path; hidden and macOS `._` files are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    return sorted(
+        path
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+    )
+
+
+def read_image(
+    path: Path, expect: tuple[int, int] | None = None, at_least: int | None = None
+) -> tuple[Pixels, list[str]]:
+    """Decode a picture as RGB uint8 [H, W, 3], with the kinds of conversion that were needed.
+
+    `expect` is the (width, height) that an annotation file states: a picture of another size is refused, unless
+    its EXIF orientation explains the difference. `at_least` allows a JPEG to be decoded at a half, quarter or
+    eighth as long as its longer side keeps that many pixels (libjpeg's scaled decoding).
+
+    Raises:
+        BadImage: missing, empty, truncated, not a picture, too large or of another size.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise BadImage("image file of zero bytes")
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(f"image of over {MAX_PIXELS // 1_000_000} megapixels")
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            if expect is not None and image.size != expect:
+                if not (turned and image.size[::-1] == expect):
+                    raise BadImage(f"image of another size than its json says ({image.width}x{image.height})")
+            else:
+                turned = False  # annotations describe the pixels as they are stored
+            if at_least is not None and image.format == "JPEG" and not turned:
+                shrink = at_least / max(image.size)
+                if shrink < 1:
+                    image.draft(None, (int(image.width * shrink), int(image.height * shrink)))
+            return _to_rgb(ImageOps.exif_transpose(image) if turned else image, turned)
+    except FileNotFoundError:
+        raise BadImage("image file is missing") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, BadImage):
+            raise
+        raise BadImage("image file is damaged or no picture") from None
+
+
+def _to_rgb(image: Image.Image, turned: bool) -> tuple[Pixels, list[str]]:
+    notes = [problems.TURNED] if turned else []
+    if image.mode.startswith("I") or image.mode == "F":
+        notes.append(problems.DEEP)
+        deep = np.asarray(image, np.float64)
+        top = 65535.0 if deep.max() > 255 else 255.0
+        grey = np.clip(np.rint(deep * (WHITE / top)), 0, WHITE).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2), notes
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"))
+        if (rgba[..., 3] < WHITE).any():
+            notes.append(problems.ALPHA)
+            white = Image.new("RGBA", image.size, (WHITE,) * 4)
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        elif image.mode != "P":
+            notes.append(problems.ALPHA)
+    elif image.mode in ("L", "1"):
+        notes.append(problems.GREY)
+    elif image.mode == "P":
+        notes.append(problems.PALETTE)
+    return np.asarray(image.convert("RGB")), notes
+
+
+def resize(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Resize to `width` x `height`: by area when shrinking, bilinear when enlarging."""
+    shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), np.uint8)
+
+
+def fit_to_canvas(pixels: Pixels, size: int) -> Pixels:
+    """Scale RGB [H, W, 3] to fit a white square [size, size, 3], aspect kept, centred."""
+    scale = size / max(pixels.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    canvas = np.full((size, size, 3), WHITE, np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    canvas[top : top + height, left : left + width] = resize(pixels, width, height)
+    return canvas

@@ -1,0 +1,70 @@
+"""A contact sheet of a build: pairs with mask outlines, boxes and class names."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as coco_mask
+
+from segloc_synth.files import atomic_write
+from segloc_synth.images import Pixels
+from segloc_synth.shards import Sample, ShardReader
+
+PAIRS = 12
+PAIRS_PER_ROW = 3
+TILE = 256  # pixels a picture
+GAP = 8
+HEADER = 34
+OUTLINE, BOX, INK, PAPER = (225, 0, 152), (0, 0, 0), (20, 20, 20), (236, 236, 236)
+
+
+def contact_sheet(folder: Path, pairs: int = PAIRS) -> Image.Image:
+    """Draw `pairs` samples spread evenly over a finished build; click.ClickException when it is none."""
+    reader = ShardReader(folder)
+    places = np.unique(np.linspace(0, len(reader) - 1, min(pairs, len(reader))).astype(int))
+    width, height = 2 * TILE + 2 * GAP, TILE + HEADER + GAP
+    rows = -(-len(places) // PAIRS_PER_ROW)
+    sheet = Image.new("RGB", (PAIRS_PER_ROW * (width + GAP) + GAP, rows * height + GAP), PAPER)
+    for number, place in enumerate(places):
+        row, col = divmod(number, PAIRS_PER_ROW)
+        _draw_pair(sheet, reader[int(place)], GAP + col * (width + GAP), GAP + row * height)
+    return sheet
+
+
+def write_contact_sheet(folder: Path, path: Path, pairs: int = PAIRS) -> None:
+    """Write the contact sheet of build `folder` as a PNG."""
+    buffer = io.BytesIO()
+    contact_sheet(folder, pairs).save(buffer, "PNG")
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+
+
+def _draw_pair(sheet: Image.Image, sample: Sample, left: int, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    title, small = ImageFont.load_default(13), ImageFont.load_default(11)
+    meta = sample.meta
+    draw.text((left, top), f"{meta['class_name']}   pair {meta['index']}", INK, title)
+    for place, (name, jpeg) in enumerate((("key", sample.key), ("query", sample.query))):
+        view = meta[name]
+        x = left + place * (TILE + GAP)
+        note = f"{name}: {view['blend']} {view['coefficient']:.2f}, x{view['scale']:.2f}, {view['rotation']:.0f} deg"
+        draw.text((x, top + 16), note, INK, small)
+        sheet.paste(Image.fromarray(draw_view(jpeg, view, TILE)), (x, top + HEADER))
+
+
+def draw_view(jpeg: bytes, view: dict[str, Any], tile: int) -> Pixels:
+    """A picture with its items' mask outlines and boxes, RGB uint8 [tile, tile, 3]."""
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    scale = tile / len(bgr)
+    picture = cv2.resize(bgr[..., ::-1], (tile, tile), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    for item in view["items"]:
+        mask = cv2.resize(coco_mask.decode(item["mask"]), (tile, tile), interpolation=cv2.INTER_NEAREST)
+        around = cv2.dilate(mask, np.ones((3, 3), np.uint8))  # beside the object, not over it
+        outlines, _ = cv2.findContours(around, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        picture = cv2.drawContours(np.ascontiguousarray(picture), outlines, -1, OUTLINE, 1)
+        x, y, width, height = (round(number * scale) for number in item["box"])
+        cv2.rectangle(picture, (x - 3, y - 3), (x + width + 2, y + height + 2), BOX, 1)
+    return np.asarray(picture, np.uint8)

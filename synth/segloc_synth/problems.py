@@ -1,0 +1,56 @@
+"""What is wrong with a source: one list, counted by kind."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+SHOWN = 5  # records listed per kind
+
+# Kinds whose record is used all the same; every other kind means that the record was left out.
+GREY = "greyscale image, used as grey"
+ALPHA = "image with an alpha channel, drawn over white"
+DEEP = "16-bit image, scaled to 8 bits"
+PALETTE = "palette image, converted to RGB"
+TURNED = "image turned upright by its EXIF tag"
+USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One record that is not as it should be: its kind, the file, and what in it ('' for the file itself)."""
+
+    kind: str
+    file: str
+    record: str = ""
+
+    def where(self) -> str:
+        return f"{self.file} {self.record}".strip()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe(problems: Iterable[Problem]) -> list[str]:
+    """One line per kind: what became of it, how many, the first few records."""
+    groups: dict[str, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(problem.kind, []).append(problem)
+    lines = []
+    for kind, group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        fate = "used" if kind in USABLE else "skipped"
+        first = ", ".join(problem.where() for problem in group[:SHOWN])
+        more = f" and {len(group) - SHOWN} more" if len(group) > SHOWN else ""
+        lines.append(f"{len(group)} {fate}: {kind}: {first}{more}")
+    return lines
+
+
+def refuse(problems: list[Problem], source: str) -> None:
+    """Under --strict: click.ClickException naming the first problem, if there is any."""
+    if problems:
+        first = problems[0]
+        raise click.ClickException(
+            f"{source}: {len(problems)} problem(s), the first: {first.kind}: {first.where()}; "
+            "mend it or leave out --strict"
+        )
