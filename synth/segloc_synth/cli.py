@@ -9,7 +9,7 @@ from segloc_synth import bank, build, card, phantom, preview
 from segloc_synth.backgrounds import read_benign
 from segloc_synth.coco import read_labelled
 from segloc_synth.config import BLENDS, Blend, Config
-from segloc_synth.console import log, run
+from segloc_synth.console import run
 from segloc_synth.problems import Problem, describe, refuse
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -18,7 +18,7 @@ WORKERS = click.option("--workers", type=click.IntRange(min=1), default=os.cpu_c
 
 
 @click.group(context_settings=CONTEXT)
-@click.version_option(package_name="segloc", message="%(prog)s %(version)s")
+@click.version_option(package_name="segloc", prog_name="segloc-synth", message="%(prog)s %(version)s")
 def cli() -> None:
     """Make image pairs for contrastive pretraining: labelled segments projected onto benign X-ray scans."""
 
@@ -122,20 +122,16 @@ def build_command(
     card.write_card(out, manifest)
     _report(objects_path, labelled.problems + objects.problems)
     _report(backgrounds_path, backgrounds.problems)
-    log.info(
-        "%d pairs from %d segments of %d classes and %d benign scans in %s",
-        n,
-        len(objects),
-        len(manifest["classes"]),
-        len(backgrounds),
-        out,
+    click.echo(
+        f"{n} pairs of {len(manifest['classes'])} classes, from {len(objects)} segments and {len(backgrounds)} "
+        f"benign scans, in {out}; look at {out / 'preview.png'}",
+        err=True,
     )
-    log.info("look at them: %s", out / "preview.png")
 
 
 def _report(source: Path, problems: list[Problem]) -> None:
     for line in describe(problems):
-        log.warning("%s: %s", source, line)
+        click.echo(f"{source}: {line}", err=True)
 
 
 @cli.command("preview")
@@ -151,7 +147,7 @@ def preview_command(folder: Path, out: Path | None, pairs: int) -> None:
     """Draw a contact sheet of the pairs in FOLDER, with mask outlines, boxes and class names."""
     target = out or folder / "preview.png"
     preview.write_contact_sheet(folder, target, pairs)
-    log.info("%s", target)
+    click.echo(str(target))
 
 
 @cli.command("phantom")
@@ -169,7 +165,7 @@ def preview_command(folder: Path, out: Path | None, pairs: int) -> None:
 def phantom_command(out: Path, images: int, backgrounds: int, seed: int, size: int, workers: int) -> None:
     """Simulate PhantomRay: labelled scans in PIDray's layout, benign ones in SIXray's, on two scanner models."""
     phantom.write_phantom(out, images, backgrounds, seed, size, workers)
-    log.info("%s: %d labelled scans in pidray/, %d benign ones in sixray/", out, images, backgrounds)
+    click.echo(f"{images} labelled scans in {out / 'pidray'}, {backgrounds} benign ones in {out / 'sixray'}", err=True)
 
 
 def main() -> None:

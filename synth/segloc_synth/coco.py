@@ -89,6 +89,8 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Pixels:
         mask = coco_mask.decode(rle)
     except (ValueError, TypeError):
         raise BadMask("damaged RLE") from None
+    if mask.sum() != coco_mask.area(rle):  # runs beyond the end of the picture
+        raise BadMask("damaged RLE")
     if not mask.any():
         raise BadMask("mask without area")
     return np.asarray(mask, np.uint8)
@@ -99,6 +101,8 @@ def _checked_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]
     if rle.get("size") != [height, width]:
         raise BadMask("RLE of another size than its image")
     if isinstance(counts, str):
+        if not all("0" <= char <= "o" for char in counts):  # six bits a character, from 48 on
+            raise BadMask("damaged RLE")
         return {"size": [height, width], "counts": counts.encode()}
     if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
         raise BadMask("damaged RLE")

@@ -1,0 +1,110 @@
+"""What all tests share: a private cache, the folder of real scans, and small drawn sources for synthesis."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty cache for this run, inherited by the processes that tests start."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["SEGLOC_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scans() -> Path:
+    """The folder of real scans."""
+    folder = Path(os.environ.get("SEGLOC_SCANS", ROOT / "../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real scans at {folder}; SEGLOC_SCANS names their folder")
+    return folder
+
+
+def draw_scan(seed: int, side: int = 120) -> np.ndarray:
+    """A drawn scan, RGB uint8 [side, side + 20, 3]: a textured bag on white."""
+    rng = np.random.default_rng(seed)
+    scan = np.full((side, side + 20, 3), 255, np.uint8)
+    scan[10:-10, 12:-12] = (236, 178, 110)
+    for _ in range(12):
+        x, y = rng.integers(15, side - 15, 2).tolist()
+        cv2.circle(scan, (x, y), int(rng.integers(3, 12)), rng.integers(60, 220, 3).tolist(), -1)
+    return scan
+
+
+def rle(mask: np.ndarray) -> dict[str, Any]:
+    """Compressed RLE of a 0/1 mask, as json holds it."""
+    encoded = coco_mask.encode(np.asfortranarray(mask))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
+
+
+def uncompressed(mask: np.ndarray) -> dict[str, Any]:
+    """Uncompressed RLE of a 0/1 mask."""
+    flat = mask.flatten(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    return {"size": list(mask.shape), "counts": ([0] if flat[0] else []) + runs}
+
+
+def save(path: Path, rgb: np.ndarray) -> None:
+    cv2.imwrite(str(path), rgb[..., ::-1])
+
+
+def write_labelled(folder: Path, count: int = 6) -> Path:
+    """A COCO data set of drawn scans, two objects each: a blade as polygon, a ring as RLE. Returns the json."""
+    (folder / "images").mkdir(parents=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number in range(count):
+        scan = draw_scan(number)
+        height, width = scan.shape[:2]
+        blade = [20, 20 + number, 70, 24 + number, 70, 32 + number, 20, 34 + number]
+        ring = np.zeros((height, width), np.uint8)
+        cv2.circle(ring, (90, 80), 16, 1, 5)
+        corners = np.array(blade).reshape(-1, 2)
+        cv2.fillPoly(scan, [corners], (30, 60, 150))
+        scan[ring == 1] = (40, 90, 60)
+        save(folder / "images" / f"scan {number} (a).png", scan)
+        images.append({"id": number, "file_name": f"scan {number} (a).png", "width": width, "height": height})
+        for category, segmentation in ((0, [blade]), (1, (rle, uncompressed)[number % 2](ring))):
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": number,
+                    "category_id": category,
+                    "segmentation": segmentation,
+                    "iscrowd": 0,
+                }
+            )
+    data = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 0, "name": "knife"}, {"id": 1, "name": "Ring"}],
+    }
+    (folder / "set.json").write_text(json.dumps(data))
+    return folder / "set.json"
+
+
+def write_benign(folder: Path, count: int = 5) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        save(folder / f"N{number:07d}.png", draw_scan(100 + number, side=100 + 10 * number))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(labelled folder, benign folder) of drawn scans; not to be changed."""
+    folder = tmp_path_factory.mktemp("sources")
+    return write_labelled(folder / "labelled").parent, write_benign(folder / "benign")

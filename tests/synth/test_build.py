@@ -1,0 +1,222 @@
+"""The build as a whole: what decides the bytes, what the shards hold, and what survives an interruption."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import datasets
+import numpy as np
+import pytest
+import webdataset
+from click.testing import CliRunner
+from pycocotools import mask as coco_mask
+
+from segloc_synth.backgrounds import read_benign
+from segloc_synth.bank import prepare_backgrounds, prepare_objects
+from segloc_synth.build import compose_view, make_sample
+from segloc_synth.cli import cli
+from segloc_synth.coco import read_labelled
+from segloc_synth.config import BLENDS, Config
+from segloc_synth.plan import plan_pair
+from segloc_synth.shards import ShardReader
+
+COMMAND = [sys.executable, "-m", "segloc_synth"]
+Sources = tuple[Path, Path]
+
+
+def build_args(sources: Sources, out: Path, *more: object) -> list[str]:
+    fixed = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out]
+    return [str(part) for part in [*fixed, "--size", 96, "--shard-size", 8, "--workers", 1, *more]]
+
+
+def build(sources: Sources, out: Path, *more: object) -> Path:
+    result = CliRunner().invoke(cli, build_args(sources, out, *more))
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_workers_path_and_history_do_not_change_a_byte(sources: Sources, tmp_path: Path) -> None:
+    one = build(sources, tmp_path / "one", "--n", 30)
+    two = build(sources, tmp_path / "elsewhere" / "two", "--n", 30, "--workers", 2)
+    grown = build(sources, build(sources, tmp_path / "grown", "--n", 11), "--n", 30)
+    assert content(one) == content(two) == content(grown)
+    assert content(one) != content(build(sources, tmp_path / "seed", "--n", 30, "--seed", 1))
+
+
+def test_masks_agree_with_boxes_and_pictures_with_backgrounds(sources: Sources, tmp_path: Path) -> None:
+    for blend in BLENDS:
+        out = build(sources, tmp_path / blend, "--n", 16, "--blend", blend)
+        reader = ShardReader(out)
+        config = Config(**reader.manifest["config"])
+        _, objects = prepare_objects(read_labelled(sources[0]), 96, 1)
+        _, backgrounds = prepare_backgrounds(read_benign(sources[1]), 96, 1)
+        for index in range(16):
+            sample = reader[index]
+            made, _ = make_sample(config, objects, backgrounds, index)
+            assert made == sample
+            pair = plan_pair(config, len(objects), len(backgrounds), index)
+            assert sample.meta["key"]["background"] != sample.meta["query"]["background"]
+            for view in ("key", "query"):
+                record = sample.meta[view]
+                mask = coco_mask.decode(record["mask"])
+                assert record["box"] == list(cv2.boundingRect(mask))
+                assert record["items"] == [
+                    {"class_id": sample.meta["class_id"], "box": record["box"], "mask": record["mask"]}
+                ]
+                assert record["blend"] == blend
+                assert (record["coefficient"] == 1) == (blend == "hard")
+                _, composite = compose_view(config, objects, backgrounds, pair, view)
+                background = backgrounds.pixels(getattr(pair, view).background)
+                outside = cv2.dilate(mask, np.ones((3, 3), np.uint8)) == 0
+                assert np.array_equal(composite[outside], background[outside])
+                assert not np.array_equal(composite, background)
+
+
+def test_other_readers_read_the_shards(sources: Sources, tmp_path: Path) -> None:
+    out = build(sources, tmp_path / "out", "--n", 20)
+    reader = ShardReader(out)
+    files = sorted(str(path) for path in out.glob("segloc-*.tar"))
+    table = datasets.load_dataset(
+        "webdataset", data_files={"train": files}, split="train", cache_dir=str(tmp_path / "hf")
+    )
+    assert len(table) == 20
+    stream = webdataset.WebDataset(files, shardshuffle=False).decode("rgb8")
+    for index, (row, sample) in enumerate(zip(table, stream, strict=True)):
+        mine = reader[index]
+        assert row["json"] == sample["json"] == mine.meta
+        assert row["key.jpg"].size == (96, 96)
+        assert sample["query.jpg"].shape == (96, 96, 3)
+        assert sample["__key__"] == f"{index:012d}"
+
+
+def test_manifest_and_sidecars_tell_the_truth(sources: Sources, tmp_path: Path) -> None:
+    out = build(sources, tmp_path / "out", "--n", 20)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [shard["nsamples"] for shard in manifest["shardlist"]] == [8, 8, 4]
+    assert manifest["classes"] == [{"id": 11, "name": "Knife"}, {"id": 13, "name": "Ring"}]
+    labels: list[int] = []
+    for shard in manifest["shardlist"]:
+        path = out / shard["url"]
+        data = path.read_bytes()
+        assert (shard["filesize"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        side = json.loads(path.with_suffix(".json").read_text())
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+        assert [member.mtime for member in members] == [0] * len(members)
+        rows = [[member.offset_data, member.size] for member in members]
+        assert np.array_equal(np.reshape(side["offsets"], (-1, 2)), rows)
+        labels += side["classes"]
+    assert {int(key): count for key, count in manifest["totals"]["per_class"].items()} == {
+        class_id: labels.count(class_id) for class_id in (11, 13)
+    }
+    assert str(tmp_path) not in "".join(path.read_text() for path in out.glob("*.[jm]*"))
+
+
+def shape(value: Any) -> Any:
+    """Fields and types of a JSON value."""
+    if isinstance(value, dict):
+        return {key: shape(part) for key, part in value.items()}
+    if isinstance(value, list):
+        assert value, "an empty list has no type"
+        return [shape(value[0])]
+    assert value is not None
+    return type(value).__name__
+
+
+def test_every_sample_has_the_same_fields_and_types(sources: Sources, tmp_path: Path) -> None:
+    reader = ShardReader(build(sources, tmp_path / "out", "--n", 20))
+    shapes = [shape(reader[index].meta) for index in range(20)]
+    assert shapes == [shapes[0]] * 20
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_build_ends_as_an_undisturbed_one(
+    sources: Sources, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    args = ["--n", 1200, "--shard-size", 100, "--workers", 2]
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*COMMAND, *build_args(sources, out, *args)], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    while len(list(out.glob("segloc-*.json"))) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(number)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert not (out / "manifest.json").exists(), "it was over before the signal came"
+    if number == signal.SIGINT:
+        assert message.splitlines()[-1] == "Interrupted."
+        assert not list(out.glob(".*")), "a temporary file was left"
+    for shard in out.glob("segloc-*.json"):
+        assert json.loads(shard.read_text())["bytes"] == shard.with_suffix(".tar").stat().st_size
+    time.sleep(1)  # orphans of a killed parent end by themselves
+    build(sources, out, *args)
+    assert content(out) == content(build(sources, tmp_path / "undisturbed", *args))
+
+
+def test_a_folder_of_something_else_is_refused(sources: Sources, tmp_path: Path) -> None:
+    out = build(sources, tmp_path / "out", "--n", 20)
+    before = content(out)
+    for args, words in (
+        (["--n", 20, "--seed", 5], "another config (seed 0 instead of 5)"),
+        (["--n", 9], "more than 9 samples"),
+    ):
+        result = CliRunner().invoke(cli, build_args(sources, out, *args))
+        assert result.exit_code == 1
+        assert words in result.output
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    result = CliRunner().invoke(cli, build_args(sources, tmp_path / "full", "--n", 9))
+    assert result.exit_code == 1
+    assert "not empty" in result.output
+    assert content(out) == before
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
+
+
+def test_a_shard_that_was_cut_is_noticed_and_made_anew(sources: Sources, tmp_path: Path) -> None:
+    out = build(sources, tmp_path / "out", "--n", 20)
+    whole = content(out)
+    shard = out / "segloc-00000001.tar"
+    os.truncate(shard, json.loads(shard.with_suffix(".json").read_text())["offsets"][4][0] - 512)
+    with pytest.raises(Exception, match=r"segloc-00000001.tar: has \d+ bytes, the manifest says"):
+        ShardReader(out)
+    assert content(build(sources, out, "--n", 20)) == whole
+
+
+def test_the_plan_is_uniform_over_segments_and_other_backgrounds() -> None:
+    config = Config(objects={}, backgrounds={})
+    pairs = [plan_pair(config, 4, 5, index) for index in range(4000)]
+    for counts in (
+        np.bincount([pair.segment for pair in pairs]) * 4,
+        np.bincount([pair.query.background for pair in pairs]) * 5,
+        np.bincount([(pair.query.background - pair.key.background) % 5 - 1 for pair in pairs]) * 4,
+    ):
+        assert np.abs(counts / 4000 - 1).max() < 0.15
+    scales = np.array([pair.key.scale for pair in pairs])
+    assert 0.7 <= scales.min() < 0.72
+    assert 1.38 < scales.max() <= 1.4
+
+
+def test_preview_draws_pairs(sources: Sources, tmp_path: Path) -> None:
+    out = build(sources, tmp_path / "out", "--n", 20)
+    sheet = cv2.imread(str(out / "preview.png"))
+    assert sheet.shape[0] > 1000
+    target = tmp_path / "two.png"
+    result = CliRunner().invoke(cli, ["preview", str(out), "--pairs", "2", "--out", str(target)])
+    assert result.exit_code == 0, result.output
+    small = cv2.imread(str(target))
+    assert small.shape[0] < sheet.shape[0]
+    outline = (small == (152, 0, 225)).all(axis=2).sum()
+    assert outline > 100

@@ -1,0 +1,56 @@
+"""Reading COCO segmentations: all encodings agree, and what is wrong has a name."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from tests.conftest import rle, uncompressed
+
+from segloc_synth.coco import BadMask, segmentation_to_mask
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))
+def test_both_kinds_of_rle_give_the_mask_back(mask: np.ndarray) -> None:
+    for encode in (rle, uncompressed):
+        if mask.any():
+            assert np.array_equal(segmentation_to_mask(encode(mask), *mask.shape), mask)
+        else:
+            with pytest.raises(BadMask, match="without area"):
+                segmentation_to_mask(encode(mask), *mask.shape)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 15)] * 2, *[st.integers(1, 8)] * 2), min_size=1, max_size=4))
+def test_parts_of_a_polygon_are_united(boxes: list[tuple[int, int, int, int]]) -> None:
+    expected = np.zeros((24, 24), np.uint8)
+    parts = []
+    for x, y, width, height in boxes:
+        expected[y : y + height, x : x + width] = 1
+        parts.append([x, y, x + width, y, x + width, y + height, x, y + height])
+    degenerate = [[1, 1, 2, 2]]
+    assert np.array_equal(segmentation_to_mask(parts + degenerate, 24, 24), expected)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "kind"),
+    [
+        ([[1, 1, 5, 5]], "fewer than 3 points"),
+        ([[30, 30, 40, 30, 40, 40]], "outside the image"),
+        ([[1e9, 1, 5, 5, 1, 5]], "outside the image"),
+        ([[3, 3, 3, 3, 3, 3]], "without area"),
+        ([["a", 1, 2, 3, 4, 5]], "no list of numbers"),
+        ([[float("nan"), 1, 2, 3, 4, 5]], "no list of numbers"),
+        ({"size": [10, 10], "counts": [100]}, "another size"),
+        ({"size": [20, 20], "counts": [10, 10]}, "damaged RLE"),
+        ({"size": [20, 20], "counts": [-1, 401]}, "damaged RLE"),
+        ({"size": [20, 20], "counts": "~~~~~~~~"}, "damaged RLE"),
+        ({"size": [20, 20]}, "damaged RLE"),
+        ([], "without a mask"),
+        ("polygon", "without a mask"),
+    ],
+)
+def test_a_bad_segmentation_is_named(segmentation: Any, kind: str) -> None:
+    with pytest.raises(BadMask, match=kind):
+        segmentation_to_mask(segmentation, 20, 20)
