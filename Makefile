@@ -14,6 +14,9 @@ $(READY): pyproject.toml constraints.txt
 	  || { echo "segloc needs Python 3.11 or 3.12; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[eval,dev]'
+	@# Both builds of OpenCV get installed by dependencies; the headless one goes on top, as it needs no libGL.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  --force-reinstall --no-deps opencv-python-headless
 	touch $@
 
 demo: $(READY)

@@ -162,12 +162,12 @@ def read_labelled(path: Path) -> LabelledSource:
     """
     json_path, folders, kind = find_coco(path)
     data = read_json(json_path)
-    parts = [data.get(part) if isinstance(data, dict) else None for part in ("images", "annotations", "categories")]
-    if not all(isinstance(part, list) for part in parts):
+    parts = ("images", "annotations", "categories")
+    if not isinstance(data, dict) or not all(isinstance(data.get(part), list) for part in parts):
         raise click.ClickException(
             f"{json_path}: not a COCO file: it needs the lists images, annotations and categories"
         )
-    images, annotations, categories = parts
+    images, annotations, categories = (data[part] for part in parts)
     problems: list[Problem] = []
     class_of, classes = _read_categories(categories, json_path.name, problems)
     per_image: dict[Any, list[Annotation]] = {}

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from segloc_synth.bank import Segment
 from segloc_synth.config import Blend
 from segloc_synth.images import Pixels
 from segloc_synth.plan import View
+from segloc_synth.segments import Segment
 
 INSIDE = 128  # alpha from which a pixel belongs to the mask
 LARGEST = 0.9  # of the canvas; larger objects are scaled down to it

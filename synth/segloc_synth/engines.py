@@ -30,10 +30,15 @@ def _start_worker(stop: Any) -> None:
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, so that files are closed in order
     cv2.setNumThreads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A parent that was killed cannot say goodbye: without this its workers would wait for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    # A parent that was killed cannot say goodbye: without this its workers would wait for ever.
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    parent.join()
+    os._exit(1)
 
 
 def run_local(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:

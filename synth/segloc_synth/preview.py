@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -58,6 +59,8 @@ def _draw_pair(sheet: Image.Image, sample: Sample, left: int, top: int) -> None:
 def draw_view(jpeg: bytes, view: dict[str, Any], tile: int) -> Pixels:
     """A picture with its items' mask outlines and boxes, RGB uint8 [tile, tile, 3]."""
     bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise click.ClickException(f"{view['segment']} on {view['background']}: picture is damaged; build it anew")
     scale = tile / len(bgr)
     picture = cv2.resize(bgr[..., ::-1], (tile, tile), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     for item in view["items"]:

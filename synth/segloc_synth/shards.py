@@ -90,7 +90,8 @@ def write_manifest(folder: Path, head: dict[str, Any], shard_count: int) -> dict
 
     `head` holds config, config_hash, sources and classes ([{"id", "name"}]).
     """
-    shardlist, problems = [], {}
+    shardlist: list[dict[str, Any]] = []
+    problems: dict[str, int] = {}
     per_class = dict.fromkeys((entry["id"] for entry in head["classes"]), 0)
     for number in range(shard_count):
         side = read_json(sidecar_path(shard_path(folder, number)))

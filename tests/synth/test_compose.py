@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from tests.conftest import draw_scan
 
 from segloc_synth.backgrounds import bag_mask
-from segloc_synth.bank import Segment
 from segloc_synth.compose import blend, place
 from segloc_synth.config import BLENDS, Blend
 from segloc_synth.images import fit_to_canvas
 from segloc_synth.plan import View
+from segloc_synth.segments import Segment
 
 SIZE = 96
 BACKGROUND = fit_to_canvas(draw_scan(1), SIZE)
