@@ -16,7 +16,7 @@ from segloc_synth.compose import Placed, blend, place
 from segloc_synth.config import Config
 from segloc_synth.console import log, progress
 from segloc_synth.engines import check_stop, run_local
-from segloc_synth.files import output_dir, read_json, write_json
+from segloc_synth.files import read_json, write_json
 from segloc_synth.images import Pixels
 from segloc_synth.plan import Pair, View, plan_pair
 from segloc_synth.shards import Sample, shard_path, sidecar_path, write_manifest, write_shard
@@ -114,10 +114,13 @@ def build(config: Config, objects: Path, backgrounds: Path, out: Path, n: int, w
     Goes on in a folder of the same config; click.ClickException for any other non-empty folder, or when `out`
     already holds more than n samples.
     """
-    _claim(out, config)
-    counts = [min(config.shard_size, n - start) for start in range(0, n, config.shard_size)]
-    if sidecar_path(shard_path(out, len(counts))).exists():
-        raise click.ClickException(f"{out}: holds more than {n} samples already; raise --n or name another --out")
+    check_output(out, config, n)
+    if not (out / "config.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "config.json", {"config": config.as_dict(), "config_hash": config.hash})
+    for left_over in out.glob(".*.tmp"):  # of a run that was killed
+        left_over.unlink(missing_ok=True)
+    counts = _counts(config, n)
     todo = [(number, count) for number, count in enumerate(counts) if not _is_done(out, number, count)]
     if len(todo) < len(counts):
         log.info("%s: %d of %d shards are there, going on", out, len(counts) - len(todo), len(counts))
@@ -137,21 +140,28 @@ def build(config: Config, objects: Path, backgrounds: Path, out: Path, n: int, w
     return write_manifest(out, head, len(counts))
 
 
-def _claim(out: Path, config: Config) -> None:
-    """Make `out` the folder of this config, or find that it is; remove what a killed run left behind."""
-    mine = config.as_dict()
+def check_output(out: Path, config: Config, n: int) -> None:
+    """click.ClickException unless `out` is absent, empty, or holds at most n samples of this very config."""
     if not (out / "config.json").exists():
-        output_dir(out, "name another --out")
-        write_json(out / "config.json", {"config": mine, "config_hash": config.hash})
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise click.ClickException(f"{out}: is not an empty folder; name another --out")
         return
-    theirs = read_json(out / "config.json")
+    mine, theirs = config.as_dict(), read_json(out / "config.json")
     if not isinstance(theirs, dict) or theirs.get("config_hash") != config.hash:
         old = theirs.get("config", {}) if isinstance(theirs, dict) else {}
         differs = [key for key, value in mine.items() if old.get(key) != value]
         what = ", ".join(f"{key} {old.get(key)} instead of {mine[key]}" for key in differs[:3])
         raise click.ClickException(f"{out}: holds a build of another config ({what}); name another --out")
-    for left_over in out.glob(".*.tmp"):
-        left_over.unlink(missing_ok=True)
+    counts = _counts(config, n)
+    last = sidecar_path(shard_path(out, len(counts) - 1))
+    beyond = sidecar_path(shard_path(out, len(counts)))
+    if beyond.exists() or (last.exists() and read_json(last)["count"] > counts[-1]):
+        raise click.ClickException(f"{out}: holds more than {n} pairs already; raise --n or name another --out")
+
+
+def _counts(config: Config, n: int) -> list[int]:
+    """Samples in each shard of a build of n."""
+    return [min(config.shard_size, n - start) for start in range(0, n, config.shard_size)]
 
 
 def _is_done(out: Path, number: int, count: int) -> bool:

@@ -14,7 +14,7 @@ from segloc_synth.problems import Problem, describe, refuse
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 PATH = click.Path(path_type=Path)
-WORKERS = click.option("--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="Processes.")
+WORKERS = click.option("--workers", type=click.IntRange(min=1), default=len(os.sched_getaffinity(0)), help="Processes.")
 
 
 @click.group(context_settings=CONTEXT)
@@ -103,11 +103,6 @@ def build_command(
     labelled, benign = read_labelled(objects_path), read_benign(backgrounds_path)
     if strict:
         refuse(labelled.problems, str(objects_path))
-    objects_bank, objects = bank.prepare_objects(labelled, size, workers)
-    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, size, workers)
-    if strict:
-        refuse(objects.problems, str(objects_path))
-        refuse(backgrounds.problems, str(backgrounds_path))
     config = Config(
         objects={"kind": labelled.kind, "fingerprint": labelled.fingerprint},
         backgrounds={"kind": "folder", "fingerprint": benign.fingerprint},
@@ -117,6 +112,12 @@ def build_command(
         blend=blend,
         coefficient=(1.0, 1.0) if blend == "hard" else coefficient,
     )
+    build.check_output(out, config, n)  # before hours of preparation
+    objects_bank, objects = bank.prepare_objects(labelled, size, workers)
+    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, size, workers)
+    if strict:
+        refuse(objects.problems, str(objects_path))
+        refuse(backgrounds.problems, str(backgrounds_path))
     manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers)
     preview.write_contact_sheet(out, out / "preview.png")
     card.write_card(out, manifest)

@@ -139,6 +139,8 @@ def find_coco(path: Path) -> tuple[Path, list[Path], str]:
     """
     if not path.exists():
         raise click.ClickException(f"{path}: no such file or folder")
+    if path.is_file() and path.name in PIDRAY_TRAIN and path.parent.name == "annotations":
+        path = path.parent.parent
     if path.is_file():
         return path, [path.parent, path.parent / "images"], "coco"
     for name in PIDRAY_TRAIN:

@@ -171,7 +171,8 @@ def test_a_folder_of_something_else_is_refused(sources: Sources, tmp_path: Path)
     before = content(out)
     for args, words in (
         (["--n", 20, "--seed", 5], "another config (seed 0 instead of 5)"),
-        (["--n", 9], "more than 9 samples"),
+        (["--n", 9], "more than 9 pairs"),
+        (["--n", 19], "more than 19 pairs"),
     ):
         result = CliRunner().invoke(cli, build_args(sources, out, *args))
         assert result.exit_code == 1
@@ -180,7 +181,7 @@ def test_a_folder_of_something_else_is_refused(sources: Sources, tmp_path: Path)
     (tmp_path / "full" / "thesis.tex").write_text("x")
     result = CliRunner().invoke(cli, build_args(sources, tmp_path / "full", "--n", 9))
     assert result.exit_code == 1
-    assert "not empty" in result.output
+    assert "is not an empty folder" in result.output
     assert content(out) == before
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
 
