@@ -1,0 +1,281 @@
+"""Labelled data for evaluation: PIDray's layout or a lone COCO json, checked record by record before any training."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from segloc_eval.splits import difference_hash, label_order, split_apart
+from segloc_synth.coco import BadMask, find_coco, segmentation_to_mask
+from segloc_synth.files import read_json
+from segloc_synth.images import BadImage, read_image
+from segloc_synth.problems import Problem
+
+# Name of a test split -> its json below annotations/; its images lie in the folder of the split's name.
+TESTS = {
+    "easy": "xray_test_easy.json",
+    "hard": "xray_test_hard.json",
+    "hidden": "xray_test_hidden.json",
+    "test": "test.json",
+}
+ALL = "all"  # the test splits pooled
+SLACK = 2.0  # pixels by which a box may reach over the edge (rounding); it is cut there
+
+
+@dataclass(frozen=True)
+class Object:
+    """One labelled object: box (x, y, w, h) and area in the scan's pixels, mask as compressed RLE or None."""
+
+    category_id: int
+    box: tuple[float, float, float, float]
+    area: float
+    crowd: bool
+    mask: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One picture; `id` is unique over all splits, `source_id` is the one in its own json."""
+
+    id: int
+    source_id: int
+    path: Path
+    width: int
+    height: int
+    objects: tuple[Object, ...]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained and tested on. `classes` maps category id to name; `masks`: objects have masks."""
+
+    path: Path
+    fingerprint: str
+    classes: dict[int, str]
+    masks: bool
+    train: list[Scan]
+    tests: dict[str, list[Scan]]
+    problems: list[Problem] = field(default_factory=list)
+
+
+def load_data(path: Path, labels: int | None, seed: int) -> Data:
+    """Read and check a data set; keep `labels` training scans (None: all), stratified by class and nested.
+
+    PIDray's folder gives its own train and test splits; any other COCO json is split 60/40, near-identical scans
+    on one side. Training scans without a usable object are left out, as mmdet does. Every kept picture was
+    decoded once, so none fails later. Records that cannot be used are listed in `problems`.
+
+    click.ClickException when the path or json is unusable, or nothing to train or test on is left.
+    """
+    json_path, folders, kind = find_coco(path)
+    reader = _Reader()
+    if kind == "pidray":
+        found = reader.read(json_path, folders)
+        tests = {
+            name: list(reader.check(reader.read(json_path.parent / file, [path / name])))
+            for name, file in TESTS.items()
+            if (json_path.parent / file).is_file()
+        }
+        if not tests:
+            raise click.ClickException(f"{json_path.parent}: no test split; expected {TESTS['easy']} and the like")
+    else:
+        usable = list(reader.check(reader.read(json_path, folders)))
+        hashes = np.array([difference_hash(read_image(scan.path)[0]) for scan in usable], np.uint64)
+        train, test = split_apart(hashes, 0.6, seed)
+        found, tests = [usable[i] for i in train], {"test": [usable[i] for i in test]}
+    found = [scan for scan in found if any(not thing.crowd for thing in scan.objects)]
+    order = label_order([{thing.category_id for thing in scan.objects} for scan in found], seed)
+    chosen: list[Scan] = []
+    for scan in reader.check(found[i] for i in order):
+        chosen.append(scan)
+        if len(chosen) == labels:
+            break
+    _refuse_empty(json_path, chosen, tests, labels, reader.problems)
+    masks = any(thing.mask for scan in chosen for thing in scan.objects)
+    scans = [scan for group in (chosen, *tests.values()) for scan in group]
+    if masks and not all(thing.mask for scan in scans for thing in scan.objects):
+        chosen, tests = _only_masked(chosen), {name: _only_masked(group) for name, group in tests.items()}
+        reader.problems.append(Problem("annotation without a mask", json_path.name, "among others with masks"))
+    return Data(path, reader.fingerprint(), reader.classes, masks, chosen, tests, reader.problems)
+
+
+def pooled(tests: dict[str, list[Scan]]) -> dict[str, list[Scan]]:
+    """The test splits and, where there are several, all of them together as `all`."""
+    together = [scan for group in tests.values() for scan in group]
+    return {**tests, ALL: together} if len(tests) > 1 else tests
+
+
+def truth(scans: Iterable[Scan], classes: dict[int, str]) -> dict[str, Any]:
+    """The scans as a COCO data set (a dict) under their unique ids."""
+    scans = list(scans)
+    objects = [(scan.id, thing) for scan in scans for thing in scan.objects]
+    return {
+        "images": [
+            {"id": scan.id, "width": scan.width, "height": scan.height, "file_name": scan.path.name} for scan in scans
+        ],
+        "categories": [{"id": id, "name": name} for id, name in classes.items()],
+        "annotations": [
+            {
+                **{"id": number, "image_id": image, "category_id": thing.category_id},
+                **{"bbox": list(thing.box), "area": thing.area, "iscrowd": int(thing.crowd)},
+                **({"segmentation": thing.mask} if thing.mask else {}),
+            }
+            for number, (image, thing) in enumerate(objects, 1)
+        ],
+    }
+
+
+def _only_masked(scans: list[Scan]) -> list[Scan]:
+    return [Scan(s.id, s.source_id, s.path, s.width, s.height, tuple(o for o in s.objects if o.mask)) for s in scans]
+
+
+def _refuse_empty(
+    json_path: Path, train: list[Scan], tests: dict[str, list[Scan]], labels: int | None, problems: list[Problem]
+) -> None:
+    first = f"; first problem: {problems[0].kind}: {problems[0].where()}" if problems else ""
+    if not train:
+        raise click.ClickException(f"{json_path}: no usable training scan{first}")
+    if labels is not None and len(train) < labels:
+        raise click.ClickException(
+            f"{json_path}: --labels {labels}, but only {len(train)} training scans are usable{first}"
+        )
+    for name, scans in tests.items():
+        if not any(scan.objects for scan in scans):
+            raise click.ClickException(f"{json_path}: no usable object in test split {name}{first}")
+
+
+class _Reader:
+    """Reads json files of one data set: ids unique over all of them, one list of problems, one fingerprint."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.classes: dict[int, str] = {}
+        self._scans = 0
+        self._digest = hashlib.sha256()
+
+    def fingerprint(self) -> str:
+        return self._digest.hexdigest()
+
+    def check(self, scans: Iterable[Scan]) -> Iterator[Scan]:
+        """Pass on, lazily and in order, the scans whose picture decodes and has the size its json says."""
+        for scan, reason in map(_decoded, scans) if isinstance(scans, Iterator) else _parallel(scans):
+            if reason is None:
+                yield scan
+            else:
+                self.problems.append(Problem(reason, str(scan.path)))
+
+    def read(self, json_path: Path, folders: list[Path]) -> list[Scan]:
+        """The scans of one COCO json that have a file; the categories must be those of the files before."""
+        data = read_json(json_path)
+        parts = [data.get(k) if isinstance(data, dict) else None for k in ("images", "annotations", "categories")]
+        if not all(isinstance(part, list) for part in parts):
+            raise click.ClickException(
+                f"{json_path}: not a COCO file: it needs the lists images, annotations and categories"
+            )
+        images, annotations, categories = parts
+        self._read_categories(categories, json_path)
+        objects: dict[int, list[Any]] = {}
+        known = {image["id"] for image in images if isinstance(image, dict) and type(image.get("id")) is int}
+        for number, record in enumerate(annotations):
+            id = record.get("image_id") if isinstance(record, dict) else None
+            if type(id) is int and id in known:
+                objects.setdefault(id, []).append(record)
+            else:
+                name = record.get("id", number) if isinstance(record, dict) else number
+                self._skip("annotation of an image that the file does not list", json_path, f"annotation {name}")
+        scans, files = [], []
+        for number, image in enumerate(images):
+            scan = self._read_scan(image, number, objects, folders, json_path)
+            if scan is not None:
+                known.discard(scan.source_id)
+                scans.append(scan)
+                files.append((image["file_name"], scan.path.stat().st_size))
+        self._digest.update(hashlib.sha256(json_path.read_bytes()).digest())
+        self._digest.update(json.dumps(sorted(files)).encode())
+        return scans
+
+    def _skip(self, kind: str, file: Path, record: str) -> None:
+        self.problems.append(Problem(kind, file.name, record))
+
+    def _read_categories(self, categories: list[Any], json_path: Path) -> None:
+        classes: dict[int, str] = {}
+        for number, category in enumerate(categories):
+            id, name = (category.get(k) if isinstance(category, dict) else None for k in ("id", "name"))
+            if type(id) is int and isinstance(name, str) and id not in classes and name not in classes.values():
+                classes[id] = name
+            else:
+                self._skip("category without id or name, or twice", json_path, f"category no. {number}")
+        if not classes:
+            raise click.ClickException(f"{json_path}: no usable category")
+        if self.classes and classes != self.classes:
+            raise click.ClickException(f"{json_path}: its categories are not those of the training json")
+        self.classes = classes
+
+    def _read_scan(
+        self, image: Any, number: int, objects: dict[int, list[Any]], folders: list[Path], json_path: Path
+    ) -> Scan | None:
+        fields = image if isinstance(image, dict) else {}
+        id, name, width, height = (fields.get(k) for k in ("id", "file_name", "width", "height"))
+        sizes_known = type(width) is int and type(height) is int and width > 0 and height > 0
+        if type(id) is not int or not isinstance(name, str) or not name or not sizes_known:
+            self._skip("image entry without id, file_name, width or height", json_path, f"image no. {number}")
+            return None
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if path is None:
+            self._skip("image file is missing", json_path, name)
+            return None
+        things = []
+        for record in objects.pop(id, []):
+            try:
+                things.append(_read_object(record, self.classes, width, height))
+            except BadMask as reason:
+                self._skip(str(reason), json_path, f"{name} annotation {record.get('id', '?')}")
+        self._scans += 1
+        return Scan(self._scans, id, path, width, height, tuple(things))
+
+
+def _read_object(record: dict[str, Any], classes: dict[int, str], width: int, height: int) -> Object:
+    """One annotation; BadMask with the kind of problem when it cannot be used. Without a box, the mask's is taken."""
+    category = record.get("category_id")
+    if type(category) is not int or category not in classes:
+        raise BadMask("annotation of an unknown category")
+    mask = None
+    box, area = record.get("bbox"), record.get("area")
+    if record.get("segmentation"):
+        pixels = segmentation_to_mask(record["segmentation"], height, width)
+        encoded = coco_mask.encode(np.asfortranarray(pixels))
+        mask = {"size": [height, width], "counts": encoded["counts"].decode()}
+        box = coco_mask.toBbox(encoded).tolist() if box is None else box
+        area = area or int(pixels.sum())
+    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+        raise BadMask("annotation without a box")
+    left, top = max(0.0, box[0]), max(0.0, box[1])
+    right, bottom = min(width, box[0] + box[2]), min(height, box[1] + box[3])
+    if not (right > left and bottom > top):
+        raise BadMask("box without area or outside the image")
+    if not max(left - box[0], top - box[1], box[0] + box[2] - right, box[1] + box[3] - bottom) <= SLACK:
+        raise BadMask("box reaching outside the image")
+    size = (right - left, bottom - top)
+    usable = type(area) in (int, float) and 0 < float(area or 0) <= width * height
+    extent = float(area or 0) if usable else size[0] * size[1]
+    return Object(category, (float(left), float(top), *size), extent, bool(record.get("iscrowd")), mask)
+
+
+def _decoded(scan: Scan) -> tuple[Scan, str | None]:
+    try:
+        read_image(scan.path, expect=(scan.width, scan.height))
+    except BadImage as reason:
+        return scan, str(reason)
+    return scan, None
+
+
+def _parallel(scans: Iterable[Scan]) -> Iterator[tuple[Scan, str | None]]:
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(_decoded, scans)

@@ -1,0 +1,187 @@
+"""The evaluation: every arm fine-tuned by one recipe on the same scans in the same order, then scored alike.
+
+Everything under the output folder is written here, the report excepted; an arm's metrics.json is its done-marker.
+"""
+
+import json
+import logging
+import platform
+import shlex
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+from segloc_eval.config import IMAGENET, RANDOM, Arm, Config
+from segloc_eval.datasets import Data, Scan, load_data, pooled, truth
+from segloc_eval.mm.model import build_detector, load_backbone, load_imagenet
+from segloc_eval.mm.run import Schedule, fine_tune, predict
+from segloc_eval.report import write_report
+from segloc_eval.score import Kind, score
+from segloc_synth.console import progress
+from segloc_synth.files import atomic_write, output_dir, read_json, write_json
+from segloc_synth.problems import describe
+
+FORMAT = 1  # of metrics.json
+LIBRARIES = (
+    *("segloc", "torch", "torchvision", "onedl-mmdetection", "onedl-mmcv", "onedl-mmengine"),
+    *("faster-coco-eval", "numpy", "opencv-python"),
+)
+log = logging.getLogger("segloc")
+
+
+def evaluate(config: Config, out: Path, device: torch.device) -> Path:
+    """Run the evaluation and return the report's path. Finished arms of the same configuration are kept.
+
+    Writes config.json, labels.txt (training scans used), per arm log.jsonl, detector.pth,
+    SPLIT/results.bbox.json (and .segm.json; image ids as in the data set) and metrics.json, then metrics.json and
+    report.html of all arms. click.ClickException for unusable data, checkpoints or output folder, before
+    anything is trained.
+    """
+    _accept_folder(config, out)
+    data = load_data(Path(config.data), config.labels, config.seed)
+    log.info("%s: %s", config.data, _counts(data))
+    for line in describe(data.problems):
+        log.info("  %s", line)
+    for arm in config.arms:
+        _detector(arm, config, data)
+    output_dir(out, "") if not out.exists() else None
+    write_json(out / "config.json", config.as_dict())
+    with atomic_write(out / "labels.txt") as file:
+        file.write("".join(f"{_name(scan, data)}\n" for scan in data.train).encode())
+    arms = {}
+    for arm in config.arms:
+        done = out / arm.name / "metrics.json"
+        if done.is_file():
+            log.info("%s: already done, kept", arm.name)
+        else:
+            _run_arm(arm, config, data, out / arm.name, device)
+        arms[arm.name] = read_json(done)
+    metrics = {
+        **{"format": FORMAT, "command": shlex.join(["segloc-eval", *sys.argv[1:]]), "config": config.as_dict()},
+        "data": _about(data),
+        **{"versions": {name: version(name) for name in LIBRARIES}, "arms": arms},
+    }
+    write_json(out / "metrics.json", metrics)
+    for line in describe(data.problems):
+        log.info("%s", line)
+    return write_report(out, metrics, data)
+
+
+def _accept_folder(config: Config, out: Path) -> None:
+    """A new or empty folder, or one of the same configuration; click.ClickException otherwise."""
+    if not (out / "config.json").is_file():
+        if out.exists():
+            output_dir(out, "name another --out")
+        return
+    before, now = read_json(out / "config.json"), config.as_dict()
+    before = before if isinstance(before, dict) else {}
+    different = [key for key in now if before.get(key) != now[key]]
+    if different:
+        raise click.ClickException(f"{out}: holds an evaluation with other {', '.join(different)}; name another --out")
+
+
+def _detector(arm: Arm, config: Config, data: Data) -> nn.Module:
+    """The detector as the arm starts: same heads for all arms, backbone as the arm says."""
+    detector = build_detector(config.arch, config.width, len(data.classes), data.masks, config.size, config.seed)
+    if arm.source == IMAGENET:
+        load_imagenet(detector, config.arch)
+    elif arm.source != RANDOM:
+        load_backbone(detector, Path(arm.source))
+    return detector
+
+
+def _run_arm(arm: Arm, config: Config, data: Data, folder: Path, device: torch.device) -> None:
+    folder.mkdir(exist_ok=True)
+    detector = _detector(arm, config, data)
+    schedule = Schedule(config.epochs, config.batch_size, config.lr, config.size, config.seed)
+    categories = list(data.classes)
+    labels = {id: index for index, id in enumerate(categories)}
+    steps = schedule.steps(len(data.train))
+    start = time.perf_counter()
+    losses = []
+    with (folder / "log.jsonl").open("w") as file:
+        training = fine_tune(detector, data.train, labels, schedule, device)
+        for record in progress(training, steps, f"{arm.name}: fine-tuning, steps"):
+            file.write(json.dumps(record) + "\n")
+            losses.append(record["loss"])
+    trained = time.perf_counter()
+    scans = [scan for group in data.tests.values() for scan in group]
+    testing = predict(detector, scans, categories, config.size, device)
+    found = list(progress(testing, len(scans), f"{arm.name}: testing, scans"))
+    tested = time.perf_counter()
+    with atomic_write(folder / "detector.pth") as file_:
+        torch.save({name: tensor.cpu() for name, tensor in detector.state_dict().items()}, file_)
+    by_scan = {scan.id: results for scan, results in zip(scans, found, strict=True)}
+    kinds: tuple[Kind, ...] = ("bbox", "segm") if data.masks else ("bbox",)
+    for split, group in data.tests.items():
+        _write_results(folder / split, group, by_scan, kinds)
+    metrics = {
+        **{"source": arm.source, "sha256": arm.sha256},
+        "scores": {kind: _scores(data, by_scan, kind) for kind in kinds},
+        "training": {
+            **{"scans": len(data.train), "steps": steps, "seconds": trained - start},
+            "seconds_per_scan": (trained - start) / (steps * config.batch_size),
+            **{"first_loss": losses[0], "last_loss": losses[-1]},
+        },
+        "testing": {"scans": len(scans), "seconds_per_scan": (tested - trained) / len(scans)},
+        "hardware": _hardware(device),
+    }
+    write_json(folder / "metrics.json", metrics)
+
+
+def _scores(data: Data, by_scan: dict[int, list[dict[str, Any]]], kind: Kind) -> dict[str, Any]:
+    return {
+        split: score(truth(group, data.classes), [result for scan in group for result in by_scan[scan.id]], kind)
+        for split, group in pooled(data.tests).items()
+    }
+
+
+def _write_results(
+    folder: Path, scans: list[Scan], by_scan: dict[int, list[dict[str, Any]]], kinds: tuple[Kind, ...]
+) -> None:
+    """Standard COCO results files, under the image ids of the data set's own json."""
+    folder.mkdir(exist_ok=True)
+    for kind in kinds:
+        key = "bbox" if kind == "bbox" else "segmentation"
+        results = [
+            {
+                **{"image_id": scan.source_id, "category_id": result["category_id"]},
+                **{key: result[key], "score": result["score"]},
+            }
+            for scan in scans
+            for result in by_scan[scan.id]
+        ]
+        write_json(folder / f"results.{kind}.json", results, indent=None)
+
+
+def _about(data: Data) -> dict[str, Any]:
+    splits = {"train": data.train, **pooled(data.tests)}
+    return {
+        **{"fingerprint": data.fingerprint, "masks": data.masks, "classes": list(data.classes.values())},
+        "scans": {name: len(group) for name, group in splits.items()},
+        "objects": {name: sum(len(scan.objects) for scan in group) for name, group in splits.items()},
+        "problems": describe(data.problems),
+    }
+
+
+def _counts(data: Data) -> str:
+    tests = ", ".join(f"{len(group)} {name}" for name, group in data.tests.items())
+    masks = "boxes and masks" if data.masks else "boxes only, so no mask head and no mask scores"
+    return f"{len(data.train)} training scans, to test on {tests}; {len(data.classes)} classes; {masks}"
+
+
+def _name(scan: Scan, data: Data) -> str:
+    root = data.path if data.path.is_dir() else data.path.parent
+    return scan.path.relative_to(root).as_posix()
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,102 @@
+"""A tiny labelled data set in PIDray's layout: bright bags with coloured boxes, ellipses and rings to find."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+CLASSES = {1: "Baton", 5: "Scissors", 7: "Gun"}
+COLOURS = {1: (200, 90, 20), 5: (30, 110, 60), 7: (25, 40, 160)}
+FOLDERS = {"train": "train", "test_easy": "easy", "test_hard": "hard", "test_hidden": "hidden"}
+
+
+def draw_scan(rng: np.random.Generator, side: int, objects: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """One scan, uint8 RGB [side, side + 8, 3], and its annotations: polygon, several parts, or RLE of both kinds."""
+    scan = np.full((side, side + 8, 3), 250, np.uint8)
+    cv2.ellipse(scan, (side // 2, side // 2), (side // 2 - 4, side // 2 - 6), 0, 0, 360, (225, 205, 160), -1)
+    scan = np.clip(scan + rng.normal(0, 3, scan.shape), 0, 255).astype(np.uint8)
+    annotations = []
+    for number in range(objects):
+        category = int(rng.choice(list(CLASSES)))
+        radius = rng.integers(side // 8, side // 4, 2)
+        centre = rng.integers(side // 4, 3 * side // 4, 2)
+        mask = np.zeros(scan.shape[:2], np.uint8)
+        if category == 1:
+            cv2.rectangle(mask, (centre - radius).tolist(), (centre + radius).tolist(), 1, -1)
+        else:
+            cv2.ellipse(mask, centre.tolist(), radius.tolist(), 0, 0, 360, 1, -1)
+        if category == 5:
+            cv2.ellipse(mask, centre.tolist(), (radius // 2).tolist(), 0, 0, 360, 0, -1)
+        scan[mask > 0] = np.clip(COLOURS[category] + rng.normal(0, 6, 3), 0, 255)
+        rle = coco_mask.encode(np.asfortranarray(mask))
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        polygons = [contour.reshape(-1).tolist() for contour in contours]
+        runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[2], mask.T.reshape(-1), [2]]))))
+        starts_inside = [0] if mask[0, 0] else []
+        segmentation = [
+            polygons,
+            {"size": list(mask.shape), "counts": rle["counts"].decode()},
+            {"size": list(mask.shape), "counts": starts_inside + runs.tolist()},
+        ][number % 3]
+        annotations.append(
+            {
+                **{"category_id": category, "segmentation": segmentation, "area": int(mask.sum())},
+                **{"bbox": coco_mask.toBbox(rle).tolist(), "iscrowd": 0},
+            }
+        )
+    return scan, annotations
+
+
+def write_split(folder: Path, json_path: Path, scans: int, side: int, seed: int, objects: int, masks: bool) -> None:
+    """Scans as PNG in `folder` and their COCO json; image ids start at 0 as in PIDray."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path.parent.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for id in range(scans):
+        scan, found = draw_scan(rng, side, objects)
+        name = f"xray_{folder.name}{id:05d}.png"
+        Image.fromarray(scan).save(folder / name)
+        images.append({"id": id, "file_name": name, "height": scan.shape[0], "width": scan.shape[1]})
+        for annotation in found:
+            if not masks:
+                del annotation["segmentation"]
+            annotations.append({"id": len(annotations), "image_id": id, **annotation})
+    categories = [{"id": id, "name": name} for id, name in CLASSES.items()]
+    json_path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
+@pytest.fixture
+def pidray(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a PIDray-layout folder of `train` and `test` scans per split."""
+
+    def make(train: int = 12, test: int = 3, side: int = 96) -> Path:
+        root = tmp_path / "pidray"
+        for seed, (name, folder) in enumerate(FOLDERS.items()):
+            count, objects = (train, 2) if name == "train" else (test, 1 + seed % 3)
+            write_split(root / folder, root / "annotations" / f"xray_{name}.json", count, side, seed, objects, True)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def lone_json(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder with one COCO json and its pictures in images/."""
+
+    def make(scans: int = 10, side: int = 96, masks: bool = False) -> Path:
+        root = tmp_path / "lone"
+        write_split(root / "images", root / "annotations.json", scans, side, 7, 2, masks)
+        return root
+
+    return make
