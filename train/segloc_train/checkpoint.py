@@ -1,0 +1,87 @@
+"""Reading and writing weights: never unpickles foreign data, never leaves half a file, never loads half a set."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from segloc_synth.files import atomic_write
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors, .pth or .pt file, on the CPU.
+
+    click.ClickException in one line for a missing or damaged file, one that would run code when unpickled, or
+    one that holds anything but names and tensors.
+    """
+    value = load_state(path)
+    if not isinstance(value, dict) or not value:
+        raise click.ClickException(f"{path}: holds no named tensors")
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise click.ClickException(
+                f"{path}: holds more than named tensors ({str(name)[:60]!r} is a "
+                f"{type(tensor).__name__}); name a file of weights such as backbone.pth"
+            )
+    return value
+
+
+def load_state(path: Path) -> Any:
+    """What a checkpoint holds, on the CPU, by safe loading only; errors as in load_tensors."""
+    if not path.is_file():
+        raise click.ClickException(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # damaged files fail in every way there is
+        if "weights_only" in str(error):
+            reason = "it holds code or objects, not only tensors"
+        else:
+            reason = "damaged, or no file of tensors"
+        raise click.ClickException(f"{path}: refused: {reason}") from None
+
+
+def load_strict(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """Load all of `tensors` into all of `module`, or nothing.
+
+    click.ClickException names `source` and the first missing, unexpected or misshapen keys.
+    """
+    own = module.state_dict()
+    missing, unexpected = [k for k in own if k not in tensors], [k for k in tensors if k not in own]
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("shape of", shapes))
+        if names
+    ]
+    if problems:
+        raise click.ClickException(f"{source}: weights do not fit {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict(tensors, strict=True)
+
+
+def save_tensors(path: Path, value: dict[str, Any]) -> None:
+    """Write a .pth/.pt (anything torch.load reads safely) or .safetensors file, atomically.
+
+    click.ClickException when it cannot be written; an older file of that name is then unharmed.
+    """
+    try:
+        with atomic_write(path) as file:
+            if path.suffix == ".safetensors":
+                file.write(save({name: x.contiguous() for name, x in value.items()}))
+            else:
+                torch.save(value, file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise click.ClickException(
+            f"{path}: cannot be written ({reason}); what stood there before is unharmed"
+        ) from None

@@ -1,0 +1,72 @@
+"""From pyramid levels and one box per image to unit embeddings: RoIAlign, four convolutions, two hidden layers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from segloc_train.backbone import LEVELS, STRIDES
+
+ROI = 7  # cells a side
+CONVS = 4
+DIM = 128  # numbers of an embedding
+
+
+class LevelBatchNorm(nn.Module):
+    """BN whose scale and shift are shared by the levels while each level keeps its own running statistics.
+
+    The levels' features differ in scale: one set of running statistics would be a mixture that fits none, and
+    the head would see other numbers in evaluation than in training. In training it equals nn.BatchNorm2d.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(LEVELS, channels))
+        self.register_buffer("running_var", torch.ones(LEVELS, channels))
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        """[N, channels, H, W] of pyramid level `level` (0-based) -> the same shape."""
+        mean, var = self.running_mean[level], self.running_var[level]
+        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training)
+
+
+class RoiHead(nn.Module):
+    """Embedding head, shared by the levels and run once per level (InsLoc, arXiv 2102.08318).
+
+    Hidden layers are 4 * width wide: 1024 at the published width 256.
+    """
+
+    def __init__(self, width: int, dim: int = DIM) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(CONVS))
+        self.norms = nn.ModuleList(LevelBatchNorm(width) for _ in range(CONVS))
+        self.embed = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(width * ROI * ROI, 4 * width),
+            nn.ReLU(),
+            nn.Linear(4 * width, 4 * width),
+            nn.ReLU(),
+            nn.Linear(4 * width, dim),
+        )
+
+    def forward(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
+        """Embeddings float32 [N, 5, dim] of unit norm.
+
+        `levels` are five maps [N, width, H_i, W_i]; boxes float [N, 4] hold x1, y1, x2, y2 in pixels.
+        """
+        number = torch.arange(len(boxes), dtype=boxes.dtype, device=boxes.device)
+        rois = torch.cat([number[:, None], boxes], 1)
+        out = []
+        for level, (x, stride) in enumerate(zip(levels, STRIDES, strict=True)):
+            x = roi_align(x, rois, ROI, 1 / stride, sampling_ratio=2, aligned=True)
+            for conv, norm in zip(self.convs, self.norms, strict=True):
+                x = F.relu(norm(conv(x), level))
+            out.append(F.normalize(self.embed(x).float(), dim=-1))
+        return torch.stack(out, 1)
