@@ -1,0 +1,248 @@
+"""A packed bag as a pure function of numbers, and its shadow at the two energies."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segloc_synth.phantom import arms, bags, clothing, clutter, guns, tools
+from segloc_synth.phantom.outlines import Matrix, Points, Rng, apply, chain, pose, within
+from segloc_synth.phantom.physics import Array, Image, Scanner, develop
+from segloc_synth.phantom.shapes import Item, Soft, bounds, draw, moved
+
+CLASSES = (
+    ("Baton", arms.baton),
+    ("Pliers", tools.pliers),
+    ("Hammer", tools.hammer),
+    ("Powerbank", arms.powerbank),
+    ("Scissors", tools.scissors),
+    ("Wrench", tools.wrench),
+    ("Gun", guns.gun),
+    ("Bullet", guns.bullet),
+    ("Sprayer", arms.sprayer),
+    ("HandCuffs", arms.handcuffs),
+    ("Knife", tools.knife),
+    ("Lighter", arms.lighter),
+)  # in PIDray's order: the category id is the position, from 1
+SPLITS = ("train", "easy", "hard", "hidden")
+BENIGN = "benign"
+# Instances of each class in PIDray's train split: how often a class comes as a further item of a scan.
+FREQUENCY = (1513, 4236, 3546, 5171, 4352, 4350, 2178, 1837, 2970, 2096, 3290, 4169)
+OVERSAMPLE = 2  # shadows are drawn this much finer than the detector
+SEEN = 20  # an object of fewer pixels is drawn larger
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An item in the scan; `depth` makes up along the ray for what foreshortening takes away."""
+
+    item: Item
+    matrix: Matrix
+    depth: float = 1.0
+
+
+@dataclass(frozen=True)
+class Threat:
+    """A prohibited item: category id (1 to 12) and where it lies."""
+
+    category: int
+    placed: Placed
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything in a scan, in cm: the bag with its harmless contents, the prohibited items, the field of view."""
+
+    contents: tuple[Placed, ...]
+    threats: tuple[Threat, ...]
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """Attenuations, float32 [2, H, W] at OVERSAMPLE times the detector: the bag, and each prohibited item alone."""
+
+    bag: Array
+    threats: tuple[Array, ...]
+
+
+def scan_rng(seed: int, split: str, index: int, what: int = 0) -> Rng:
+    """The stream of random numbers of one scan; `what` separates the scene (0) from the scanner's noise (1)."""
+    return np.random.default_rng([seed, (*SPLITS, BENIGN).index(split), index, what])
+
+
+def plan_categories(seed: int, split: str, index: int, rng: Rng) -> list[int]:
+    """Which classes a labelled scan holds: the first goes round all twelve, the others follow FREQUENCY."""
+    block, place = divmod(index, len(CLASSES))
+    first = int(scan_rng(seed, split, block, 2).permutation(len(CLASSES))[place])
+    n = {"train": 1 + int(rng.choice(3, p=[0.72, 0.21, 0.07])), "hard": int(rng.integers(2, 5))}.get(split, 1)
+    weight = np.array(FREQUENCY) / sum(FREQUENCY)
+    return [first + 1, *(int(c) + 1 for c in rng.choice(len(CLASSES), n - 1, p=weight))]
+
+
+def _stuff(rng: Rng, inside: Points) -> Placed:
+    """One layer of clothes side by side from wall to wall, with a gap here and there."""
+    outline = 1.07 * inside
+    low, high = outline.min(0), outline.max(0)
+    columns, rows = np.maximum(np.rint((high - low) / rng.uniform(13, 24, 2)), 1).astype(int)
+    w, h = (high - low) / (columns, rows)
+    layer: Item = []
+    for i in range(columns * rows):
+        x, y = rng.normal(low + np.array((w * (i % columns + 0.5), h * (i // columns + 0.5))), 1.2)
+        if rng.random() < 0.88:
+            garment = clothing.filling(rng, w * rng.uniform(1.05, 1.35), h * rng.uniform(1.05, 1.35))
+            for part in moved(garment, pose(float(x), float(y), float(rng.normal(0, 0.12)))):
+                inner = part._replace(contour=within(part.contour, outline)) if isinstance(part, Soft) else part
+                layer.append(inner)
+    return Placed(layer, pose(0, 0, 0))
+
+
+def _place(rng: Rng, item: Item, inside: Points, taken: list[Points], tilt: float) -> Placed:
+    """Lay an item down in the bag, turned, mirrored, foreshortened; of a few places the farthest from `taken`."""
+    x0, y0, x1, y1 = bounds(item)
+    long, wide = (x1 - x0) / 2, (y1 - y0) / 2
+    squash = float(1 - tilt * rng.beta(1.2, 3))
+    # what is long lies along the bag
+    angle = rng.choice([0, np.pi]) + rng.normal(0, 0.3) if long > 11 else rng.uniform(0, 2 * np.pi)
+    c, s = abs(np.cos(angle)), abs(np.sin(angle))
+    low, high = inside.min(0), inside.max(0)
+    margin = 0.85 * np.array([c * squash * long + s * wide, s * squash * long + c * wide])
+    half = np.maximum((high - low) / 2 - margin, 0.4)
+    tries = (low + high) / 2 + rng.uniform(-1, 1, (7, 2)) * half
+    away = np.linalg.norm(tries[:, None] - np.array(taken)[None], axis=2).min(1) if taken else np.zeros(7)
+    best = tries[int(away.argmax())]
+    taken.append(best)
+    turned = pose(float(best[0]), float(best[1]), float(angle), squash, bool(rng.random() < 0.5))
+    return Placed(item, chain(turned, pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0)), 1 / max(squash, 0.6))
+
+
+def plan_scene(seed: int, split: str, index: int) -> Scene:
+    """Pack the bag of scan `index` of a split (one of SPLITS or BENIGN); depends on nothing else."""
+    rng = scan_rng(seed, split, index)
+    benign = split == BENIGN
+    if benign:
+        maker = (bags.suitcase, bags.backpack, bags.bundle, bags.tray, bags.soft_bag)[
+            rng.choice(5, p=[0.66, 0.13, 0.09, 0.06, 0.06])
+        ]
+    else:
+        maker = (bags.handbag, bags.soft_bag, bags.backpack, bags.suitcase)[rng.choice(4, p=[0.3, 0.34, 0.18, 0.18])]
+    bag = maker(rng)
+    taken: list[Points] = []
+    contents = [Placed(bag.shell, pose(0, 0, 0))]
+    threats: list[Threat] = []
+    if benign:
+        full = maker in (bags.suitcase, bags.backpack)
+        contents += [_stuff(rng, bag.inside) for _ in range(1 + (maker is bags.suitcase))]
+        n = int(rng.integers(11, 22) if full else rng.integers(5, 12))
+        goods = clutter.pick(rng, clutter.PACKED, n)
+        loose = int(rng.integers(10, 30))
+    else:
+        for category in plan_categories(seed, split, index, rng):
+            item = CLASSES[category - 1][1](rng)
+            threats.append(Threat(category, _place(rng, item, bag.inside, taken, 0.5)))
+        goods = clutter.pick(rng, clutter.EVERYDAY, int(rng.integers(2, 7)) + 3 * (maker is bags.suitcase))
+        loose = int(rng.integers(1, 7))
+    contents += [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
+    contents += [_place(rng, bags.hardware(rng), bag.inside, [], 0.3) for _ in range(loose)]
+    if split == "hidden":
+        for threat in threats:
+            x, y = threat.placed.matrix[:, 2]
+            lid = pose(float(x + rng.normal(0, 1)), float(y + rng.normal(0, 1)), float(rng.normal(0, 0.5)))
+            cover = clutter.cover(rng)
+            x0, y0, x1, y1 = bounds(cover)
+            contents.append(Placed(cover, chain(lid, pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0))))
+    return _frame(rng, bag, contents, threats, benign)
+
+
+def _frame(rng: Rng, bag: bags.Bag, contents: list[Placed], threats: list[Threat], benign: bool) -> Scene:
+    """Turn the whole bag on the belt and cut the field of view around it, tight in benign scans, wide in the others."""
+    angle = rng.normal(0, 0.25) + (rng.choice([0, np.pi / 2]) if benign else rng.choice([0, 0, 0, np.pi, np.pi / 2]))
+    shear = np.array([[1, rng.normal(0, 0.06), 0], [rng.normal(0, 0.06), 1, 0]])
+    turn = chain(pose(0, 0, float(angle), 1.0, bool(rng.random() < 0.5)), shear)
+    w, h = bag.size
+    corners = apply(turn, np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2)
+    box_w, box_h = np.ptp(corners, axis=0) * (0.97, 0.97)
+    if benign:
+        width, height = box_w + rng.uniform(0, 2), box_h + rng.uniform(0, 2)
+        x, y = width / 2, height / 2
+    else:  # the belt's full width, and as much of its length as the operator's screen cut out
+        height = max(box_h * rng.uniform(1.05, 1.3), 44.0)
+        width = float(np.clip(box_w * rng.uniform(1.0, 1.25), 0.66 * height, 1.65 * height))
+        x, y = width / 2 + rng.normal(0, 0.02) * width, height / 2 + rng.uniform(-0.4, 0.4) * max(height - box_h, 0)
+    turn[:, 2] = x, y
+    put = [Placed(p.item, chain(turn, p.matrix), p.depth) for p in contents]
+    lay = [Threat(t.category, Placed(t.placed.item, chain(turn, t.placed.matrix), t.placed.depth)) for t in threats]
+    return Scene(tuple(put), tuple(lay), float(width), float(height))
+
+
+def detector(scene: Scene, size: int) -> tuple[int, int]:
+    """Width and height of the scan in pixels, the longer one `size`."""
+    longer = max(scene.width, scene.height)
+    return max(round(size * scene.width / longer), 8), max(round(size * scene.height / longer), 8)
+
+
+def _draw(fine: Array, coarse: Array, placed: Placed, to_pixels: Matrix) -> None:
+    """Add an item to the shadow: what has no sharp edges at the detector's own resolution, which is much cheaper."""
+    matrix = chain(to_pixels, placed.matrix)
+    for part in placed.item:
+        if isinstance(part, Soft):
+            draw(coarse, part, matrix / OVERSAMPLE, placed.depth)
+        else:
+            draw(fine, part, matrix, placed.depth)
+
+
+def cast(scene: Scene, size: int) -> Shadow:
+    """The shadows of the bag and of each prohibited item; the attenuation of the whole is their sum."""
+    width, height = detector(scene, size)
+    shape = (2, height * OVERSAMPLE, width * OVERSAMPLE)
+    zoom = width * OVERSAMPLE / scene.width
+    to_pixels = np.array([[zoom, 0, 0], [0, zoom, 0]])
+    bag, coarse = np.zeros(shape, np.float32), np.zeros((2, height, width), np.float32)
+    for placed in scene.contents:
+        _draw(bag, coarse, placed, to_pixels)
+    for energy in range(2):
+        bag[energy] += cv2.resize(coarse[energy], shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+    alone = []
+    for threat in scene.threats:
+        for larger in (1.0, 1.4, 2.0, 3.0, 4.5, 7.0):  # a bullet in a scan of 64 px
+            own = np.zeros(shape, np.float32)
+            matrix = threat.placed.matrix.copy()
+            matrix[:, :2] *= larger
+            _draw(own, coarse, Placed(threat.placed.item, matrix, threat.placed.depth), to_pixels)
+            if int(silhouette(own).sum()) >= SEEN:
+                break
+        alone.append(own)
+    return Shadow(bag, tuple(alone))
+
+
+def silhouette(own: Array) -> npt.NDArray[np.bool_]:
+    """Pixels of the detector at least half covered by a prohibited item, bool [H, W]; `own` as in Shadow."""
+    height, width = own.shape[1] // OVERSAMPLE, own.shape[2] // OVERSAMPLE
+    covered = (own[0] > 1e-3).astype(np.float32)
+    return cv2.resize(covered, (width, height), interpolation=cv2.INTER_AREA) >= 0.5
+
+
+def expose(shadow: Shadow, scanner: Scanner, rng: Rng, threats: bool = True) -> Image:
+    """The scan that a scanner makes of the bag, with or without its prohibited items. RGB uint8 [H, W, 3].
+
+    A detector element averages what passes over its area, not the attenuation.
+    """
+    whole = sum(shadow.threats, shadow.bag) if threats else shadow.bag
+    height, width = whole.shape[1] // OVERSAMPLE, whole.shape[2] // OVERSAMPLE
+    through = np.exp(-whole)
+    small = [cv2.resize(t, (width, height), interpolation=cv2.INTER_AREA) for t in through]
+    return develop(-np.log(np.maximum(np.stack(small), np.float32(1e-9))), scanner, rng)
+
+
+def render_scan(
+    seed: int, split: str, index: int, size: int, scanner: Scanner, threats: bool = True
+) -> tuple[Image, list[npt.NDArray[np.bool_]]]:
+    """A scan (RGB uint8 [H, W, 3]) and the masks of its prohibited items (bool [H, W], in the order of the plan).
+
+    The same seed, split and index give the same bag on every scanner, at every size, with or without the items.
+    """
+    shadow = cast(plan_scene(seed, split, index), size)
+    image = expose(shadow, scanner, scan_rng(seed, split, index, 1), threats)
+    return image, [silhouette(own) for own in shadow.threats]
