@@ -37,9 +37,9 @@ def load_state(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # damaged files fail in every way there is
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the system's own words are clear; without a name it is torch, seeking in a torn file
         if "weights_only" in str(error):
             reason = "it holds code or objects, not only tensors"
         else:
