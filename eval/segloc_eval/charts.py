@@ -10,7 +10,7 @@ HUES = ("#2f81d8", "#e0823d", "#3fa45b", "#b05fc7", "#d2495c", "#8a8f98")
 
 def bars(groups: list[str], series: dict[str, list[float | None]], unit: str, tall: bool = False) -> bytes:
     """Grouped bars: one group per name in `groups`, one bar per entry of `series` (None: no bar)."""
-    size = (7.2, 0.9 + 0.2 * len(groups) * (len(series) + 0.6)) if tall else (7.2, 3.0)
+    size = (6.2, 0.9 + 0.2 * len(groups) * (len(series) + 0.6)) if tall else (6.2, 3.0)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     thick = 0.8 / len(series)
@@ -18,34 +18,39 @@ def bars(groups: list[str], series: dict[str, list[float | None]], unit: str, ta
         at = [place + (number - (len(series) - 1) / 2) * thick for place in range(len(groups))]
         lengths = [value or 0.0 for value in values]
         draw = axes.barh if tall else axes.bar
-        drawn = draw(at, lengths, thick * 0.92, label=name, color=HUES[number % len(HUES)])
+        drawn = draw(at, lengths, thick * 0.92, label=_plain(name), color=HUES[number % len(HUES)])
         texts = ["" if value is None else f"{value:.1f}" for value in values]
         axes.bar_label(drawn, texts, padding=2, fontsize=8, color=INK)
     if tall:
-        axes.set_yticks(range(len(groups)), groups)
+        axes.set_yticks(range(len(groups)), [_plain(name) for name in groups])
         axes.invert_yaxis()
         axes.set_xlabel(unit)
         axes.margins(x=0.08)
     else:
-        axes.set_xticks(range(len(groups)), groups)
+        axes.set_xticks(range(len(groups)), [_plain(name) for name in groups])
         axes.set_ylabel(unit)
-        axes.margins(y=0.12)
+        axes.margins(y=0.16)
     return _png(figure, axes)
 
 
 def curves(series: dict[str, list[float]], steps_in_mean: int) -> bytes:
     """Training loss per step, one line each, as a running mean over `steps_in_mean` steps."""
-    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    figure = Figure(figsize=(6.2, 3.0), layout="constrained")
     axes = figure.subplots()
     for number, (name, values) in enumerate(series.items()):
         window = max(1, min(steps_in_mean, len(values)))
         smooth = [sum(values[max(0, i + 1 - window) : i + 1]) / min(i + 1, window) for i in range(len(values))]
         hue = HUES[number % len(HUES)]
-        axes.plot(range(1, len(smooth) + 1), smooth, label=name, color=hue, linewidth=1.6)
+        axes.plot(range(1, len(smooth) + 1), smooth, label=_plain(name), color=hue, linewidth=1.6)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
     axes.set_ylim(bottom=0)
     return _png(figure, axes)
+
+
+def _plain(name: str) -> str:
+    """The name without matplotlib's mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _png(figure: Figure, axes: object) -> bytes:

@@ -1,5 +1,6 @@
 """`segloc-eval`: options in, one call of `protocol.evaluate`, the report's path out."""
 
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -62,11 +63,13 @@ def command(
     if labels != "all" and not (labels.isascii() and labels.isdigit() and int(labels) > 0):
         raise click.UsageError(f"--labels {labels!r}: a number of scans above 0, or all")
     arms, arch, width = resolve_arms(checkpoints, arch, width)
-    # Behind the checks: these imports take seconds.
-    import torch
+    try:  # behind the checks, for these imports take seconds
+        import torch
 
-    from segloc_train.backbone import ARCHS
-
+        from segloc_eval.protocol import evaluate
+        from segloc_train.backbone import ARCHS
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed; pip install 'segloc[eval]'") from None
     if arch not in ARCHS:
         raise click.ClickException(f"arch {arch!r} is none of {', '.join(ARCHS)}")
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,9 +78,7 @@ def command(
     if data is None:
         from segloc_synth.phantom import default_phantom
 
-        data = Path(default_phantom()) / "pidray"
-    from segloc_eval.protocol import evaluate
-
+        data = default_phantom(workers=os.cpu_count() or 1) / "pidray"
     config = Config(
         arms=arms,
         data=str(data.resolve()),

@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ TESTS = {
     "hidden": "xray_test_hidden.json",
     "test": "test.json",
 }
+TRAIN_SHARE = 0.6  # of a lone json
 ALL = "all"  # the test splits pooled
 SLACK = 2.0  # pixels by which a box may reach over the edge (rounding); it is cut there
 
@@ -76,33 +78,34 @@ def load_data(path: Path, labels: int | None, seed: int) -> Data:
     """
     json_path, folders, kind = find_coco(path)
     reader = _Reader()
+    train = reader.read(json_path, folders)
+    masks = any(thing.mask for scan in train for thing in scan.objects)
     if kind == "pidray":
-        found = reader.read(json_path, folders)
+        files = {name: json_path.parent / file for name, file in TESTS.items()}
         tests = {
-            name: list(reader.check(reader.read(json_path.parent / file, [path / name])))
-            for name, file in TESTS.items()
-            if (json_path.parent / file).is_file()
+            name: list(reader.check(reader.masked(reader.read(file, [path / name]), masks)))
+            for name, file in files.items()
+            if file.is_file()
         }
         if not tests:
             raise click.ClickException(f"{json_path.parent}: no test split; expected {TESTS['easy']} and the like")
+        train = reader.masked(train, masks)
     else:
-        usable = list(reader.check(reader.read(json_path, folders)))
+        usable = list(reader.check(reader.masked(train, masks)))
         hashes = np.array([difference_hash(read_image(scan.path)[0]) for scan in usable], np.uint64)
-        train, test = split_apart(hashes, 0.6, seed)
-        found, tests = [usable[i] for i in train], {"test": [usable[i] for i in test]}
-    found = [scan for scan in found if any(not thing.crowd for thing in scan.objects)]
-    order = label_order([{thing.category_id for thing in scan.objects} for scan in found], seed)
-    chosen: list[Scan] = []
-    for scan in reader.check(found[i] for i in order):
-        chosen.append(scan)
-        if len(chosen) == labels:
-            break
-    _refuse_empty(json_path, chosen, tests, labels, reader.problems)
-    masks = any(thing.mask for scan in chosen for thing in scan.objects)
-    scans = [scan for group in (chosen, *tests.values()) for scan in group]
-    if masks and not all(thing.mask for scan in scans for thing in scan.objects):
-        chosen, tests = _only_masked(chosen), {name: _only_masked(group) for name, group in tests.items()}
-        reader.problems.append(Problem("annotation without a mask", json_path.name, "among others with masks"))
+        first, second = split_apart(hashes, TRAIN_SHARE, seed)
+        train, tests = [usable[i] for i in first], {"test": [usable[i] for i in second]}
+    train = [scan for scan in train if any(not thing.crowd for thing in scan.objects)]
+    order = label_order([{thing.category_id for thing in scan.objects if not thing.crowd} for scan in train], seed)
+    chosen = list(islice(reader.check(train[i] for i in order), labels))
+    first_problem = (
+        f"; first problem: {reader.problems[0].kind}: {reader.problems[0].where()}" if reader.problems else ""
+    )
+    if not chosen:
+        raise click.ClickException(f"{json_path}: no usable training scan{first_problem}")
+    for name, scans in tests.items():
+        if not any(scan.objects for scan in scans):
+            raise click.ClickException(f"{json_path}: no usable object in test split {name}{first_problem}")
     return Data(path, reader.fingerprint(), reader.classes, masks, chosen, tests, reader.problems)
 
 
@@ -132,25 +135,6 @@ def truth(scans: Iterable[Scan], classes: dict[int, str]) -> dict[str, Any]:
     }
 
 
-def _only_masked(scans: list[Scan]) -> list[Scan]:
-    return [Scan(s.id, s.source_id, s.path, s.width, s.height, tuple(o for o in s.objects if o.mask)) for s in scans]
-
-
-def _refuse_empty(
-    json_path: Path, train: list[Scan], tests: dict[str, list[Scan]], labels: int | None, problems: list[Problem]
-) -> None:
-    first = f"; first problem: {problems[0].kind}: {problems[0].where()}" if problems else ""
-    if not train:
-        raise click.ClickException(f"{json_path}: no usable training scan{first}")
-    if labels is not None and len(train) < labels:
-        raise click.ClickException(
-            f"{json_path}: --labels {labels}, but only {len(train)} training scans are usable{first}"
-        )
-    for name, scans in tests.items():
-        if not any(scan.objects for scan in scans):
-            raise click.ClickException(f"{json_path}: no usable object in test split {name}{first}")
-
-
 class _Reader:
     """Reads json files of one data set: ids unique over all of them, one list of problems, one fingerprint."""
 
@@ -163,9 +147,18 @@ class _Reader:
     def fingerprint(self) -> str:
         return self._digest.hexdigest()
 
+    def masked(self, scans: list[Scan], masks: bool) -> list[Scan]:
+        """The scans; where the data have `masks`, without the objects that lack one."""
+        for scan in scans if masks else []:
+            without = sum(thing.mask is None for thing in scan.objects)
+            self.problems += [Problem("annotation without a mask, among others with masks", scan.path.name)] * without
+        if not masks:
+            return scans
+        return [replace(scan, objects=tuple(thing for thing in scan.objects if thing.mask)) for scan in scans]
+
     def check(self, scans: Iterable[Scan]) -> Iterator[Scan]:
         """Pass on, lazily and in order, the scans whose picture decodes and has the size its json says."""
-        for scan, reason in map(_decoded, scans) if isinstance(scans, Iterator) else _parallel(scans):
+        for scan, reason in _decoded_ahead(scans):
             if reason is None:
                 yield scan
             else:
@@ -179,7 +172,7 @@ class _Reader:
             raise click.ClickException(
                 f"{json_path}: not a COCO file: it needs the lists images, annotations and categories"
             )
-        images, annotations, categories = parts
+        images, annotations, categories = (list(part or []) for part in parts)
         self._read_categories(categories, json_path)
         objects: dict[int, list[Any]] = {}
         known = {image["id"] for image in images if isinstance(image, dict) and type(image.get("id")) is int}
@@ -221,12 +214,14 @@ class _Reader:
     def _read_scan(
         self, image: Any, number: int, objects: dict[int, list[Any]], folders: list[Path], json_path: Path
     ) -> Scan | None:
-        fields = image if isinstance(image, dict) else {}
-        id, name, width, height = (fields.get(k) for k in ("id", "file_name", "width", "height"))
-        sizes_known = type(width) is int and type(height) is int and width > 0 and height > 0
-        if type(id) is not int or not isinstance(name, str) or not name or not sizes_known:
+        fields: dict[str, Any] = image if isinstance(image, dict) else {}
+        id, name = fields.get("id"), fields.get("file_name")
+        width, height = fields.get("width"), fields.get("height")
+        sized = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
+        if type(id) is not int or not isinstance(name, str) or not name or not sized:
             self._skip("image entry without id, file_name, width or height", json_path, f"image no. {number}")
             return None
+        assert isinstance(width, int) and isinstance(height, int)
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
             self._skip("image file is missing", json_path, name)
@@ -276,6 +271,9 @@ def _decoded(scan: Scan) -> tuple[Scan, str | None]:
     return scan, None
 
 
-def _parallel(scans: Iterable[Scan]) -> Iterator[tuple[Scan, str | None]]:
+def _decoded_ahead(scans: Iterable[Scan]) -> Iterator[tuple[Scan, str | None]]:
+    """`_decoded` of each scan, in order, some in parallel, never far ahead of the reader."""
+    source = iter(scans)
     with ThreadPoolExecutor() as pool:
-        yield from pool.map(_decoded, scans)
+        while ahead := list(islice(source, 32)):
+            yield from pool.map(_decoded, ahead)

@@ -50,7 +50,7 @@ def evaluate(config: Config, out: Path, device: torch.device) -> Path:
         log.info("  %s", line)
     for arm in config.arms:
         _detector(arm, config, data)
-    output_dir(out, "") if not out.exists() else None
+    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "config.json", config.as_dict())
     with atomic_write(out / "labels.txt") as file:
         file.write("".join(f"{_name(scan, data)}\n" for scan in data.train).encode())
@@ -68,8 +68,6 @@ def evaluate(config: Config, out: Path, device: torch.device) -> Path:
         **{"versions": {name: version(name) for name in LIBRARIES}, "arms": arms},
     }
     write_json(out / "metrics.json", metrics)
-    for line in describe(data.problems):
-        log.info("%s", line)
     return write_report(out, metrics, data)
 
 
@@ -83,7 +81,7 @@ def _accept_folder(config: Config, out: Path) -> None:
     before = before if isinstance(before, dict) else {}
     different = [key for key in now if before.get(key) != now[key]]
     if different:
-        raise click.ClickException(f"{out}: holds an evaluation with other {', '.join(different)}; name another --out")
+        raise click.ClickException(f"{out}: holds something else (other {', '.join(different)}); name another --out")
 
 
 def _detector(arm: Arm, config: Config, data: Data) -> nn.Module:

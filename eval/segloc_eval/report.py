@@ -104,15 +104,12 @@ def headline(arms: dict[str, dict[str, Any]], base: str) -> str:
     parts = []
     for kind in kinds:
         ours, theirs = overall(best, kind), overall(base, kind)
+        gap = f"{abs(ours - theirs):.1f} points {'ahead of' if ours > theirs else 'behind'}"
         parts.append(
-            f"{abs(ours - theirs):.1f} points {_word(ours - theirs)} in {NAMES[kind]} AP ({ours:.1f} against {theirs:.1f})"
+            f"{gap if ours != theirs else 'level with'} {base} in {NAMES[kind]} AP ({ours:.1f} against {theirs:.1f})"
         )
     others = "" if len(arms) == 2 else ", the best of the other arms,"
-    return f"{best}{others} is {' and '.join(parts)}, compared with {base}, on all test scans."
-
-
-def _word(difference: float) -> str:
-    return "ahead" if difference > 0 else "behind" if difference < 0 else "apart"
+    return f"{best}{others} is {' and '.join(parts)} on all test scans together."
 
 
 def _setting(metrics: dict[str, Any], data: Data) -> str:
@@ -135,7 +132,8 @@ def _difference(value: float | None, base: float | None) -> str:
         return ""
     points = 100 * (value - base)
     kind = "up" if points > 0.05 else "down" if points < -0.05 else "dim"
-    return f' <span class="{kind}">({points:+.1f})</span>'
+    sign = "+" if points > 0 else "−"
+    return f' <span class="{kind}">({sign}{abs(points):.1f})</span>'
 
 
 def _table(head: list[str], rows: dict[str, dict[str, float | None]], base: str) -> str:
@@ -172,7 +170,9 @@ def _class_part(arms: dict[str, Any], base: str, kind: str, split: str) -> str:
     classes = list(columns[base])
     rows = {name: {arm: values[name] for arm, values in columns.items()} for name in classes}
     series = {arm: [None if v is None else 100 * v for v in values.values()] for arm, values in columns.items()}
-    chart = _chart(charts.bars(classes, series, f"{NAMES[kind]} AP", tall=True), f"{NAMES[kind]} AP per class")
+    chart = _chart(
+        charts.bars(classes, series, f"{NAMES[kind]} AP, per cent", tall=True), f"{NAMES[kind]} AP per class"
+    )
     return chart + _table([f"{split}, {NAMES[kind]} AP", *arms], rows, base)
 
 
@@ -181,7 +181,7 @@ def _split_bars(arms: dict[str, Any], kind: str, splits: list[str]) -> bytes:
         arm: [None if (ap := about["scores"][kind][split]["overall"]["AP"]) is None else 100 * ap for split in splits]
         for arm, about in arms.items()
     }
-    return charts.bars(splits, series, f"{NAMES[kind]} AP")
+    return charts.bars(splits, series, f"{NAMES[kind]} AP, per cent")
 
 
 def _pictures(out: Path, arms: dict[str, Any], kinds: list[str], data: Data, seed: int) -> list[str]:

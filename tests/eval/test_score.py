@@ -29,7 +29,7 @@ def rle(box: list[float]) -> dict[str, Any]:
 
 
 def world(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Random truth (crowds, an empty class, an empty image) and detections (ties, duplicates, over 100 in one image)."""
+    """Random truth (crowds, an empty class and image) and detections (ties, duplicates, over 100 in an image)."""
     rng = np.random.default_rng(seed)
     images = [{"id": 7 * i, "width": SIDE, "height": SIDE, "file_name": f"{i}.png"} for i in range(6)]
     categories = [{"id": 3 * c + 1, "name": f"class {c}"} for c in range(4)]

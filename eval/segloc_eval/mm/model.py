@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 import mmdet.models  # noqa: F401  registers the parts of the detector
-import torch
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
@@ -105,9 +104,10 @@ def detector_config(arch: str, width: int, classes: int, masks: bool, size: int)
 def build_detector(arch: str, width: int, classes: int, masks: bool, size: int, seed: int) -> nn.Module:
     """The detector at random, every weight a function of `seed` alone (heads equal whatever backbone is loaded)."""
     set_random_seed(seed)
-    detector: nn.Module = MODELS.build(ConfigDict(detector_config(arch, width, classes, masks, size)))
+    detector: Any = MODELS.build(ConfigDict(detector_config(arch, width, classes, masks, size)))
     detector.init_weights()
-    return detector
+    built: nn.Module = detector
+    return built
 
 
 def load_backbone(detector: nn.Module, source: Path) -> None:
@@ -134,7 +134,9 @@ def load_imagenet(detector: nn.Module, arch: str) -> None:
         reason = str(getattr(error, "reason", error)).splitlines()[0]
         raise click.ClickException(f"imagenet: cannot fetch {weights.url} ({reason}); leave this arm out") from None
     trunk = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
-    load_strict(detector.backbone.trunk, trunk, weights.url)
+    backbone = detector.backbone
+    assert isinstance(backbone, SDANet)
+    load_strict(backbone.trunk, trunk, weights.url)
 
 
 def _coder(*spread: float) -> dict[str, Any]:
@@ -168,14 +170,3 @@ def _proposals(number: int) -> dict[str, Any]:
         **{"nms_pre": number, "max_per_img": number, "min_bbox_size": 0},
         "nms": {"type": "nms", "iou_threshold": 0.7},
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that decide the numbers."""
-    import mmcv
-    import mmdet
-    import mmengine
-    import torchvision
-
-    modules = (torch, torchvision, mmdet, mmcv, mmengine)
-    return {module.__name__: str(module.__version__) for module in modules}

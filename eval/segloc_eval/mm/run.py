@@ -112,7 +112,7 @@ def _load(number: int, make: Callable[[int], list[tuple[Tensor, Any]]], device: 
 
 
 def fine_tune(
-    detector: nn.Module,
+    detector: Any,
     scans: list[Scan],
     labels: dict[int, int],
     schedule: Schedule,
@@ -151,7 +151,7 @@ def fine_tune(
         yield {"step": step, "lr": rate, **{name: float(value.detach()) for name, value in parts.items()}}
 
 
-def _freeze_pooled_norms(detector: nn.Module) -> None:
+def _freeze_pooled_norms(detector: Any) -> None:
     """Keep the attention's batch norms, which follow a global pooling, on their stored statistics."""
     for name, module in detector.backbone.named_modules():
         if isinstance(module, nn.BatchNorm2d) and "attention" in name:
@@ -159,7 +159,7 @@ def _freeze_pooled_norms(detector: nn.Module) -> None:
 
 
 def predict(
-    detector: nn.Module, scans: list[Scan], category_ids: list[int], size: int, device: torch.device
+    detector: Any, scans: list[Scan], category_ids: list[int], size: int, device: torch.device
 ) -> Iterator[list[dict[str, Any]]]:
     """Per scan, in order: COCO results (image_id, category_id, score, bbox x, y, w, h; segmentation with masks)."""
     detector.to(device).eval()

@@ -1,0 +1,153 @@
+"""Reading labelled data: layouts, encodings, and every kind of bad record counted and left out."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from segloc_eval.datasets import ALL, Data, load_data, pooled, truth
+from segloc_eval.score import score
+
+Make = Callable[..., Path]
+
+
+def edit(json_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(json_path.read_text())
+    change(data)
+    json_path.write_text(json.dumps(data))
+
+
+def kinds(data: Data) -> list[str]:
+    return sorted(problem.kind for problem in data.problems)
+
+
+def test_pidray_layout(pidray: Make) -> None:
+    data = load_data(pidray(train=8, test=3), None, 0)
+    assert (len(data.train), {name: len(s) for name, s in data.tests.items()}) == (
+        8,
+        {"easy": 3, "hard": 3, "hidden": 3},
+    )
+    assert data.classes == {1: "Baton", 5: "Scissors", 7: "Gun"} and data.masks and not data.problems
+    together = pooled(data.tests)
+    assert list(together) == ["easy", "hard", "hidden", ALL]
+    ids = [scan.id for scan in (*data.train, *together[ALL])]
+    assert len(set(ids)) == len(ids) == 17, "image ids restart in each file and must be told apart"
+
+
+def test_all_mask_encodings_agree_with_their_boxes(pidray: Make) -> None:
+    for scan in load_data(pidray(train=8), None, 0).train:
+        for thing in scan.objects:
+            assert thing.mask is not None and thing.mask["size"] == [scan.height, scan.width]
+            box = coco_mask.toBbox(thing.mask)
+            assert np.abs(box - thing.box).max() <= 1  # polygons through pixel centres lose half a pixel a side
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_truth_as_predictions_is_perfect_on_every_split(pidray: Make, kind: Any) -> None:
+    data = load_data(pidray(train=2, test=4), None, 0)
+    for split, scans in pooled(data.tests).items():
+        reference = truth(scans, data.classes)
+        results = [{**a, "score": 1.0} for a in reference["annotations"]]
+        overall = score(reference, results, kind)["overall"]
+        for name in ("AP", "AP50", "AP75", "AR@100"):
+            assert overall[name] == pytest.approx(1.0), (split, name)
+
+
+def test_label_sets_are_nested(pidray: Make) -> None:
+    folder = pidray(train=14, test=1)
+    sets = [{scan.path for scan in load_data(folder, n, 0).train} for n in (3, 6, 14)]
+    assert [len(s) for s in sets] == [3, 6, 14] and sets[0] < sets[1] < sets[2]
+    assert sets[0] != {scan.path for scan in load_data(folder, 3, 1).train}
+
+
+def test_lone_json_is_split_with_near_copies_on_one_side(lone_json: Make) -> None:
+    folder = lone_json(scans=10)
+    path = folder / "annotations.json"
+
+    def double(data: dict[str, Any]) -> None:
+        for image in list(data["images"]):
+            name = f"copy_{image['file_name'][:-4]}.jpg"
+            Image.open(folder / "images" / image["file_name"]).save(folder / "images" / name, quality=70)
+            copies = [{**a, "image_id": image["id"] + 100} for a in data["annotations"] if a["image_id"] == image["id"]]
+            data["images"].append({**image, "id": image["id"] + 100, "file_name": name})
+            data["annotations"] += copies
+
+    edit(path, double)
+    for seed in range(4):
+        data = load_data(folder, None, seed)
+        assert len(data.train) == 12 and len(data.tests["test"]) == 8 and list(data.tests) == ["test"]
+        sides = [{scan.source_id % 100 for scan in scans} for scans in (data.train, data.tests["test"])]
+        assert not sides[0] & sides[1]
+    assert not data.masks and {s.path for s in load_data(path, None, 3).train} == {s.path for s in data.train}
+
+
+def test_bad_records_are_counted_and_left_out(pidray: Make) -> None:
+    folder = pidray(train=12, test=2)
+    images = folder / "train"
+    (images / "xray_train00000.png").unlink()
+    (images / "xray_train00001.png").write_bytes(b"")
+    whole = (images / "xray_train00002.png").read_bytes()
+    (images / "xray_train00002.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (40, 40)).save(images / "xray_train00003.png")
+
+    def spoil(data: dict[str, Any]) -> None:
+        of = {i: [a for a in data["annotations"] if a["image_id"] == i] for i in range(12)}
+        of[4][0]["category_id"] = 99
+        of[5][0]["bbox"] = [500, 500, 10, 10]
+        of[6][0]["bbox"] = [10, 10, 0, 5]
+        of[7][0]["bbox"] = [50, 50, 90, 90]
+        of[8][0]["segmentation"] = [[1, 1, 5, 5]]
+        del of[9][0]["segmentation"]
+        of[10][0]["segmentation"] = {"size": [7, 7], "counts": [49]}
+        of[11][0]["iscrowd"] = 1
+        data["annotations"].append({"id": 999, "image_id": 77, "category_id": 1, "bbox": [1, 1, 5, 5]})
+
+    edit(folder / "annotations" / "xray_train.json", spoil)
+    data = load_data(folder, None, 0)
+    assert len(data.train) == 8
+    assert [len(scan.objects) for scan in data.train].count(1) == 7, "only the bad object is left out, not its scan"
+    expected = [
+        *("image file is missing", "image file of zero bytes", "image file is damaged or no picture"),
+        *("image of another size than its json says (40x40)", "annotation of an unknown category"),
+        *("box without area or outside the image", "box without area or outside the image"),
+        *("box reaching outside the image", "polygon of fewer than 3 points"),
+        *("annotation without a mask, among others with masks", "RLE of another size than its image"),
+        "annotation of an image that the file does not list",
+    ]
+    assert kinds(data) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"images": []}', "{", '{"images": [], "annotations": [], "categories": []}']
+)
+def test_what_is_no_coco_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(content)
+    with pytest.raises(click.ClickException, match=r"some\.json: "):
+        load_data(path, None, 0)
+
+
+def test_nothing_usable_names_the_source(pidray: Make, tmp_path: Path) -> None:
+    folder = pidray(train=3, test=1)
+    shutil.rmtree(folder / "hard")
+    with pytest.raises(click.ClickException, match="test split hard; first problem: image file is missing"):
+        load_data(folder, None, 0)
+    with pytest.raises(click.ClickException, match="no such file or folder"):
+        load_data(tmp_path / "nowhere", None, 0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(click.ClickException, match="no annotations"):
+        load_data(tmp_path / "empty", None, 0)
+
+
+def test_other_categories_in_a_test_json_are_refused(pidray: Make) -> None:
+    folder = pidray(train=3, test=1)
+    edit(folder / "annotations" / "xray_test_hard.json", lambda data: data["categories"].pop())
+    with pytest.raises(click.ClickException, match=r"xray_test_hard\.json: its categories are not those"):
+        load_data(folder, None, 0)
