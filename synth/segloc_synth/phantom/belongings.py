@@ -73,14 +73,8 @@ def book(rng: Rng) -> Item:
     item.append(Solid([rect(0.8, h, -w / 2 + 0.4)], PAPER, 0.5 * depth))
     item.append(Soft(rect(w, h), PAPER, depth * 0.25, 5, 0.9, float(rng.choice([0, np.pi / 2])), 0.7, 0.1))
     if rng.random() < 0.35:
-        item.append(
-            Wire(
-                [ellipse(0.8, 0.35, -w / 2 + 0.5, y, 10) for y in np.arange(-h / 2 + 1, h / 2 - 0.5, 0.75)],
-                STEEL,
-                0.14,
-                True,
-            )
-        )
+        rings = [ellipse(0.8, 0.35, -w / 2 + 0.5, float(y), 10) for y in np.arange(-h / 2 + 1, h / 2 - 0.5, 0.75)]
+        item.append(Wire(rings, STEEL, 0.14, True))
     return item
 
 

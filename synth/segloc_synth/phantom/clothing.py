@@ -136,17 +136,7 @@ def filling(rng: Rng, w: float, h: float) -> Item:
     item: Item = []
     for i in range(int(rng.integers(1, 3))):
         outline = blob(rng, w / 2, h / 2, 0.08, power=rng.uniform(3, 6)) + rng.normal(0, 1.0, 2)
-        texture = int(rng.integers(7))
-        item.append(
-            Soft(
-                outline,
-                mu,
-                rng.uniform(1.5, 4.5),
-                texture,
-                rng.uniform(0.35, 0.75),
-                turn + 0.2 * i,
-                rng.uniform(0.6, 1.4),
-            )
-        )
+        depth, texture, contrast = rng.uniform(1.5, 4.5), int(rng.integers(7)), rng.uniform(0.35, 0.75)
+        item.append(Soft(outline, mu, depth, texture, contrast, turn + 0.2 * i, rng.uniform(0.6, 1.4)))
     folds = [curve(rng.normal(0, 1, (3, 2)) * (w / 4, h / 4), 12) for _ in range(4)]
     return [*item, Wire(folds, PLASTIC, 0.45)]

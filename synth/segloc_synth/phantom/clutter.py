@@ -62,26 +62,16 @@ def pick(rng: Rng, table: tuple[tuple[Maker, float], ...], n: int) -> list[Item]
 def cover(rng: Rng) -> Item:
     """Something broad and dense, to lie on top of what is to be hidden."""
     kind = rng.integers(4)
+    stack: Item = []
+    for _ in range(int(rng.integers(3, 6)) if kind == 2 else 1):  # books or folders
+        at = pose(float(rng.normal()), float(rng.normal()), float(rng.normal(0, 0.1)))
+        outline = rect(rng.uniform(22, 30), rng.uniform(16, 22))
+        stack.append(Solid([apply(at, outline)], PAPER, rng.uniform(1.5, 3.0)))
     if kind == 0:
-        return laptop(rng)
-    if kind == 1:
-        plate = [Solid([rounded(rng.uniform(20, 30), rng.uniform(14, 20), 1.0)], STEEL, rng.uniform(0.1, 0.2))]
-        return [*plate, *book(rng)]
+        return [*stack, *laptop(rng), *charger(rng)]
+    if kind == 1:  # a metal plate
+        return [*stack, Solid([rounded(rng.uniform(20, 30), rng.uniform(15, 20), 1.0)], STEEL, rng.uniform(0.15, 0.35))]
     if kind == 2:
-        stack: Item = []
-        for _ in range(4):
-            w, h = rng.uniform(20, 28), rng.uniform(15, 20)
-            stack.append(
-                Solid(
-                    [apply(pose(float(rng.normal()), float(rng.normal()), float(rng.normal(0, 0.1))), rect(w, h))],
-                    PAPER,
-                    rng.uniform(1.5, 3.0),
-                )
-            )
         return [*stack, *charger(rng), *cable(rng)]
-    return [
-        *pan(rng),
-        *gadget(rng),
-        *board(rng, rng.uniform(14, 22), rng.uniform(10, 16)),
-        Solid([rounded(24, 17, 1)], ALUMINIUM, 0.6),
-    ]
+    case = Solid([rounded(26, 19, 1)], ALUMINIUM, rng.uniform(0.6, 1.4))
+    return [*stack, case, *pan(rng), *gadget(rng), *board(rng, rng.uniform(14, 22), rng.uniform(10, 16))]

@@ -100,7 +100,12 @@ def _render_all(root: Path, jobs: list[Job], seed: int, size: int, workers: int)
             yield from batch
 
     if workers <= 1:
-        return list(progress(flat(map(task, batches)), len(jobs), "scans"))
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return list(progress(flat(map(task, batches)), len(jobs), "scans"))
+        finally:
+            cv2.setNumThreads(threads)
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
     try:

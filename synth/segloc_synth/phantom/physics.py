@@ -82,7 +82,7 @@ PIDRAY = Scanner(
     name="pidray",
     knots=_KNOTS,
     ramps=(
-        "ffffff fefcf5 f7f1df e0d3ac c3b480 9e905a 726b3c 3e3f20 0a0e10",
+        "ffffff fdfaf1 f5eeda e0d3ac c3b480 9e905a 726b3c 3e3f20 0a0e10",
         "ffffff fbfcf5 ebf0dc cad5b2 a4b28a 7c8f66 546948 2a3a28 060e12",
         "ffffff f7fbf6 deebdd aec7b2 80a08e 587970 344f54 162636 040a16",
         "ffffff f2f7fa ccdbe4 8ca8bc 567494 304a70 16284e 091330 030716",
@@ -123,7 +123,7 @@ SIXRAY = Scanner(
 def material(low: Array, high: Array) -> Array:
     """Material scale (0 organic to 1 metal) of attenuations at the two energies, float32 [H, W].
 
-    Where the low energy has gone black, and at the edge of such places, the ratio says nothing: only metal stops so much.
+    Where the low energy has gone black, and around, the ratio says nothing: only metal stops so much.
     """
     ratio = (cv2.blur(low, (3, 3)) + 0.012) / (cv2.blur(high, (3, 3)) + 0.01)
     scale = np.interp(ratio, RATIOS, SCALE).astype(np.float32)

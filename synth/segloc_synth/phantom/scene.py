@@ -124,7 +124,7 @@ def plan_scene(seed: int, split: str, index: int) -> Scene:
     benign = split == BENIGN
     if benign:
         maker = (bags.suitcase, bags.backpack, bags.bundle, bags.tray, bags.soft_bag)[
-            rng.choice(5, p=[0.66, 0.13, 0.09, 0.06, 0.06])
+            rng.choice(5, p=[0.7, 0.13, 0.08, 0.05, 0.04])
         ]
     else:
         maker = (bags.handbag, bags.soft_bag, bags.backpack, bags.suitcase)[rng.choice(4, p=[0.3, 0.34, 0.18, 0.18])]
@@ -134,7 +134,7 @@ def plan_scene(seed: int, split: str, index: int) -> Scene:
     threats: list[Threat] = []
     if benign:
         full = maker in (bags.suitcase, bags.backpack)
-        contents += [_stuff(rng, bag.inside) for _ in range(1 + (maker is bags.suitcase))]
+        contents += [_stuff(rng, bag.inside) for _ in range(1 + full)]
         n = int(rng.integers(11, 22) if full else rng.integers(5, 12))
         goods = clutter.pick(rng, clutter.PACKED, n)
         loose = int(rng.integers(10, 30))

@@ -91,7 +91,7 @@ def scissors(rng: Rng) -> Item:
     if steel_loops:
         half.append(Wire([ellipse(lx - 0.2, ly - 0.2, *centre)], STEEL, 0.42, True))
     else:
-        half.append(Solid([outer, inner], PLASTIC, rng.uniform(0.8, 1.2), 0.3))
+        half.append(Solid([outer, inner], PLASTIC, rng.uniform(1.0, 1.6), 0.3))
         half.append(Solid([ribbon(arm[4:], 1.25)], PLASTIC, 0.6, 0.3))
     opened = moved(half, pose(0, 0, -open_by))
     other = moved(opened, _TURN)
@@ -130,7 +130,7 @@ def wrench(rng: Rng) -> Item:
         item.append(Wire(worm, STEEL, 0.14))
         return item
     web = 0.6 * thick
-    bar = ribbon(np.array([(-x + big, 0.0), (x - big, 0.0)]), 0.62 * big + 0.35)
+    bar = ribbon(np.array([(-x + 0.7 * big, 0.0), (x - 0.7 * big, 0.0)]), 0.62 * big + 0.35)
     rim = [np.array([(-x + big, s * 0.31 * big), (x - big, s * 0.31 * big)]) for s in (-1, 1)]
     item = [Solid([bar], STEEL, web), Wire(rim, STEEL, 0.2)]
     item.append(Solid([apply(pose(x, 0, 0), _jaw(rng, big))], STEEL, thick, 0.2))
