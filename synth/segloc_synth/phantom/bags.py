@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segloc_synth.phantom.outlines import Points, Rng, blob, curve, ellipse, pose, profile, rect, rounded
+from segloc_synth.phantom.outlines import Points, Rng, blob, curve, ellipse, pose, profile, rect, rounded, within
 from segloc_synth.phantom.physics import (
     ALUMINIUM,
     LEATHER,
@@ -102,6 +102,7 @@ def _wrinkles(rng: Rng, outline: Points, n: int, strength: float) -> Item:
         a, b = outline[i], outline[(i + int(rng.integers(2, len(outline) // 2))) % len(outline)]
         middle = (a + b) / 2 * rng.uniform(0.3, 1.1) + rng.normal(0, 1.0, 2)
         lines.append(curve(np.array([a * rng.uniform(0.8, 1), middle, b * rng.uniform(0.7, 1)]), 14))
+    lines = within(lines, outline)
     half = n // 2
     return [Wire(lines[:half], FABRIC_EDGE, 0.3 * strength), Wire(lines[half:], FABRIC_EDGE, 0.5 * strength)]
 

@@ -65,17 +65,18 @@ def blob(rng: Rng, rx: float, ry: float, rough: float = 0.12, n: int = 36, power
     return np.column_stack([rx * radius * np.cos(a), ry * radius * np.sin(a)])
 
 
-def within(points: Points, outline: Points) -> Points:
-    """Pull points that lie outside onto the outline, towards its middle, from where all of it must be in sight."""
-    middle = (outline.min(0) + outline.max(0)) / 2
-    share = np.arange(len(outline) * 8) / 8  # points along the edges: between two of them reach is taken as linear
+def within(lines: Sequence[Points], outline: Points) -> list[Points]:
+    """Pull what of the lines lies outside onto the outline, towards its middle; it must be star-shaped from there."""
+    share = np.arange(len(outline) * 8) / 8  # more points along its edges: between two of them reach is taken as linear
     closed = np.concatenate([outline, outline[:1]])
-    outline = np.column_stack([np.interp(share, np.arange(len(closed)), closed[:, k]) for k in range(2)])
-    edge, inner = outline - middle, points - middle
+    middle = (outline.min(0) + outline.max(0)) / 2
+    edge = np.column_stack([np.interp(share, np.arange(len(closed)), closed[:, k]) for k in range(2)]) - middle
+    inner = np.concatenate(lines) - middle
     angle = np.arctan2(edge[:, 1], edge[:, 0])
     order = np.argsort(angle)
     reach = np.interp(np.arctan2(inner[:, 1], inner[:, 0]), angle[order], np.hypot(*edge[order].T), period=2 * np.pi)
-    return middle + inner * np.minimum(reach / np.maximum(np.hypot(*inner.T), 1e-9), 1)[:, None]
+    inner *= np.minimum(reach / np.maximum(np.hypot(*inner.T), 1e-9), 1)[:, None]
+    return np.split(inner + middle, np.cumsum([len(line) for line in lines])[:-1])
 
 
 def curve(points: Sequence[tuple[float, float]] | Points, n: int = 32, closed: bool = False) -> Points:

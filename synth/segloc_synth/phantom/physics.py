@@ -26,7 +26,7 @@ FOOD: Mu = (0.175, 0.145)
 LEATHER: Mu = (0.210, 0.165)
 WOOD: Mu = (0.125, 0.104)
 RUBBER: Mu = (0.340, 0.240)
-PVC: Mu = (0.42, 0.24)
+PVC: Mu = (0.40, 0.255)
 GLASS: Mu = (0.55, 0.375)
 ALUMINIUM: Mu = (0.632, 0.418)
 BOARD: Mu = (0.75, 0.45)  # glass-fibre board with its copper layers
@@ -36,7 +36,7 @@ BRASS: Mu = (9.2, 2.85)
 LEAD: Mu = (37.0, 24.0)
 
 # Where ratios of low to high attenuation lie on the scale of material: 0 organic, 0.45 mixed, 1 metal.
-RATIOS = (1.22, 1.36, 1.52, 2.05, 2.80)
+RATIOS = (1.22, 1.34, 1.50, 1.78, 2.20)
 SCALE = (0.0, 0.25, 0.45, 0.68, 1.0)
 LEVELS = 256  # of darkness in a colour map
 MATERIALS = 64  # steps of the material scale in a colour map
@@ -60,7 +60,7 @@ class Scanner:
     blur: float  # point spread, standard deviation in pixels of a 256 px scan
     sharpen: float  # unsharp masking after the colouring
     lines: float  # row-wise gain errors, in transmission
-    white: float  # darkness below this is shown as pure white
+    white: float  # mean darkness of 3 x 3 pixels below which they are shown as pure white; 0 is never
     grain: float  # noise of the display, in grey levels
     jpeg: int | None = field(default=None)  # quality of the stored file; None is PNG
 
@@ -86,14 +86,14 @@ PIDRAY = Scanner(
         "ffffff fbfcf5 ebf0dc cad5b2 a4b28a 7c8f66 546948 2a3a28 060e12",
         "ffffff f7fbf6 deebdd aec7b2 80a08e 587970 344f54 162636 040a16",
         "ffffff f2f7fa ccdbe4 8ca8bc 567494 304a70 16284e 091330 030716",
-        "ffffff ecf2fa beceea 708abe 38548e 182e66 091742 040b24 020410",
+        "ffffff eaf0f8 bac8e2 6680b0 304a80 14285a 08143a 030a20 02040e",
     ),
     gain=0.62,
-    photons=5e3,
+    photons=3e3,
     electronic=1.6e-3,
-    blur=0.55,
-    sharpen=0.5,
-    lines=2.2e-3,
+    blur=0.45,
+    sharpen=0.9,
+    lines=3e-3,
     white=0.0,
     grain=2.4,
 )
@@ -109,12 +109,12 @@ SIXRAY = Scanner(
         "ffffff e2f0fd b0d6f6 70b6ee 3a96dc 207cc2 125e9c 093866 030712",
     ),
     gain=0.60,
-    photons=2.2e3,
+    photons=2.5e3,
     electronic=1.0e-3,
     blur=0.32,
     sharpen=0.9,
     lines=0.0,
-    white=0.012,
+    white=0.016,
     grain=0.0,
     jpeg=75,
 )
@@ -125,9 +125,10 @@ def material(low: Array, high: Array) -> Array:
 
     Where the low energy has gone black, and around, the ratio says nothing: only metal stops so much.
     """
-    ratio = (cv2.blur(low, (3, 3)) + 0.012) / (cv2.blur(high, (3, 3)) + 0.01)
+    low = cv2.blur(low, (3, 3))
+    ratio = (low + 0.012) / (cv2.blur(high, (3, 3)) + 0.01)
     scale = np.interp(ratio, RATIOS, SCALE).astype(np.float32)
-    lost = np.clip(cv2.dilate(low, np.ones((3, 3), np.uint8)) - 6.2, 0, 1)
+    lost = np.clip(cv2.dilate(low, np.ones((3, 3), np.uint8)) - 6.4, 0, 1)
     return np.asarray(scale + (1 - scale) * lost, np.float32)
 
 
@@ -153,7 +154,8 @@ def develop(attenuation: Array, scanner: Scanner, rng: np.random.Generator) -> I
     low, high = measured
     kind = material(low, high)
     dark = 1 - np.exp(np.float32(-0.5 * scanner.gain) * (low + high))
-    dark[dark < scanner.white] = 0
+    if scanner.white:
+        dark[cv2.blur(dark, (3, 3)) < scanner.white] = 0
     column = np.rint(dark * (LEVELS - 1)).astype(np.intp)
     row = np.rint(kind * (MATERIALS - 1)).astype(np.intp)
     colours = scanner.colour_map.reshape(-1, 3)[row * LEVELS + column]

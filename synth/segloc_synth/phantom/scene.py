@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from segloc_synth.phantom import arms, bags, clothing, clutter, guns, tools
-from segloc_synth.phantom.outlines import Matrix, Points, Rng, apply, chain, pose, within
+from segloc_synth.phantom.outlines import Matrix, Points, Rng, apply, chain, pose
 from segloc_synth.phantom.physics import Array, Image, Scanner, develop
-from segloc_synth.phantom.shapes import Item, Soft, bounds, draw, moved
+from segloc_synth.phantom.shapes import Item, Soft, bounds, confined, draw, moved
 
 CLASSES = (
     ("Baton", arms.baton),
@@ -93,10 +93,8 @@ def _stuff(rng: Rng, inside: Points) -> Placed:
         x, y = rng.normal(low + np.array((w * (i % columns + 0.5), h * (i // columns + 0.5))), 1.2)
         if rng.random() < 0.88:
             garment = clothing.filling(rng, w * rng.uniform(1.05, 1.35), h * rng.uniform(1.05, 1.35))
-            for part in moved(garment, pose(float(x), float(y), float(rng.normal(0, 0.12)))):
-                inner = part._replace(contour=within(part.contour, outline)) if isinstance(part, Soft) else part
-                layer.append(inner)
-    return Placed(layer, pose(0, 0, 0))
+            layer += moved(garment, pose(float(x), float(y), float(rng.normal(0, 0.12))))
+    return Placed(confined(layer, outline), pose(0, 0, 0))
 
 
 def _place(rng: Rng, item: Item, inside: Points, taken: list[Points], tilt: float) -> Placed:
@@ -118,52 +116,62 @@ def _place(rng: Rng, item: Item, inside: Points, taken: list[Points], tilt: floa
     return Placed(item, chain(turned, pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0)), 1 / max(squash, 0.6))
 
 
+def _benign_bag(rng: Rng) -> tuple[bags.Bag, list[Placed]]:
+    """A bag packed for a journey, and what is in it."""
+    makers = (bags.suitcase, bags.backpack, bags.bundle, bags.tray, bags.soft_bag)
+    maker = makers[rng.choice(5, p=[0.7, 0.13, 0.08, 0.05, 0.04])]
+    bag = maker(rng)
+    full = maker in (bags.suitcase, bags.backpack)
+    contents = [_stuff(rng, bag.inside) for _ in range(1 + (maker is bags.suitcase))]
+    taken: list[Points] = []
+    goods = clutter.pick(rng, clutter.PACKED, int(rng.integers(11, 22) if full else rng.integers(5, 12)))
+    goods += [bags.hardware(rng) for _ in range(int(rng.integers(10, 30)))]
+    return bag, contents + [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
+
+
+def _labelled_bag(rng: Rng, categories: list[int], hidden: bool) -> tuple[bags.Bag, list[Placed], list[Threat]]:
+    """Sparse hand luggage, what is in it, and its prohibited items."""
+    items = [CLASSES[category - 1][1](rng) for category in categories]
+    longest = max(x1 - x0 for x0, _, x1, _ in map(bounds, items))
+    makers = (bags.handbag, bags.soft_bag, bags.backpack, bags.suitcase)
+    maker = makers[rng.choice(4, p=[0.3, 0.34, 0.18, 0.18] if longest < 34 else [0, 0, 0.4, 0.6])]
+    bag = maker(rng)
+    taken: list[Points] = []
+    placed = [_place(rng, item, bag.inside, taken, 0.5) for item in items]
+    threats = [Threat(category, where) for category, where in zip(categories, placed, strict=True)]
+    goods = clutter.pick(rng, clutter.EVERYDAY, int(rng.integers(2, 7)) + 3 * (maker is bags.suitcase))
+    goods += [bags.hardware(rng) for _ in range(int(rng.integers(1, 7)))]
+    contents = [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
+    for threat in threats if hidden else []:
+        x, y = rng.normal(0.8 * threat.placed.matrix[:, 2], 1.0)  # inwards, for it has to fit in as well
+        lid = clutter.cover(rng)
+        x0, y0, x1, y1 = bounds(lid)
+        centred = pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0)
+        contents.append(Placed(lid, chain(pose(float(x), float(y), float(rng.normal(0, 0.5))), centred)))
+    return bag, contents, threats
+
+
 def plan_scene(seed: int, split: str, index: int) -> Scene:
     """Pack the bag of scan `index` of a split (one of SPLITS or BENIGN); depends on nothing else."""
     rng = scan_rng(seed, split, index)
-    benign = split == BENIGN
-    if benign:
-        maker = (bags.suitcase, bags.backpack, bags.bundle, bags.tray, bags.soft_bag)[
-            rng.choice(5, p=[0.7, 0.13, 0.08, 0.05, 0.04])
-        ]
-    else:
-        maker = (bags.handbag, bags.soft_bag, bags.backpack, bags.suitcase)[rng.choice(4, p=[0.3, 0.34, 0.18, 0.18])]
-    bag = maker(rng)
-    taken: list[Points] = []
-    contents = [Placed(bag.shell, pose(0, 0, 0))]
     threats: list[Threat] = []
-    if benign:
-        full = maker in (bags.suitcase, bags.backpack)
-        contents += [_stuff(rng, bag.inside) for _ in range(1 + full)]
-        n = int(rng.integers(11, 22) if full else rng.integers(5, 12))
-        goods = clutter.pick(rng, clutter.PACKED, n)
-        loose = int(rng.integers(10, 30))
+    if split == BENIGN:
+        bag, contents = _benign_bag(rng)
     else:
-        for category in plan_categories(seed, split, index, rng):
-            item = CLASSES[category - 1][1](rng)
-            threats.append(Threat(category, _place(rng, item, bag.inside, taken, 0.5)))
-        goods = clutter.pick(rng, clutter.EVERYDAY, int(rng.integers(2, 7)) + 3 * (maker is bags.suitcase))
-        loose = int(rng.integers(1, 7))
-    contents += [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
-    contents += [_place(rng, bags.hardware(rng), bag.inside, [], 0.3) for _ in range(loose)]
-    if split == "hidden":
-        for threat in threats:
-            x, y = threat.placed.matrix[:, 2]
-            lid = pose(float(x + rng.normal(0, 1)), float(y + rng.normal(0, 1)), float(rng.normal(0, 0.5)))
-            cover = clutter.cover(rng)
-            x0, y0, x1, y1 = bounds(cover)
-            contents.append(Placed(cover, chain(lid, pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0))))
-    return _frame(rng, bag, contents, threats, benign)
+        bag, contents, threats = _labelled_bag(rng, plan_categories(seed, split, index, rng), split == "hidden")
+    shell = Placed(bag.shell, pose(0, 0, 0))
+    return _frame(rng, bag, [shell, *contents], threats, split == BENIGN)
 
 
 def _frame(rng: Rng, bag: bags.Bag, contents: list[Placed], threats: list[Threat], benign: bool) -> Scene:
     """Turn the whole bag on the belt and cut the field of view around it, tight in benign scans, wide in the others."""
-    angle = rng.normal(0, 0.25) + (rng.choice([0, np.pi / 2]) if benign else rng.choice([0, 0, 0, np.pi, np.pi / 2]))
+    ways = (0, np.pi / 2) if benign else (0, 0, 0, np.pi, np.pi / 2)
+    angle = rng.choice(ways) + rng.normal(0, 0.17 if benign else 0.3)
     shear = np.array([[1, rng.normal(0, 0.06), 0], [rng.normal(0, 0.06), 1, 0]])
     turn = chain(pose(0, 0, float(angle), 1.0, bool(rng.random() < 0.5)), shear)
     w, h = bag.size
     corners = apply(turn, np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2)
-    box_w, box_h = np.ptp(corners, axis=0) * (0.97, 0.97)
+    box_w, box_h = np.ptp(corners, axis=0) * (0.94 if benign else 0.97)
     if benign:
         width, height = box_w + rng.uniform(0, 2), box_h + rng.uniform(0, 2)
         x, y = width / 2, height / 2

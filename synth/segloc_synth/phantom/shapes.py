@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segloc_synth.phantom.outlines import Matrix, Points, apply, chain
+from segloc_synth.phantom.outlines import Matrix, Points, apply, chain, within
 from segloc_synth.phantom.physics import Array, Mu
 
 SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
@@ -80,6 +80,32 @@ def moved(item: Item, matrix: Matrix) -> Item:
             case Soft():
                 out.append(part._replace(contour=apply(matrix, part.contour)))
     return out
+
+
+def confined(item: Item, outline: Points) -> Item:
+    """The item with its cloth and wires pulled inside an outline."""
+    lines = [line for part in item for line in _lines(part)]
+    inner = iter(within(lines, outline)) if lines else iter(())
+    out: Item = []
+    for part in item:
+        match part:
+            case Soft():
+                out.append(part._replace(contour=next(inner)))
+            case Wire():
+                out.append(part._replace(lines=[next(inner) for _ in part.lines]))
+            case _:
+                out.append(part)
+    return out
+
+
+def _lines(part: Part) -> Sequence[Points]:
+    match part:
+        case Soft():
+            return [part.contour]
+        case Wire():
+            return part.lines
+        case _:
+            return []
 
 
 @cache
@@ -164,7 +190,8 @@ def bounds(item: Item) -> tuple[float, float, float, float]:
 
 def draw(canvas: Array, part: Part, to_pixels: Matrix, depth: float = 1.0) -> None:
     """Add one part to the canvas, float32 [2, H, W]; `to_pixels` maps cm, `depth` multiplies thickness."""
-    scale = float(np.sqrt(abs(np.linalg.det(to_pixels[:, :2]))))
+    (a, b, _), (c, d, _) = to_pixels.tolist()
+    scale = float(np.sqrt(abs(a * d - b * c)))
     match part:
         case Solid():
             shadow = _solid(canvas, part, to_pixels, scale)
