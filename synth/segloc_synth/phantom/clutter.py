@@ -70,7 +70,7 @@ def cover(rng: Rng) -> Item:
     if kind == 0:
         return [*stack, *laptop(rng), *charger(rng)]
     if kind == 1:  # a metal plate
-        return [*stack, Solid([rounded(rng.uniform(20, 30), rng.uniform(15, 20), 1.0)], STEEL, rng.uniform(0.15, 0.35))]
+        return [*stack, Solid([rounded(rng.uniform(20, 30), rng.uniform(15, 20), 1.0)], STEEL, rng.uniform(0.1, 0.22))]
     if kind == 2:
         return [*stack, *charger(rng), *cable(rng)]
     case = Solid([rounded(26, 19, 1)], ALUMINIUM, rng.uniform(0.6, 1.4))
