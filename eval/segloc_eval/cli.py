@@ -34,7 +34,7 @@ Examples:
 @click.option("--labels", default="200", help="Training scans, stratified by class and nested; or all.")
 @click.option("--epochs", default=12, type=click.IntRange(1), help="Passes over the training scans.")
 @click.option("--batch-size", default=8, type=click.IntRange(2), help="Scans per step.")
-@click.option("--lr", default=0.04, type=click.FloatRange(0, min_open=True), help="Peak learning rate.")
+@click.option("--lr", default=5e-4, type=click.FloatRange(0, min_open=True), help="Peak learning rate (AdamW, cosine).")
 @click.option("--size", default=128, type=click.IntRange(64, 2048), help="Longer side of a scan, in pixels.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Decides heads, scans, order and flips.")
 @click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells; else resnet18.")

@@ -1,6 +1,19 @@
 """The evaluation: every arm fine-tuned by one recipe on the same scans in the same order, then scored alike.
 
-Everything under the output folder is written here, the report excepted; an arm's metrics.json is its done-marker.
+Everything under the output folder is written here, the report excepted. metrics.json holds
+
+    format    1
+    command   the command line
+    config    as in config.json
+    data      fingerprint, masks (bool), classes, scans and objects per split, problems
+    versions  of the libraries that decide the numbers
+    arms      name -> source, sha256, hardware,
+              scores    bbox | segm -> split (several splits: `all` too) -> overall and per_class (score.Scores)
+              training  scans, steps, seconds, seconds_per_scan, first_loss, last_loss
+              testing   scans, seconds_per_scan
+
+Scores are 0..1, null where there is no such ground truth. The metrics.json in an arm's folder holds that arm's entry
+and is its done-marker.
 """
 
 import json
@@ -65,7 +78,8 @@ def evaluate(config: Config, out: Path, device: torch.device) -> Path:
     metrics = {
         **{"format": FORMAT, "command": shlex.join(["segloc-eval", *sys.argv[1:]]), "config": config.as_dict()},
         "data": _about(data),
-        **{"versions": {name: version(name) for name in LIBRARIES}, "arms": arms},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "arms": arms,
     }
     write_json(out / "metrics.json", metrics)
     return write_report(out, metrics, data)
@@ -103,7 +117,7 @@ def _run_arm(arm: Arm, config: Config, data: Data, folder: Path, device: torch.d
     steps = schedule.steps(len(data.train))
     start = time.perf_counter()
     losses = []
-    with (folder / "log.jsonl").open("w") as file:
+    with (folder / "log.jsonl").open("w", buffering=1) as file:
         training = fine_tune(detector, data.train, labels, schedule, device)
         for record in progress(training, steps, f"{arm.name}: fine-tuning, steps"):
             file.write(json.dumps(record) + "\n")

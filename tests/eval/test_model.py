@@ -7,13 +7,14 @@ from typing import Any
 from urllib.error import URLError
 
 import click
+import cv2
 import pytest
 import torch
 from torch import nn
 
 from segloc_eval.datasets import load_data
 from segloc_eval.mm.model import build_detector, load_backbone, load_imagenet
-from segloc_eval.mm.run import Schedule, batch_order, fine_tune, predict
+from segloc_eval.mm.run import Schedule, batch_order, example, fine_tune, predict
 from segloc_train.backbone import SDANet
 from segloc_train.checkpoint import save_tensors
 
@@ -129,10 +130,29 @@ def test_every_scan_once_an_epoch_and_every_batch_full() -> None:
     assert {flip for _, flip in seen} == {True, False}
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_boxes_and_masks_lie_on_their_objects(pidray: Callable[..., Path], flip: bool) -> None:
+    data = load_data(pidray(train=8, test=1, side=150), None, 0)
+    labels = {id: index for index, id in enumerate(data.classes)}
+    for scan in data.train:
+        image, sample = example(scan, SIZE, labels, flip)
+        height, width = sample.img_shape
+        assert width == SIZE and height == round(SIZE * 150 / 158) and (image[:, height:] == 255).all()
+        masks = sample.gt_instances.masks.masks
+        for mask, box, label in zip(masks, sample.gt_instances.bboxes, sample.gt_instances.labels, strict=True):
+            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+            tight = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            assert (tight - box).abs().max() <= 1.5
+            assert scan.objects[masks.tolist().index(mask.tolist())].category_id == list(data.classes)[int(label)]
+        top = masks[-1] > 0  # drawn last: nothing covers it, so it has one colour
+        inside = image[:, :height][:, torch.from_numpy(cv2.erode(top.astype("uint8"), None, iterations=2) > 0)]
+        assert inside.shape[1] > 3 and inside.float().std(1).max() < 3
+
+
 def train(built: Any, folder: Path, batch_size: int = 8, epochs: int = 2) -> list[dict[str, float]]:
     data = load_data(folder, None, 0)
     labels = {id: index for index, id in enumerate(data.classes)}
-    schedule = Schedule(epochs=epochs, batch_size=batch_size, lr=0.01, size=SIZE, seed=0)
+    schedule = Schedule(epochs=epochs, batch_size=batch_size, lr=1e-3, size=SIZE, seed=0)
     return list(fine_tune(built, data.train, labels, schedule, CPU))
 
 
