@@ -32,8 +32,8 @@ from torch import nn
 
 from segloc_eval.config import IMAGENET, RANDOM, Arm, Config
 from segloc_eval.datasets import Data, Scan, load_data, pooled, truth
-from segloc_eval.mm.model import build_detector, load_backbone, load_imagenet
-from segloc_eval.mm.run import Schedule, fine_tune, predict
+from segloc_eval.mm.model import DETECTIONS, build_detector, load_backbone, load_imagenet
+from segloc_eval.mm.run import CLIP, WARM_UP, WEIGHT_DECAY, Schedule, fine_tune, predict
 from segloc_eval.report import write_report
 from segloc_eval.score import Kind, score
 from segloc_synth.console import progress
@@ -45,6 +45,10 @@ LIBRARIES = (
     *("segloc", "torch", "torchvision", "onedl-mmdetection", "onedl-mmcv", "onedl-mmengine"),
     *("faster-coco-eval", "numpy", "opencv-python"),
 )
+RECIPE = {  # what no option changes, and yet decides the numbers
+    **{"optimiser": "AdamW", "weight_decay": WEIGHT_DECAY, "gradient_clip": CLIP, "warm_up": WARM_UP},
+    "detections_per_scan": DETECTIONS,
+}
 log = logging.getLogger("segloc")
 
 
@@ -64,7 +68,7 @@ def evaluate(config: Config, out: Path, device: torch.device) -> Path:
     for arm in config.arms:
         _detector(arm, config, data)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "config.json", config.as_dict())
+    write_json(out / "config.json", _resolved(config))
     with atomic_write(out / "labels.txt") as file:
         file.write("".join(f"{_name(scan, data)}\n" for scan in data.train).encode())
     arms = {}
@@ -76,7 +80,7 @@ def evaluate(config: Config, out: Path, device: torch.device) -> Path:
             _run_arm(arm, config, data, out / arm.name, device)
         arms[arm.name] = read_json(done)
     metrics = {
-        **{"format": FORMAT, "command": shlex.join(["segloc-eval", *sys.argv[1:]]), "config": config.as_dict()},
+        **{"format": FORMAT, "command": shlex.join(["segloc-eval", *sys.argv[1:]]), "config": _resolved(config)},
         "data": _about(data),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "arms": arms,
@@ -85,13 +89,17 @@ def evaluate(config: Config, out: Path, device: torch.device) -> Path:
     return write_report(out, metrics, data)
 
 
+def _resolved(config: Config) -> dict[str, Any]:
+    return {**config.as_dict(), "recipe": RECIPE}
+
+
 def _accept_folder(config: Config, out: Path) -> None:
     """A new or empty folder, or one of the same configuration; click.ClickException otherwise."""
     if not (out / "config.json").is_file():
         if out.exists():
             output_dir(out, "name another --out")
         return
-    before, now = read_json(out / "config.json"), config.as_dict()
+    before, now = read_json(out / "config.json"), _resolved(config)
     before = before if isinstance(before, dict) else {}
     different = [key for key in now if before.get(key) != now[key]]
     if different:
