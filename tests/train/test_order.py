@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from segloc_train.order import BatchOrder, derived_seed, epoch_order, held_out_count, split
 
 

@@ -3,8 +3,9 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segloc_train.queues import NO_CLASS, KeyStore
 from torch import Tensor
+
+from segloc_train.queues import NO_CLASS, KeyStore
 
 LEVELS, DIM = 2, 3
 

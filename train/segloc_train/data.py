@@ -1,6 +1,6 @@
 """Shards to batches: read by offset, decode in workers, nothing random here."""
 
-import signal
+import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -119,7 +119,7 @@ def batches(
         num_workers=workers,
         collate_fn=_same,
         pin_memory=pin,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_leave_group,
     )
 
 
@@ -128,7 +128,6 @@ def _same(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; only the main one may act on it and finish the step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _leave_group(worker: int) -> None:
+    """Signals to the whole process group, as Ctrl-C is, must not end a worker: the main process decides."""
+    os.setsid()

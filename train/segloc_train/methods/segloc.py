@@ -90,17 +90,20 @@ class SegLoc(nn.Module):
         self.key = momentum_copy(self.query)
         self.store = KeyStore(LEVELS, classes, queue_size, DIM, generator, device)
         self.temperature, self.group = temperature, group
-        self._fresh: tuple[Tensor, Tensor] | None = None
 
     def losses(self, batch: Batch, permutation: Tensor) -> Iterator[Terms]:
         """The step's objective in parts, one per group of samples, so that only one group's graph is alive.
 
         `batch` holds B normalised pairs on the method's device, B a multiple of `group`; `permutation`
         int64 [B] shuffles the keys over the groups.
+
+        The batch's keys enter the queues before the loss, not after it as in MoCo. There a query must not meet
+        its own key as a negative; here it cannot, for the key is of its own class. Were all negatives older
+        than the positive, short runs would learn to tell new keys from old ones, and nothing else.
         """
         size = len(batch.labels)
         keys = embed_shuffled(self.key, *batch.key, self.group, permutation)
-        self._fresh = keys, batch.labels
+        self.store.enqueue(keys, batch.labels)
         bias = self.store.bias()
         for rows in torch.arange(size, device=keys.device).split(self.group):
             queries = self.query(batch.query.images[rows], batch.query.boxes[rows])
@@ -108,11 +111,8 @@ class SegLoc(nn.Module):
             yield Terms(loss.sum(0) / size, correct.sum(0) / size)
 
     def update(self, momentum: float) -> None:
-        """After the optimiser's step: move the momentum copy, then let the step's keys enter the queues."""
-        assert self._fresh is not None, "update() follows losses()"
+        """After the optimiser's step: move the momentum copy."""
         momentum_update(self.key, self.query, momentum)
-        self.store.enqueue(*self._fresh)
-        self._fresh = None
 
     def get_extra_state(self) -> dict[str, Any]:
         """The key store's part of state_dict()."""

@@ -1,0 +1,224 @@
+"""Whole runs of the real program: repeatable, interruptible, resumable, and clear about mistakes."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from tests.train.conftest import make_shards
+
+from segloc_synth.files import read_json, write_json
+from segloc_train import config as settings
+from segloc_train.checkpoint import load_tensors, save_tensors
+from segloc_train.cli import main
+from segloc_train.loop import build
+
+SMALL = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "2", "--workers", "0"]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def segloc_train(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "segloc_train", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=ENV, **options)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in err, err
+    return process.returncode, out + err
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    """Exit code and all output of the program, run inside this process: imports take longer than the runs."""
+    out, messages = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(messages)
+    logger = logging.getLogger("segloc")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["segloc-train", *map(str, arguments)]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(out),
+            pytest.raises(SystemExit) as done,
+        ):
+            main()
+    finally:
+        logger.removeHandler(handler)
+    assert isinstance(done.value.code, int)
+    return done.value.code, out.getvalue() + messages.getvalue()
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """log.jsonl without what the clock decides."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("samples_per_second", "data_wait")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: 160 pairs, 40 held out, 2 epochs of 7 steps."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    code, text = run("--shards", shards, "--out", folder, *SMALL, "--save-every", 1)
+    assert code == 0, text
+    return folder
+
+
+def test_a_run_leaves_what_the_contract_says(undisturbed: Path) -> None:
+    log = records(undisturbed)
+    assert [(r["step"], r["epoch"]) for r in log] == [(7, 1), (14, 2)]
+    for record in log:
+        levels = [record[f"loss_p{level}"] for level in range(2, 7)]
+        assert record["loss"] == pytest.approx(sum(levels), rel=1e-5)
+        assert all(0 <= record[f"acc_p{level}"] <= 1 for level in range(2, 7))
+        mean = sum(record[f"held_out_accuracy_p{level}"] for level in range(2, 7)) / 5
+        assert record["held_out_accuracy"] == pytest.approx(mean, abs=1e-6) and record["lr"] > 0
+    names = {path.name.split(".tfevents")[0] for path in undisturbed.iterdir()}
+    exports = {"backbone.pth", "backbone.safetensors", "resnet.pth", "detector_init.pth", "meta.json"}
+    assert names == exports | {"config.json", "log.jsonl", "last.pt", "events.out", "epoch_001.pt", "epoch_002.pt"}
+    last, final = load_tensors(undisturbed / "epoch_002.pt"), load_tensors(undisturbed / "backbone.pth")
+    assert all(torch.equal(last[k], v) for k, v in final.items())
+    config = read_json(undisturbed / "config.json")
+    assert config["queue_size"] == 30 and config["bn_group"] == 8 and config["samples"] == 160
+    assert 0 < config["momentum_key"] < 1
+    assert [c["name"] for c in read_json(undisturbed / "meta.json")["classes"]] == [
+        "disc",
+        "square",
+        "triangle",
+        "ring",
+    ]
+
+
+def test_same_seed_same_losses_and_another_seed_others(undisturbed: Path, shards: Path, tmp_path: Path) -> None:
+    workers = [*SMALL, "--workers", 2]  # workers decide nothing
+    assert run("--shards", shards, "--out", tmp_path / "same", *workers)[0] == 0
+    assert records(tmp_path / "same") == records(undisturbed)
+    assert run("--shards", shards, "--out", tmp_path / "other", *SMALL, "--epochs", 1, "--seed", 1)[0] == 0
+    assert records(tmp_path / "other")[0]["loss"] != records(undisturbed)[0]["loss"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_and_resume_equal_an_undisturbed_run(
+    undisturbed: Path, shards: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    folder = tmp_path / "run"
+    workers = int(number == signal.SIGINT)  # once with workers, which the signal reaches as well
+    command = ["--shards", shards, "--out", folder, *SMALL, "--workers", workers]
+    process = segloc_train(*command, start_new_session=True)
+    deadline = time.monotonic() + 60
+    # in the second epoch, so that the state is one of the middle of an epoch
+    while not (folder / "last.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.killpg(process.pid, number)
+    found, text = finish(process)
+    assert found == code, text
+    state = torch.load(folder / "last.pt", weights_only=True)
+    assert 7 <= state["step"] < 14 and not (folder / "backbone.pth").exists()
+    # records of steps that a crash lost, and half a line, must not stay
+    with (folder / "log.jsonl").open("a") as file:
+        file.write('{"step": 14, "epoch": 2, "loss": 0.0}\n{"step": 15, "lo')
+    done, text = run("--resume", folder)
+    assert done == 0, text
+    assert records(folder) == records(undisturbed)
+    mine, theirs = load_tensors(folder / "backbone.pth"), load_tensors(undisturbed / "backbone.pth")
+    assert all(torch.equal(mine[k], v) for k, v in theirs.items())
+
+
+def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    code, text = run("--resume", folder, "--lr", 0.1)
+    assert code == 1 and "--lr 0.1 contradicts" in text and "0.03" in text
+    code, text = run("--resume", folder, "--out", tmp_path / "other")
+    assert code == 1 and "--out" in text and "contradicts" in text
+    code, text = run("--resume", folder, "--workers", 0, "--lr", 0.03)
+    assert code == 0 and "is finished: 2 epochs, 14 steps" in text
+    assert records(folder) == records(undisturbed)
+    state = torch.load(folder / "last.pt", weights_only=True)
+    del state["optimizer"]
+    save_tensors(folder / "last.pt", state)
+    code, text = run("--resume", folder)
+    assert code == 1 and "last.pt: is not the state of this run" in text
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "shards_hash": "0" * 64})
+    code, text = run("--resume", folder)
+    assert code == 1 and "another build" in text
+
+
+def test_learning_rate_zero_freezes_the_weights(shards: Path, tmp_path: Path) -> None:
+    assert (
+        run("--shards", shards, "--out", tmp_path / "run", *SMALL, "--epochs", 1, "--lr", 0, "--save-every", 1)[0] == 0
+    )
+    run_one = load_tensors(tmp_path / "run" / "backbone.pth")
+    config = settings.stored(tmp_path / "run" / "config.json")
+    start = build(config, 4, torch.device("cpu")).query.backbone.state_dict()
+    trained = {k for k, x in run_one.items() if not torch.equal(x, start[k])}
+    assert trained and all("running_" in k or "num_batches" in k for k in trained)
+
+
+def test_one_class_warns_and_leaves_the_accuracy_out(tmp_path: Path) -> None:
+    make_shards(tmp_path / "pairs", 80, classes=1)
+    code, text = run("--shards", tmp_path / "pairs", "--out", tmp_path / "run", *SMALL, "--epochs", 1)
+    assert code == 0 and "random start keys" in text and "held-out accuracy is undefined" in text
+    assert "held_out_accuracy" not in records(tmp_path / "run")[-1]
+
+
+def test_damaged_jpeg_is_named_by_shard_and_key(tmp_path: Path) -> None:
+    folder = make_shards(tmp_path / "pairs", 80, shard_size=50)
+    side = read_json(folder / "segloc-00000001.json")
+    shard = folder / "segloc-00000001.tar"
+    data = bytearray(shard.read_bytes())
+    for row in side["offsets"]:
+        data[row[2] : row[2] + 20] = bytes(20)
+    shard.write_bytes(data)
+    for workers in (0, 1):
+        code, text = run("--shards", folder, "--out", tmp_path / f"run{workers}", *SMALL, "--workers", workers)
+        assert code == 1 and "segloc-00000001.tar: 0000000000" in text and "key.jpg" in text, text
+
+
+def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
+    code, text = finish(segloc_train("-h"))
+    assert code == 0 and all(flag in text for flag in ("--shards", "--momentum-key", "[default: 0.03", "--resume RUN"))
+    assert run("--version") == (0, "segloc-train, version 0.1.0\n")
+    code, text = run("--shards", shards, "--summary", *SMALL)
+    assert code == 0 and "14 steps" in text and "K 30" in text and re.search(r"m [\d.e-]+ per 256", text)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note").write_text("mine")
+    out = ["--out", tmp_path / "new"]
+    for arguments, expected, words in (
+        (["--shards", tmp_path / "nowhere", *out], 1, "no such folder of shards"),
+        (["--shards", tmp_path / "full", *out], 1, "no manifest.json"),
+        (["--shards", shards, "--out", tmp_path / "full", *SMALL], 1, "--resume"),
+        (["--shards", shards, *out, "--batch-size", 500], 1, "fewer than one batch of 500"),
+        (["--shards", shards, *out, *SMALL, "--batch-size", 8], 1, "multiple of 16"),
+        (["--shards", shards, *out, *SMALL, "--bn-group", 16], 1, "--bn-group 16"),
+        (["--shards", shards, *out, *SMALL, "--lr", "nan"], 2, "not a finite number"),
+        (["--shards", shards, *out, *SMALL, "--epochs", 0], 2, "--epochs"),
+        (["--shards", shards, *out, *SMALL, "--device", "cuda"], 1, "no CUDA device"),
+        (["--out", tmp_path / "new"], 2, "--shards is missing"),
+        (["--shards", shards], 2, "--out is missing"),
+        (["--resume", tmp_path / "nowhere"], 1, "no such run folder"),
+        (["--resume", tmp_path / "full"], 1, "config.json: no such file"),
+    ):
+        code, text = run(*arguments)
+        assert code == expected and words in text, (arguments, code, text)
+    assert not (tmp_path / "new").exists() and [p.name for p in (tmp_path / "full").iterdir()] == ["note"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(shards: Path, tmp_path: Path) -> None:
+    code, text = run("--shards", shards, "--out", tmp_path / "run", *SMALL, "--lr", 1e30)
+    assert code == 1 and "the loss is not finite at step" in text and "lower --lr" in text
+    assert not (tmp_path / "run" / "backbone.pth").exists()
