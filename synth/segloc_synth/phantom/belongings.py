@@ -256,6 +256,3 @@ def box(rng: Rng) -> Item:
         Solid([rounded(w, h, 0.4)], mu, depth),
         Solid([rounded(w, h, 0.4), rounded(w - 0.3, h - 0.3, 0.3)], mu, wall),
     ]
-
-
-# What may lie in a bag, and how often: in a sparse hand-luggage scan, and in a full suitcase.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from segloc_synth.phantom import hardware
 from segloc_synth.phantom.belongings import (
     book,
     bottle,
@@ -22,18 +23,9 @@ from segloc_synth.phantom.belongings import (
 )
 from segloc_synth.phantom.clothing import belt, clothes, hanger, roll, shoe, umbrella
 from segloc_synth.phantom.electronics import board, cable, charger, gadget, laptop, phone
-from segloc_synth.phantom.outlines import (
-    Rng,
-    apply,
-    pose,
-    rect,
-    rounded,
-)
-from segloc_synth.phantom.physics import (
-    ALUMINIUM,
-    PAPER,
-    STEEL,
-)
+from segloc_synth.phantom.loads import rank
+from segloc_synth.phantom.outlines import Rng, ellipse, rect, rounded
+from segloc_synth.phantom.physics import ALUMINIUM, BATTERY, STEEL
 from segloc_synth.phantom.shapes import Item, Solid
 
 Maker = Callable[[Rng], Item]
@@ -46,10 +38,16 @@ EVERYDAY: tuple[tuple[Maker, float], ...] = (
 )  # fmt: skip
 
 
+def ranked(rng: Rng) -> Item:
+    """A few bottles, tins or jars side by side."""
+    return rank(rng, int(rng.integers(1, 4)), int(rng.integers(2, 4)))
+
+
 PACKED: tuple[tuple[Maker, float], ...] = (
     (clothes, 7), (roll, 3), (shoe, 3), (bottle, 4), (can, 2), (book, 2), (charger, 2), (cable, 2.5), (gadget, 1.6),
     (cosmetics, 4), (food, 2.5), (fruit, 1), (umbrella, 1), (belt, 1.4), (hanger, 0.8), (pan, 0.6), (rods, 0.7),
-    (box, 2), (cutlery, 1), (pens, 1.5), (keys, 0.7), (coins, 1), (phone, 0.7), (laptop, 0.35), (glasses, 0.6),
+    (box, 2), (ranked, 2.2), (cutlery, 1), (pens, 1.5), (keys, 0.7), (coins, 1), (phone, 0.7), (laptop, 0.35),
+    (glasses, 0.6),
 )  # fmt: skip
 
 
@@ -59,19 +57,26 @@ def pick(rng: Rng, table: tuple[tuple[Maker, float], ...], n: int) -> list[Item]
     return [table[i][0](rng) for i in rng.choice(len(table), n, p=weight / weight.sum())]
 
 
-def cover(rng: Rng) -> Item:
-    """Something broad and dense, to lie on top of what is to be hidden."""
-    kind = rng.integers(4)
-    stack: Item = []
-    for _ in range(int(rng.integers(3, 6)) if kind == 2 else 1):  # books or folders
-        at = pose(float(rng.normal()), float(rng.normal()), float(rng.normal(0, 0.1)))
-        outline = rect(rng.uniform(22, 30), rng.uniform(16, 22))
-        stack.append(Solid([apply(at, outline)], PAPER, rng.uniform(1.5, 3.0)))
-    if kind == 0:
-        return [*stack, *laptop(rng), *charger(rng)]
-    if kind == 1:  # a metal plate
-        return [*stack, Solid([rounded(rng.uniform(20, 30), rng.uniform(15, 20), 1.0)], STEEL, rng.uniform(0.1, 0.22))]
-    if kind == 2:
-        return [*stack, *charger(rng), *cable(rng)]
-    case = Solid([rounded(26, 19, 1)], ALUMINIUM, rng.uniform(0.6, 1.4))
-    return [*stack, case, *pan(rng), *gadget(rng), *board(rng, rng.uniform(14, 22), rng.uniform(10, 16))]
+def cover(rng: Rng, w: float, h: float) -> Item:
+    """Something broad, dense and full of metal edges, to lie on what is to be hidden, w x h cm."""
+    w, h = min(max(1.1 * w, 12.0), 30.0), min(max(1.15 * h, 9.0), 20.0)
+    kind = int(rng.integers(4))
+    thick = (STEEL, rng.uniform(0.4, 0.75)) if kind != 2 else (BATTERY, rng.uniform(2.2, 3.6))
+    item: Item = [Solid([rounded(w, h, rng.uniform(0.3, 2))], *thick)]
+    item += board(rng, w * rng.uniform(0.85, 1.0), h * rng.uniform(0.85, 1.0))
+    spots = hardware.anywhere(rng, rect(0.95 * w, 0.95 * h), 12)
+    sizes = rng.uniform(1.5, 0.45 * h, (12, 2)).tolist()
+    blocks = [rounded(a, b, 0.3, x, y) for (x, y), (a, b) in zip(spots[0].tolist(), sizes, strict=True)]
+    item += [Solid(blocks[:6], STEEL, rng.uniform(0.2, 0.6)), Solid(blocks[6:9], BATTERY, 1.2, 0.4)]
+    item += hardware.screws(rng, *spots, 1.2)
+    if kind == 0:  # a drive or a radio: one more sheet, coils, a magnet
+        item += [Solid([0.9 * rounded(w, h, 1.0)], ALUMINIUM, 1.0), Solid([ellipse(0.3 * h, 0.3 * h)], STEEL, 0.6)]
+    elif kind == 1:  # tools in a tin: bars side by side
+        ys = np.arange(-0.42, 0.43, rng.uniform(0.08, 0.16)) * h
+        item.append(Solid([rect(w * rng.uniform(0.7, 0.98), 0.05 * h, 0, float(y)) for y in ys], STEEL, 0.5))
+    elif kind == 2:
+        xs = np.linspace(-0.38, 0.38, int(rng.integers(3, 7))) * w
+        item.append(Solid([rounded(0.1 * w, 0.9 * h, 0.4, float(x)) for x in xs], STEEL, 0.4))
+    else:  # a laptop's worth of electronics, with its adapter
+        item += [*gadget(rng), *charger(rng)]
+    return item + cable(rng)

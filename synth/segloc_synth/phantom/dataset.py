@@ -18,7 +18,7 @@ import cv2
 from segloc_synth.console import progress
 from segloc_synth.files import cache_dir, output_dir, write_json
 from segloc_synth.phantom.annotate import annotation
-from segloc_synth.phantom.physics import PIDRAY, SIXRAY
+from segloc_synth.phantom.physics import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner
 from segloc_synth.phantom.scene import (
     BENIGN,
     CLASSES,
@@ -33,6 +33,7 @@ from segloc_synth.phantom.scene import (
 
 VERSION = 1  # of the generator: raise it when a scan's bytes change
 BATCH = 16  # scans a task
+VIVID = 0.25  # share of labelled scans in the vivid palette
 STEMS = {"train": "xray_", "easy": "xray_easy", "hard": "xray_hard", "hidden": "xray_hidden"}
 JSONS = {split: f"xray_{'' if split == 'train' else 'test_'}{split}.json" for split in SPLITS}
 MIN_SIZE, MAX_SIZE = 48, 2048
@@ -49,12 +50,19 @@ def split_sizes(images: int) -> dict[str, int]:
     return {"train": images - 3 * tests, "easy": tests, "hard": tests, "hidden": tests}
 
 
+def scanner_of(seed: int, split: str, index: int) -> Scanner:
+    """Which scanner a scan of the data set comes from; a quarter of PIDray's are in its second, vivid palette."""
+    if split == BENIGN:
+        return SIXRAY
+    return PIDRAY_VIVID if scan_rng(seed, split, index, 4).random() < VIVID else PIDRAY
+
+
 def write_scan(root: Path, seed: int, size: int, job: Job) -> Record:
     """Render one scan into the data set at `root`; returns its image record with its annotations, without ids."""
     split, index = job
     scene = plan_scene(seed, split, index)
     shadow = cast(scene, size)
-    scanner = SIXRAY if split == BENIGN else PIDRAY
+    scanner = scanner_of(seed, split, index)
     pixels = cv2.cvtColor(expose(shadow, scanner, scan_rng(seed, split, index, 1)), cv2.COLOR_RGB2BGR)
     if split == BENIGN:
         path = root / "sixray" / f"N{index + 1:07d}.jpg"

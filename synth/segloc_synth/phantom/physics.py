@@ -1,4 +1,4 @@
-"""Dual-energy X-ray physics: materials, and two scanners that turn attenuation into pseudo-colour.
+"""Dual-energy X-ray physics: materials, and scanners that turn attenuation into pseudo-colour.
 
 A ray that crosses thicknesses t_i of materials with linear attenuation coefficients mu_i is weakened by
 exp(-sum mu_i t_i) (Beer-Lambert), so attenuations add, whatever the order of the layers.
@@ -98,15 +98,35 @@ PIDRAY = Scanner(
     grain=2.4,
 )
 
+PIDRAY_VIVID = Scanner(
+    name="pidray-vivid",
+    knots=_KNOTS,
+    ramps=(
+        "ffffff fef8f4 fbe9de f4cbb2 ea9c72 e0622e cc380c 7a2208 140806",
+        "ffffff f9faf2 eaeeda ccd4aa aab06a 908634 6a6a22 363c12 080c08",
+        "ffffff f0fbf0 d4f2d4 a2e2a4 62c46c 329c48 1e7032 103e20 040c08",
+        "ffffff ecf6f2 c2dcd4 80b0a4 447c70 24585a 143a42 0a1e2a 02060c",
+        "ffffff e8eef6 b8c8dc 6c88ac 3a507c 1c2e52 0c1a34 060c1c 010308",
+    ),
+    gain=0.85,
+    photons=5e3,
+    electronic=1.2e-3,
+    blur=0.45,
+    sharpen=0.7,
+    lines=1.5e-3,
+    white=0.01,
+    grain=0.8,
+)
+
 SIXRAY = Scanner(
     name="sixray",
     knots=_KNOTS,
     ramps=(
-        "ffffff fcf0e0 f9e3c6 f3c483 e8a243 d08526 a2640f 643b07 100c0a",
-        "ffffff f9f3de eee2bc d7c57e bea642 a08c22 746a10 42420a 0a0c0a",
-        "ffffff edf8e6 d0eac4 aad894 7cbf60 56a438 367e20 184e10 060c0a",
-        "ffffff e6f6f0 bee2d8 80c4b4 4aa296 2c887e 186460 0a3a3c 040a0e",
-        "ffffff e2f0fd b0d6f6 70b6ee 3a96dc 207cc2 125e9c 093866 030712",
+        "ffffff fcf0e0 f8dcb8 efbe78 e0a03e c88a26 967412 56560c 100c0a",
+        "ffffff f6f3da e4deb0 c6bf70 a6a63e 80902a 566e18 30480e 0a0c0a",
+        "ffffff eaf7e2 c6e6b4 9cd07c 74b84c 4e9c30 2c7822 144c16 060c0a",
+        "ffffff e2f5ee b4ded0 70c0a6 3c9e80 20826a 146052 0a3e42 040a0e",
+        "ffffff def0ff a8d4fc 62b2fa 2c8ee8 1874cc 105cac 0c4684 030712",
     ),
     gain=0.60,
     photons=2.5e3,

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segloc_synth.phantom import arms, bags, clothing, clutter, guns, tools
+from segloc_synth.phantom import arms, bags, clothing, clutter, guns, hardware, loads, tools, trolley
 from segloc_synth.phantom.outlines import Matrix, Points, Rng, apply, chain, pose
 from segloc_synth.phantom.physics import Array, Image, Scanner, develop
-from segloc_synth.phantom.shapes import Item, Soft, bounds, confined, draw, moved
+from segloc_synth.phantom.shapes import Bag, Item, Soft, bounds, confined, draw, moved
 
 CLASSES = (
     ("Baton", arms.baton),
@@ -82,8 +82,8 @@ def plan_categories(seed: int, split: str, index: int, rng: Rng) -> list[int]:
     return [first + 1, *(int(c) + 1 for c in rng.choice(len(CLASSES), n - 1, p=weight))]
 
 
-def _stuff(rng: Rng, inside: Points) -> Placed:
-    """One layer of clothes side by side from wall to wall, with a gap here and there."""
+def _stuff(rng: Rng, inside: Points, mixed: bool) -> Placed:
+    """One layer of clothes side by side from wall to wall, with a gap here and there; `mixed`: lined and padded."""
     outline = 1.07 * inside
     low, high = outline.min(0), outline.max(0)
     columns, rows = np.maximum(np.rint((high - low) / rng.uniform(13, 24, 2)), 1).astype(int)
@@ -92,7 +92,7 @@ def _stuff(rng: Rng, inside: Points) -> Placed:
     for i in range(columns * rows):
         x, y = rng.normal(low + np.array((w * (i % columns + 0.5), h * (i // columns + 0.5))), 1.2)
         if rng.random() < 0.88:
-            garment = clothing.filling(rng, w * rng.uniform(1.05, 1.35), h * rng.uniform(1.05, 1.35))
+            garment = clothing.filling(rng, mixed, w * rng.uniform(1.05, 1.35), h * rng.uniform(1.05, 1.35))
             layer += moved(garment, pose(float(x), float(y), float(rng.normal(0, 0.12))))
     return Placed(confined(layer, outline), pose(0, 0, 0))
 
@@ -116,38 +116,47 @@ def _place(rng: Rng, item: Item, inside: Points, taken: list[Points], tilt: floa
     return Placed(item, chain(turned, pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0)), 1 / max(squash, 0.6))
 
 
-def _benign_bag(rng: Rng) -> tuple[bags.Bag, list[Placed]]:
+def _benign_bag(rng: Rng) -> tuple[Bag, list[Placed]]:
     """A bag packed for a journey, and what is in it."""
-    makers = (bags.suitcase, bags.backpack, bags.bundle, bags.tray, bags.soft_bag)
-    maker = makers[rng.choice(5, p=[0.7, 0.13, 0.08, 0.05, 0.04])]
-    bag = maker(rng)
-    full = maker in (bags.suitcase, bags.backpack)
-    contents = [_stuff(rng, bag.inside) for _ in range(1 + (maker is bags.suitcase))]
+    makers = (trolley.suitcase, bags.backpack, bags.bundle, bags.tray, loads.provisions, loads.machine, loads.bale)
+    kind = int(rng.choice(len(makers), p=[0.7, 0.08, 0.05, 0.04, 0.05, 0.04, 0.04]))
+    bag = makers[kind](rng)
+    if kind >= 4:
+        return bag, []
+    contents = [_stuff(rng, bag.inside, kind == 0 and bool(rng.random() < 0.4)) for _ in range(2 if kind == 0 else 1)]
     taken: list[Points] = []
-    goods = clutter.pick(rng, clutter.PACKED, int(rng.integers(11, 22) if full else rng.integers(5, 12)))
-    goods += [bags.hardware(rng) for _ in range(int(rng.integers(10, 30)))]
-    return bag, contents + [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
+    goods = clutter.pick(rng, clutter.PACKED, int(rng.integers(12, 22) if kind <= 1 else rng.integers(6, 13)))
+    contents += [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
+    loose = hardware.fittings(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(8, 30))), hardware.LOOSE)
+    loose += hardware.screws(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(5, 40))), 0.8)
+    loose += hardware.rivets(rng, hardware.anywhere(rng, bag.inside, int(rng.integers(3, 16)))[0])
+    return bag, [*contents, Placed(loose, pose(0, 0, 0))]
 
 
-def _labelled_bag(rng: Rng, categories: list[int], hidden: bool) -> tuple[bags.Bag, list[Placed], list[Threat]]:
+def _covered(rng: Rng, under: Placed) -> Placed:
+    """Something dense, about as large as what lies under it, and right over its middle."""
+    x0, y0, x1, y1 = bounds(under.item)
+    turn = under.matrix.copy()
+    x, y = rng.normal(apply(under.matrix, np.array([((x0 + x1) / 2, (y0 + y1) / 2)]))[0], 0.7)
+    angle = float(np.arctan2(turn[1, 0], turn[0, 0]) + rng.normal(0, 0.12))
+    return Placed(clutter.cover(rng, x1 - x0, y1 - y0), pose(float(x), float(y), angle))
+
+
+def _labelled_bag(rng: Rng, categories: list[int], hidden: bool) -> tuple[Bag, list[Placed], list[Threat]]:
     """Sparse hand luggage, what is in it, and its prohibited items."""
     items = [CLASSES[category - 1][1](rng) for category in categories]
     longest = max(x1 - x0 for x0, _, x1, _ in map(bounds, items))
-    makers = (bags.handbag, bags.soft_bag, bags.backpack, bags.suitcase)
+    makers = (bags.handbag, bags.soft_bag, bags.backpack, trolley.suitcase)
     maker = makers[rng.choice(4, p=[0.3, 0.34, 0.18, 0.18] if longest < 34 else [0, 0, 0.4, 0.6])]
     bag = maker(rng)
     taken: list[Points] = []
     placed = [_place(rng, item, bag.inside, taken, 0.5) for item in items]
     threats = [Threat(category, where) for category, where in zip(categories, placed, strict=True)]
-    goods = clutter.pick(rng, clutter.EVERYDAY, int(rng.integers(2, 7)) + 3 * (maker is bags.suitcase))
-    goods += [bags.hardware(rng) for _ in range(int(rng.integers(1, 7)))]
+    goods = clutter.pick(rng, clutter.EVERYDAY, int(rng.integers(2, 7)) + 3 * (maker is trolley.suitcase))
     contents = [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
-    for threat in threats if hidden else []:
-        x, y = rng.normal(0.8 * threat.placed.matrix[:, 2], 1.0)  # inwards, for it has to fit in as well
-        lid = clutter.cover(rng)
-        x0, y0, x1, y1 = bounds(lid)
-        centred = pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0)
-        contents.append(Placed(lid, chain(pose(float(x), float(y), float(rng.normal(0, 0.5))), centred)))
+    loose = hardware.fittings(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(1, 5))))
+    contents.append(Placed(loose, pose(0, 0, 0)))
+    contents += [_covered(rng, threat.placed) for threat in (threats if hidden else [])]
     return bag, contents, threats
 
 
@@ -163,7 +172,7 @@ def plan_scene(seed: int, split: str, index: int) -> Scene:
     return _frame(rng, bag, [shell, *contents], threats, split == BENIGN)
 
 
-def _frame(rng: Rng, bag: bags.Bag, contents: list[Placed], threats: list[Threat], benign: bool) -> Scene:
+def _frame(rng: Rng, bag: Bag, contents: list[Placed], threats: list[Threat], benign: bool) -> Scene:
     """Turn the whole bag on the belt and cut the field of view around it, tight in benign scans, wide in the others."""
     ways = (0, np.pi / 2) if benign else (0, 0, 0, np.pi, np.pi / 2)
     angle = rng.choice(ways) + rng.normal(0, 0.17 if benign else 0.3)

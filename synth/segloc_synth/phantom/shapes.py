@@ -4,7 +4,6 @@ Every function that draws adds attenuation (mu times the thickness along the ray
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from segloc_synth.phantom.outlines import Matrix, Points, apply, chain, within
 from segloc_synth.phantom.physics import Array, Mu
+from segloc_synth.phantom.textures import textures
 
 SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 DOME = 1e9  # `edge` of a solid that is rounded all over
@@ -63,6 +63,14 @@ Part = Solid | Wire | Lathe | Soft
 Item = list[Part]
 
 
+class Bag(NamedTuple):
+    """The shell, the star-shaped outline within which things lie, and the extent in cm."""
+
+    shell: Item
+    inside: Points
+    size: tuple[float, float]
+
+
 def moved(item: Item, matrix: Matrix) -> Item:
     """The same item in other coordinates; the map should keep lengths (lathes and wires keep their radii)."""
     out: Item = []
@@ -80,6 +88,27 @@ def moved(item: Item, matrix: Matrix) -> Item:
             case Soft():
                 out.append(part._replace(contour=apply(matrix, part.contour)))
     return out
+
+
+def merged(item: Item) -> Item:
+    """Fewer parts, for speed: wires and solids alike in material and thickness become one; they should hardly overlap.
+
+    Where solids do overlap the even-odd rule leaves a hole, where wires do they count once.
+    """
+    wires: dict[tuple[Mu, float], list[Points]] = {}
+    solids: dict[tuple[Mu, float, float], list[Points]] = {}
+    out: Item = []
+    for part in item:
+        match part:
+            case Wire():
+                lines = [np.concatenate([c, c[:1]]) for c in part.lines] if part.closed else part.lines
+                wires.setdefault((part.mu, part.width), []).extend(lines)
+            case Solid():
+                solids.setdefault((part.mu, part.depth, part.edge), []).extend(part.contours)
+            case _:
+                out.append(part)
+    out += [Wire(lines, mu, width) for (mu, width), lines in wires.items()]
+    return out + [Solid(contours, mu, depth, edge) for (mu, depth, edge), contours in solids.items()]
 
 
 def confined(item: Item, outline: Points) -> Item:
@@ -106,40 +135,6 @@ def _lines(part: Part) -> Sequence[Points]:
             return part.lines
         case _:
             return []
-
-
-@cache
-def _textures() -> list[Array]:
-    """Eight tileable 512 px textures in 0 to 1: 0-3 folds, 4-5 fine combed weave, 6 lumps, 7 clouds."""
-    rng = np.random.default_rng(20231012)
-    size = 512
-
-    def noise(cells_x: int, cells_y: int) -> Array:
-        grid = np.tile(rng.random((cells_y, cells_x), np.float32), (3, 3))
-        big = cv2.resize(grid, (3 * size, 3 * size), interpolation=cv2.INTER_CUBIC)
-        return np.asarray(big[size : 2 * size, size : 2 * size], np.float32)
-
-    def unit(image: Array) -> Array:
-        low, high = np.quantile(image, [0.02, 0.98])
-        return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
-
-    grid_y, grid_x = np.mgrid[0:size, 0:size].astype(np.float32)
-    out = []
-    for index in range(8):
-        if index < 4:  # creases: ridges of stretched noise, bent by slow noise
-            base = 1 - np.abs(2 * noise(6 + 3 * index, 3) - 1) ** 0.6
-            fine = 1 - np.abs(2 * noise(22, 7) - 1) ** 0.5
-            image = base + 0.5 * fine + 0.8 * noise(4, 4) + 0.25 * noise(90, 24)
-        elif index < 6:
-            image = noise(120, 5) + 0.7 * noise(60, 8) + 0.9 * noise(5, 4) + 0.3 * noise(160, 160)
-        elif index == 6:
-            image = 1 - np.abs(2 * noise(26, 26) - 1) + 0.5 * noise(8, 8)
-        else:
-            image = noise(5, 5) + 0.5 * noise(12, 12) + 0.2 * noise(160, 160)
-        bend_x, bend_y = 60 * noise(4, 4) + 20 * noise(9, 9), 60 * noise(4, 4) + 20 * noise(9, 9)
-        bent = cv2.remap(image, grid_x + bend_x, grid_y + bend_y, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
-        out.append(unit(np.asarray(bent, np.float32)))
-    return out
 
 
 def _window(points: Points, pad: int, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
@@ -285,12 +280,9 @@ def _soft(canvas: Array, part: Soft, to_pixels: Matrix, scale: float) -> Shadow:
     start = 37.0 * part.texture + 11 * np.abs(part.contour[0])
     look = np.array([[c, -s, start[0]], [s, c, start[1]]])
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP  # finer than the pixels: what aliases is grain
-    folds = cv2.warpAffine(_textures()[part.texture], look, size, flags=flags, borderMode=cv2.BORDER_WRAP)
+    folds = cv2.warpAffine(textures()[part.texture], look, size, flags=flags, borderMode=cv2.BORDER_WRAP)
     return (
         rows,
         cols,
         mask * (folds * np.float32(2 * part.contrast) + np.float32(1 - part.contrast)) * np.float32(part.depth),
     )
-
-
-# --- outlines, all in cm ----------------------------------------------------------------------------------------
