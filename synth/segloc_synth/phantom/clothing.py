@@ -132,7 +132,7 @@ def hanger(rng: Rng) -> Item:
 def filling(rng: Rng, mixed: bool, w: float, h: float) -> Item:
     """A garment as it fills a suitcase: deeper, tucked in, with sharper folds; `mixed`: padded, lined, printed."""
     low = rng.uniform(0.04, 0.065)  # cloth, with buttons, prints and paddings that shift it towards the mixed materials
-    mu = (low, low / (1.2 + 0.4 * (rng.beta(2.0, 1.4) if mixed else rng.beta(1.0, 1.8))))
+    mu = (low, low / (1.2 + 0.4 * (rng.beta(1.2, 1.2) if mixed else rng.beta(0.5, 1.7))))
     turn = float(rng.choice([0, np.pi / 2]) + rng.normal(0, 0.2))
     item: Item = []
     for i in range(int(rng.integers(1, 3))):

@@ -40,13 +40,13 @@ EVERYDAY: tuple[tuple[Maker, float], ...] = (
 
 def ranked(rng: Rng) -> Item:
     """A few bottles, tins or jars side by side."""
-    return rank(rng, int(rng.integers(1, 4)), int(rng.integers(2, 4)))
+    return rank(rng, int(rng.integers(1, 3)), int(rng.integers(2, 4)))
 
 
 PACKED: tuple[tuple[Maker, float], ...] = (
-    (clothes, 7), (roll, 3), (shoe, 3), (bottle, 4), (can, 2), (book, 2), (charger, 2), (cable, 2.5), (gadget, 1.6),
+    (clothes, 7), (roll, 3), (shoe, 3), (bottle, 4), (can, 2), (book, 1.2), (charger, 2), (cable, 2.5), (gadget, 1.6),
     (cosmetics, 4), (food, 2.5), (fruit, 1), (umbrella, 1), (belt, 1.4), (hanger, 0.8), (pan, 0.6), (rods, 0.7),
-    (box, 2), (ranked, 2.2), (cutlery, 1), (pens, 1.5), (keys, 0.7), (coins, 1), (phone, 0.7), (laptop, 0.35),
+    (box, 1), (ranked, 2.2), (cutlery, 1), (pens, 1.5), (keys, 0.7), (coins, 1), (phone, 0.7), (laptop, 0.35),
     (glasses, 0.6),
 )  # fmt: skip
 
@@ -59,24 +59,25 @@ def pick(rng: Rng, table: tuple[tuple[Maker, float], ...], n: int) -> list[Item]
 
 def cover(rng: Rng, w: float, h: float) -> Item:
     """Something broad, dense and full of metal edges, to lie on what is to be hidden, w x h cm."""
-    w, h = min(max(1.1 * w, 12.0), 30.0), min(max(1.15 * h, 9.0), 20.0)
+    w, h = min(max(1.1 * w, 14.0), 30.0), min(max(1.2 * h, 11.0), 20.0)
     kind = int(rng.integers(4))
-    thick = (STEEL, rng.uniform(0.4, 0.75)) if kind != 2 else (BATTERY, rng.uniform(2.2, 3.6))
+    steel, cells, casting = (STEEL, rng.uniform(0.12, 0.26)), (BATTERY, rng.uniform(0.8, 1.5)), (ALUMINIUM, 2.2)
+    thick = (casting if rng.random() < 0.5 else steel, steel, cells, casting)[kind]
     item: Item = [Solid([rounded(w, h, rng.uniform(0.3, 2))], *thick)]
     item += board(rng, w * rng.uniform(0.85, 1.0), h * rng.uniform(0.85, 1.0))
     spots = hardware.anywhere(rng, rect(0.95 * w, 0.95 * h), 12)
     sizes = rng.uniform(1.5, 0.45 * h, (12, 2)).tolist()
     blocks = [rounded(a, b, 0.3, x, y) for (x, y), (a, b) in zip(spots[0].tolist(), sizes, strict=True)]
-    item += [Solid(blocks[:6], STEEL, rng.uniform(0.2, 0.6)), Solid(blocks[6:9], BATTERY, 1.2, 0.4)]
+    item += [Solid(blocks[:6], STEEL, rng.uniform(0.15, 0.4)), Solid(blocks[6:9], BATTERY, 1.0, 0.4)]
     item += hardware.screws(rng, *spots, 1.2)
     if kind == 0:  # a drive or a radio: one more sheet, coils, a magnet
-        item += [Solid([0.9 * rounded(w, h, 1.0)], ALUMINIUM, 1.0), Solid([ellipse(0.3 * h, 0.3 * h)], STEEL, 0.6)]
+        item += [Solid([0.9 * rounded(w, h, 1.0)], ALUMINIUM, 1.0), Solid([ellipse(0.3 * h, 0.3 * h)], STEEL, 0.3)]
     elif kind == 1:  # tools in a tin: bars side by side
         ys = np.arange(-0.42, 0.43, rng.uniform(0.08, 0.16)) * h
-        item.append(Solid([rect(w * rng.uniform(0.7, 0.98), 0.05 * h, 0, float(y)) for y in ys], STEEL, 0.5))
+        item.append(Solid([rect(w * rng.uniform(0.7, 0.98), 0.05 * h, 0, float(y)) for y in ys], STEEL, 0.3))
     elif kind == 2:
         xs = np.linspace(-0.38, 0.38, int(rng.integers(3, 7))) * w
-        item.append(Solid([rounded(0.1 * w, 0.9 * h, 0.4, float(x)) for x in xs], STEEL, 0.4))
+        item.append(Solid([rounded(0.1 * w, 0.9 * h, 0.4, float(x)) for x in xs], STEEL, 0.25))
     else:  # a laptop's worth of electronics, with its adapter
         item += [*gadget(rng), *charger(rng)]
     return item + cable(rng)

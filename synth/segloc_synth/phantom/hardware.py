@@ -34,7 +34,7 @@ def screws(rng: Rng, points: Points, angles: Angles, size: float = 1.0) -> Item:
     foot = points + shaft
     heads = [*np.stack([points - head, points + head], 1)]
     heads += [*np.stack([foot - 0.7 * head, foot + 0.7 * head], 1)[: n // 3]]  # with a nut
-    return [Wire(heads, STEEL, 0.36), Wire([*np.stack([points, foot], 1)], STEEL, 0.3)]
+    return [Wire(heads, STEEL, 0.3), Wire([*np.stack([points, foot], 1)], STEEL, 0.24)]
 
 
 def rivets(rng: Rng, points: Points, mu: Mu = STEEL) -> Item:
@@ -145,14 +145,14 @@ def _bracket(rng: Rng) -> Item:
 
 MAKERS = (_puller, _buckle, _ring, _hook, _spring, _chain, _bracket)
 SEWN = (0.5, 0.14, 0.14, 0.12, 0.0, 0.04, 0.06)  # what hangs on a bag's seams
-LOOSE = (0.2, 0.12, 0.12, 0.06, 0.14, 0.1, 0.26)  # what lies about in one
+LOOSE = (0.24, 0.16, 0.16, 0.06, 0.08, 0.06, 0.24)  # what lies about in one
 
 
-def fittings(rng: Rng, points: Points, angles: Angles, shares: tuple[float, ...] = SEWN) -> Item:
+def fittings(rng: Rng, points: Points, angles: Angles, shares: tuple[float, ...] = SEWN, scale: float = 1.0) -> Item:
     """One fitting at each point, seen from any side, roughly in the directions given; few parts to draw."""
     item: Item = []
     for (x, y), angle, kind in zip(points, angles, rng.choice(len(MAKERS), len(points), p=shares), strict=True):
-        size, seen_from = rng.uniform(0.55, 1.05), rng.uniform(0.3, 1.0)
+        size, seen_from = scale * rng.uniform(0.55, 1.05), rng.uniform(0.3, 1.0)
         lie = pose(float(x), float(y), float(angle + rng.normal(0, 0.5)), 1.0, bool(rng.random() < 0.5))
         lie[:, :2] *= (size, size * seen_from)
         item += moved(MAKERS[kind](rng), lie)

@@ -16,7 +16,7 @@ def _carton(rng: Rng, w: float, h: float, depth: float) -> Item:
     slip = rng.normal(0, 1.6, 2)
     walls = [rect(w, h), rect(w * 0.96, h * 0.96) + slip]
     item: Item = [Solid([walls[0]], PAPER, depth), Solid([walls[1]], PAPER, 0.5 * depth)]
-    item.append(Soft(walls[0], PAPER, 2 * depth, 4 + int(rng.integers(2)), 0.8, 0.0, 0.9, 0.1))
+    item.append(Soft(walls[0], PAPER, 2 * depth, 4 + int(rng.integers(2)), 0.4, 0.0, 0.4, 0.1))
     edges = [np.array([walls[0][i], walls[1][i]]) for i in range(4)]
     return [*item, Wire(walls, PAPER, 0.5, True), Wire([*edges, np.array([(-w / 2, 0), (w / 2, 0)])], PAPER, 0.5)]
 
@@ -33,6 +33,8 @@ def rank(rng: Rng, columns: int, rows: int) -> Item:
         return [Solid(inside, mu, rng.uniform(3, 7), 0.8), Wire(rims, ALUMINIUM, 0.35, True)]
     one = (bottle, can, cosmetics)[rng.choice(3, p=[0.5, 0.35, 0.15])](rng)
     x0, y0, x1, y1 = bounds(one)
+    one = moved(one, pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0))
+    columns, rows = min(columns, int(34 / (x1 - x0)) + 1), min(rows, int(26 / (y1 - y0)) + 1)
     item: Item = []
     for i in range(columns * rows):
         x, y = (x1 - x0 + 0.6) * (i % columns), (y1 - y0 + 0.3) * (i // columns)
@@ -43,8 +45,7 @@ def rank(rng: Rng, columns: int, rows: int) -> Item:
 
 def provisions(rng: Rng) -> Bag:
     """A carton or a bag full of bottles, tins or jars."""
-    rows = int(rng.integers(3, 6))
-    goods = rank(rng, int(rng.integers(2, 4)), rows)
+    goods = rank(rng, int(rng.integers(3, 6)), int(rng.integers(3, 7)))
     x0, y0, x1, y1 = bounds(goods)
     w, h = x1 - x0 + 3, y1 - y0 + 3
     inside = rounded(w, h, 2)
@@ -59,7 +60,7 @@ def machine(rng: Rng) -> Bag:
     a, b = rng.uniform(0.7, 0.85), rng.uniform(0.65, 0.85)
     case = rounded(w * a, h * b, rng.uniform(0.5, 4), 0.03 * w)
     item = _carton(rng, w, h, 0.7)
-    steel = rng.uniform(0.22, 0.4)
+    steel = rng.uniform(0.16, 0.3)
     item += [Solid([case], STEEL, steel), Wire([case, 0.93 * case], STEEL, 0.45, True)]
     parts = rng.uniform(-0.5, 0.5, (14, 2)) * (0.62 * w, 0.55 * h)
     sizes = rng.uniform(2, 13, (14, 2))
@@ -70,7 +71,7 @@ def machine(rng: Rng) -> Bag:
             Solid([blob(rng, rng.uniform(1.5, 4), rng.uniform(1.5, 4), 0.15) + np.array((x, y))], STEEL, 2.2, 0.5)
         )
         item.append(Wire([ellipse(2.2, 2.2, x, y), ellipse(4.2, 4.2, x, y)], BRASS, 0.3, True))
-    grid = np.linspace(-0.5, 0.5, int(rng.integers(8, 18)))
+    grid = rng.uniform(-0.5, 0.5, int(rng.integers(8, 20)))
     item.append(Wire([np.array([(x * w * a, -0.3 * h), (x * w * a, 0.3 * h)]) for x in grid], STEEL, 0.22))
     item.append(Wire([np.array([(-0.3 * w, y * h * b), (0.3 * w, y * h * b)]) for y in grid[::2]], STEEL, 0.22))
     t = np.linspace(0, 2 * np.pi * rng.integers(5, 10), 110)
@@ -85,12 +86,12 @@ def bale(rng: Rng) -> Bag:
     """Cloth or paper in stacks, seen from the side: long streaks, hardly any metal."""
     w, h = rng.uniform(36, 56), rng.uniform(24, 38)
     item: Item = [Solid([rect(w, h)], PLASTIC, 0.3)]
-    cuts = np.sort(np.concatenate([[-h / 2, h / 2], rng.uniform(-h / 2, h / 2, int(rng.integers(2, 6)))]))
+    cuts = np.sort(np.concatenate([[-h / 2, h / 2], rng.uniform(-h / 2, h / 2, int(rng.integers(4, 11)))]))
     for y0, y1 in pairwise(cuts):
         length = w * rng.uniform(0.75, 0.98)
         stack = rounded(length, y1 - y0, 0.6, rng.normal(0, 0.02) * w, (y0 + y1) / 2)
-        mu, depth = (CLOTH, rng.uniform(12, 26)) if rng.random() < 0.7 else (PAPER, rng.uniform(3, 7))
-        item += [Soft(stack, mu, depth, 4 + k, 0.5, 0.0, rng.uniform(0.8, 1.6), 0.2) for k in range(2)]
+        mu, depth = (CLOTH, rng.uniform(7, 16)) if rng.random() < 0.7 else (PAPER, rng.uniform(3, 7))
+        item += [Soft(stack, mu, depth, 4 + k, 0.7, 0.0, rng.uniform(0.35, 0.8), 0.2) for k in range(2)]
     folds = [curve(rng.normal(0, 1, (3, 2)) * (w / 3, h / 3), 12) for _ in range(6)]
     item.append(Wire(folds, PLASTIC, 0.4))
     item += hardware.fittings(rng, *hardware.anywhere(rng, rect(w, h), int(rng.integers(0, 5))))

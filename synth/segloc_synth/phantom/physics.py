@@ -20,8 +20,8 @@ Mu = tuple[float, float]  # linear attenuation coefficients at the low and the h
 WATER: Mu = (0.193, 0.161)
 PLASTIC: Mu = (0.190, 0.158)
 CLOTH: Mu = (0.042, 0.035)
-SYNTHETIC: Mu = (0.060, 0.047)
-PAPER: Mu = (0.170, 0.132)
+SYNTHETIC: Mu = (0.058, 0.047)
+PAPER: Mu = (0.170, 0.138)
 FOOD: Mu = (0.175, 0.145)
 LEATHER: Mu = (0.210, 0.165)
 WOOD: Mu = (0.125, 0.104)
@@ -108,7 +108,7 @@ PIDRAY_VIVID = Scanner(
         "ffffff ecf6f2 c2dcd4 80b0a4 447c70 24585a 143a42 0a1e2a 02060c",
         "ffffff e8eef6 b8c8dc 6c88ac 3a507c 1c2e52 0c1a34 060c1c 010308",
     ),
-    gain=0.85,
+    gain=1.05,
     photons=5e3,
     electronic=1.2e-3,
     blur=0.45,
@@ -122,11 +122,11 @@ SIXRAY = Scanner(
     name="sixray",
     knots=_KNOTS,
     ramps=(
-        "ffffff fcf0e0 f8dcb8 efbe78 e0a03e c88a26 967412 56560c 100c0a",
-        "ffffff f6f3da e4deb0 c6bf70 a6a63e 80902a 566e18 30480e 0a0c0a",
-        "ffffff eaf7e2 c6e6b4 9cd07c 74b84c 4e9c30 2c7822 144c16 060c0a",
-        "ffffff e2f5ee b4ded0 70c0a6 3c9e80 20826a 146052 0a3e42 040a0e",
-        "ffffff def0ff a8d4fc 62b2fa 2c8ee8 1874cc 105cac 0c4684 030712",
+        "ffffff fcf0e0 f8dcb8 efbe78 e6a340 d08e26 a88414 76700f 100c0a",
+        "ffffff f6f3da e4deb0 c6bf70 b0ac44 8c962e 66801c 42620e 0a0c0a",
+        "ffffff eaf7e2 c6e6b4 9cd07c 7cc452 58a836 3c8c26 206a1c 060c0a",
+        "ffffff e2f5ee b4ded0 70c0a6 3ea684 268c6e 1a765f 0f5052 040a0e",
+        "ffffff def0ff a8d4fc 62b2fa 3294ec 1c7ad6 1264b8 0e5094 030712",
     ),
     gain=0.60,
     photons=2.5e3,

@@ -107,10 +107,13 @@ def _place(rng: Rng, item: Item, inside: Points, taken: list[Points], tilt: floa
     c, s = abs(np.cos(angle)), abs(np.sin(angle))
     low, high = inside.min(0), inside.max(0)
     margin = 0.85 * np.array([c * squash * long + s * wide, s * squash * long + c * wide])
+    edge = inside.astype(np.float32)
     half = np.maximum((high - low) / 2 - margin, 0.4)
     tries = (low + high) / 2 + rng.uniform(-1, 1, (7, 2)) * half
     away = np.linalg.norm(tries[:, None] - np.array(taken)[None], axis=2).min(1) if taken else np.zeros(7)
-    best = tries[int(away.argmax())]
+    # where the outline is round, its corners are not inside
+    room = np.array([cv2.pointPolygonTest(edge, (float(x), float(y)), True) for x, y in tries])
+    best = tries[int((away + 3 * np.minimum(room - 0.5 * (long + wide), 0)).argmax())]
     taken.append(best)
     turned = pose(float(best[0]), float(best[1]), float(angle), squash, bool(rng.random() < 0.5))
     return Placed(item, chain(turned, pose(-(x0 + x1) / 2, -(y0 + y1) / 2, 0)), 1 / max(squash, 0.6))
@@ -123,12 +126,12 @@ def _benign_bag(rng: Rng) -> tuple[Bag, list[Placed]]:
     bag = makers[kind](rng)
     if kind >= 4:
         return bag, []
-    contents = [_stuff(rng, bag.inside, kind == 0 and bool(rng.random() < 0.4)) for _ in range(2 if kind == 0 else 1)]
+    contents = [_stuff(rng, bag.inside, kind == 0 and bool(rng.random() < 0.3)) for _ in range(2 if kind == 0 else 1)]
     taken: list[Points] = []
     goods = clutter.pick(rng, clutter.PACKED, int(rng.integers(12, 22) if kind <= 1 else rng.integers(6, 13)))
     contents += [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
-    loose = hardware.fittings(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(8, 30))), hardware.LOOSE)
-    loose += hardware.screws(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(5, 40))), 0.8)
+    loose = hardware.fittings(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(8, 30))), hardware.LOOSE, 0.7)
+    loose += hardware.screws(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(10, 50))), 0.7)
     loose += hardware.rivets(rng, hardware.anywhere(rng, bag.inside, int(rng.integers(3, 16)))[0])
     return bag, [*contents, Placed(loose, pose(0, 0, 0))]
 

@@ -8,7 +8,7 @@ from segloc_synth.phantom.outlines import Points, Rng, curve, ellipse, rect, rib
 from segloc_synth.phantom.physics import ALUMINIUM, PLASTIC, PVC, RUBBER, STEEL, SYNTHETIC, Mu
 from segloc_synth.phantom.shapes import Bag, Item, Soft, Solid, Wire
 
-EDGE: Mu = (0.30, 0.20)  # wall seen edge-on
+EDGE: Mu = (0.26, 0.205)  # wall seen edge-on
 RIM: Mu = (0.50, 0.335)  # plastic profile around a steel or aluminium core
 MARGIN = 5.0  # cm that wheels and handle stand out
 
@@ -43,16 +43,19 @@ def _rods(rng: Rng, w: float, h: float, slip: Points) -> Item:
     """The telescopic handle: two channels with their tubes, inner rods, stops, screws and the bar that joins them."""
     gap, off = rng.uniform(0.13, 0.24) * h, rng.uniform(-0.12, 0.12) * h
     start, length = -w / 2 + rng.uniform(0, 4), w * rng.uniform(0.6, 0.98)
-    blue, wide, lean = rng.random() < 0.5, rng.uniform(1.8, 3.2), rng.normal(0, 0.03)
-    tube: tuple[Mu, float] = (STEEL, rng.uniform(0.16, 0.3)) if blue else (ALUMINIUM, rng.uniform(0.5, 1.2))
+    blue, wide, lean = rng.random() < 0.5, rng.uniform(1.6, 2.8), rng.normal(0, 0.03)
+    tube: tuple[Mu, float] = (STEEL, rng.uniform(0.09, 0.19)) if blue else (ALUMINIUM, rng.uniform(0.4, 1.0))
     item: Item = []
     for s in (-1, 1):
         a = np.array((start, off + s * gap))
         b = a + (length, s * lean * length) + 0.3 * slip * rng.uniform(0.4, 1)
         mid = a + (b - a) * rng.uniform(0.35, 0.7)
         outer, inner = ribbon(np.array([a, b]), [wide, 0.85 * wide]), ribbon(np.array([a, mid]), 0.7 * wide)
-        item += [Solid([outer], *tube), Solid([inner], STEEL if rng.random() < 0.3 else ALUMINIUM, 0.25)]
-        item.append(Wire([outer], STEEL if blue else ALUMINIUM, 0.3, True))
+        item += [
+            Solid([outer], *tube),
+            Solid([inner], STEEL if rng.random() < 0.2 else ALUMINIUM, 0.09 if blue else 0.25),
+        ]
+        item.append(Wire([outer], STEEL if blue else ALUMINIUM, 0.12 if blue else 0.3, True))
         core = np.array([a + (b - a) * rng.uniform(0.1, 0.3), a + (b - a) * rng.uniform(0.6, 0.95)])
         side = core + np.array((0, rng.normal(0, 0.4)))
         item.append(Wire([core, *([side] if rng.random() < 0.4 else [])], STEEL, 0.3))
@@ -79,20 +82,22 @@ def suitcase(rng: Rng) -> Bag:
     width, height = np.ptp(hull, axis=0)
     item: Item = [Solid([hull], skin, 0.5 if hard else 0.9), Solid([lid], skin, 0.3)]
     grain = float(rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15))
-    item.append(Soft(hull, SYNTHETIC, 1.6, int(rng.integers(4, 6)), 0.8, grain, 1.3, 0.2))
+    item.append(Soft(hull, SYNTHETIC, 2.4, int(rng.integers(4, 6)), 1.0, grain, rng.uniform(0.6, 1.2), 0.2))
     corners = [np.array([back[i], lid[i]]) for i in (2, 3, 8, 9, 14, 15, 20, 21)]
-    item.append(Wire([*corners, np.concatenate([hull, hull[:1]])], EDGE, 0.5))
+    item.append(Wire([*corners, np.concatenate([hull, hull[:1]])], EDGE, 0.4))
     for frame, share in ((back, rng.uniform(0.93, 0.975)), (lid, rng.uniform(0.93, 0.975))):
         centre = (frame.min(0) + frame.max(0)) / 2
         inner = centre + (frame - centre) * share
-        if rng.random() < 0.75:
-            metal = rng.random() < 0.12
-            item.append(Solid([frame, inner], STEEL if metal else RIM, 0.22 if metal else rng.uniform(0.6, 2.2)))
-        item.append(Wire([centre + (frame - centre) * k for k in (1.0, share, share - 0.02)], RIM, 0.45, True))
-        if rng.random() < 0.55:
+        if rng.random() < 0.6:
+            metal = rng.random() < 0.1
+            item.append(Solid([frame, inner], STEEL if metal else RIM, 0.14 if metal else rng.uniform(0.5, 1.8)))
+        item.append(Wire([centre + (frame - centre) * k for k in (1.0, share, share - 0.02)], RIM, 0.35, True))
+        if rng.random() < 0.45:
             wire = centre + (frame - centre) * rng.uniform(0.9, 1.02)
-            item.append(Wire([wire], STEEL, rng.uniform(0.22, 0.5), True))
+            item.append(Wire([wire], STEEL, rng.uniform(0.12, 0.3), True))
     between = (back + lid) / 2
+    lining = rng.uniform(1.5, 4.0)
+    item.append(Soft(between, SYNTHETIC, lining, int(rng.integers(4)), 1.0, grain + np.pi / 2, rng.uniform(0.5, 1.1)))
     if hard:
         ys = np.linspace(-0.42, 0.42, int(rng.integers(4, 10))) * height
         item.append(Wire([np.array([(-0.45 * width, y), (0.45 * width, y)]) for y in ys], EDGE, 0.5))
@@ -112,5 +117,5 @@ def suitcase(rng: Rng) -> Bag:
         points, along = hardware.seam(rng, 0.98 * frame, n, 0.6)
         item += hardware.screws(rng, points, along + np.pi / 2, 0.8)
     item += hardware.rivets(rng, hardware.seam(rng, 0.93 * back, int(rng.integers(6, 16)), 0.8)[0])
-    item += hardware.fittings(rng, *hardware.seam(rng, between, int(rng.integers(6, 14)), 0.7))
+    item += hardware.fittings(rng, *hardware.seam(rng, between, int(rng.integers(5, 12)), 0.7), scale=0.75)
     return Bag(item, 0.95 * between, (float(width) + 2 * MARGIN - 1, float(height) + MARGIN))
