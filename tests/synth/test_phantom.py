@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from segloc_synth.phantom import PIDRAY, SIXRAY, VERSION, default_phantom, render_scan, write_phantom
-from segloc_synth.phantom.dataset import JSONS, split_sizes
+from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, VERSION, default_phantom, render_scan, write_phantom
+from segloc_synth.phantom.dataset import JSONS, scanner_of, split_sizes
 from segloc_synth.phantom.outlines import ellipse, pose, profile, rect
 from segloc_synth.phantom.physics import PLASTIC, STEEL, WATER, material
 from segloc_synth.phantom.scene import CLASSES, SPLITS, cast, plan_scene, silhouette
@@ -128,6 +128,26 @@ def test_size_does_not_change_the_bag() -> None:
     shrunk = cv2.resize(large_masks[0].astype(np.uint8), small_masks[0].shape[::-1], interpolation=cv2.INTER_AREA) > 0
     both = (shrunk & small_masks[0]).sum() / (shrunk | small_masks[0]).sum()
     assert both > 0.7
+
+
+def test_a_quarter_of_the_labelled_scans_is_in_the_vivid_palette() -> None:
+    looks = [scanner_of(SEED, "train", index).name for index in range(400)]
+    assert set(looks) == {"pidray", "pidray-vivid"} and 70 < looks.count("pidray-vivid") < 130
+    assert {scanner_of(SEED, "benign", index).name for index in range(50)} == {"sixray"}
+    colour: dict[str, list[float]] = {"pidray": [], "pidray-vivid": []}  # greatest less least channel
+    for scanner in (PIDRAY, PIDRAY_VIVID):
+        for index in range(6):
+            image, _ = render_scan(SEED, "train", index, SIZE, scanner)
+            colour[scanner.name] += np.ptp(image[(image.max(2) > 120) & (image.min(2) < 200)], axis=1).tolist()
+    assert np.mean(colour["pidray-vivid"]) > 1.3 * np.mean(colour["pidray"])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_item_is_cut_by_the_frame(split: str) -> None:
+    for index in range(12):
+        for own in cast(plan_scene(SEED, split, index), 96).threats:
+            mask = silhouette(own)
+            assert mask.any() and not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
 
 
 # --- the data set on disk -----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def _any(rng: Rng) -> float:
 
 def _sewn(rng: Rng, outline: Points, n: int) -> Item:
     """Pullers, rings, hooks and buckles on the seams, with rivets where straps are fixed."""
-    points, along = hardware.seam(rng, outline, n, 0.4)
+    points, along = hardware.seam(rng, 0.97 * outline, n, 0.4)
     item = hardware.fittings(rng, points, along, scale=1.25)
     return item + hardware.rivets(rng, hardware.seam(rng, 0.96 * outline, int(rng.integers(1, 8)), 0.3)[0])
 

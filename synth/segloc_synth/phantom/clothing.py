@@ -137,7 +137,8 @@ def filling(rng: Rng, mixed: bool, w: float, h: float) -> Item:
     item: Item = []
     for i in range(int(rng.integers(1, 3))):
         outline = blob(rng, w / 2, h / 2, 0.08, power=rng.uniform(3, 6)) + rng.normal(0, 1.0, 2)
-        depth, texture, contrast = rng.uniform(1.5, 4.5), int(rng.integers(7)), rng.uniform(0.35, 0.75)
+        depth, texture, contrast = rng.uniform(1.5, 4.5), int(rng.integers(7)), rng.uniform(0.5, 1.0)
         item.append(Soft(outline, mu, depth, texture, contrast, turn + 0.2 * i, rng.uniform(0.6, 1.4)))
-    folds = [curve(rng.normal(0, 1, (3, 2)) * (w / 4, h / 4), 12) for _ in range(4)]
-    return [*item, Wire(folds, PLASTIC, 0.45)]
+    folds = curve(rng.normal(0, 1, (3, 2)) * (w / 3, h / 3), 10)  # crumpled: thin creases about side by side
+    folds = folds + rng.normal(0, 1, (14, 1, 2)) * (w / 5, h / 5) + np.cumsum(rng.normal(0, 0.35, (14, 10, 2)), 1)
+    return [*item, Wire([*folds[:9]], PLASTIC, 0.3), Wire([*folds[9:]], PLASTIC, 0.6)]

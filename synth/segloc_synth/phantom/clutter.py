@@ -70,6 +70,9 @@ def cover(rng: Rng, w: float, h: float) -> Item:
     blocks = [rounded(a, b, 0.3, x, y) for (x, y), (a, b) in zip(spots[0].tolist(), sizes, strict=True)]
     item += [Solid(blocks[:6], STEEL, rng.uniform(0.15, 0.4)), Solid(blocks[6:9], BATTERY, 1.0, 0.4)]
     item += hardware.screws(rng, *spots, 1.2)
+    slats = zip(hardware.anywhere(rng, rect(0.6 * w, 0.8 * h), 9)[0].tolist(), rng.normal(0, 0.6, 9), strict=True)
+    bars = [rect(w * rng.uniform(0.3, 0.8), rng.uniform(0.5, 1.8), x, y, float(a)) for (x, y), a in slats]
+    item += [Solid(bars[:5], STEEL, rng.uniform(0.12, 0.28)), Solid(bars[5:], STEEL, rng.uniform(0.08, 0.18))]
     if kind == 0:  # a drive or a radio: one more sheet, coils, a magnet
         item += [Solid([0.9 * rounded(w, h, 1.0)], ALUMINIUM, 1.0), Solid([ellipse(0.3 * h, 0.3 * h)], STEEL, 0.3)]
     elif kind == 1:  # tools in a tin: bars side by side

@@ -12,17 +12,23 @@ Angles = npt.NDArray[np.float64]
 
 def seam(rng: Rng, line: Points, n: int, spread: float) -> tuple[Points, Angles]:
     """Points [n, 2] along a closed line, off it by `spread` cm at the most, and the line's directions (radians)."""
-    at = rng.integers(0, len(line), n)
-    step = np.roll(line, -1, 0)[at] - line[at]
+    steps = np.roll(line, -1, 0) - line
+    reach = np.cumsum(np.hypot(steps[:, 0], steps[:, 1]))
+    at = np.minimum(np.searchsorted(reach, rng.uniform(0, reach[-1], n)), len(line) - 1)
+    step = steps[at]
     points = line[at] + step * rng.random((n, 1)) + rng.uniform(-spread, spread, (n, 2))
     return points, np.arctan2(step[:, 1], step[:, 0])
 
 
 def anywhere(rng: Rng, outline: Points, n: int) -> tuple[Points, Angles]:
-    """Points [n, 2] inside a star-shaped outline, and any directions (radians)."""
+    """Points [n, 2] inside a star-shaped outline, half of them in clumps, and any directions (radians)."""
     middle = (outline.min(0) + outline.max(0)) / 2
     edge = outline[rng.integers(0, len(outline), n)]
-    return middle + (edge - middle) * np.sqrt(rng.random((n, 1))), rng.uniform(0, 2 * np.pi, n)
+    points = middle + (edge - middle) * np.sqrt(rng.random((n, 1)))
+    clumps = points[rng.integers(0, max(n // 8, 1), n)] * 0.9 + rng.normal(0, 1, (n, 2)) * 0.04 * np.ptp(
+        outline, axis=0
+    )
+    return np.where(rng.random((n, 1)) < 0.5, clumps, points), rng.uniform(0, 2 * np.pi, n)
 
 
 def screws(rng: Rng, points: Points, angles: Angles, size: float = 1.0) -> Item:

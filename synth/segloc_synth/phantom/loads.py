@@ -76,8 +76,8 @@ def machine(rng: Rng) -> Bag:
     item.append(Wire([np.array([(-0.3 * w, y * h * b), (0.3 * w, y * h * b)]) for y in grid[::2]], STEEL, 0.22))
     t = np.linspace(0, 2 * np.pi * rng.integers(5, 10), 110)
     coil = np.column_stack([np.cos(t) * (4 + np.sin(0.31 * t)), np.sin(t) * (7 + 2 * np.sin(0.23 * t))])
-    item.append(Wire([coil + np.array((-0.3 * w, rng.normal(0, 2)))], BRASS, rng.uniform(0.25, 0.5)))
-    item += hardware.screws(rng, *hardware.anywhere(rng, case, 40), 0.9)
+    item.append(Wire([coil + np.array((-0.3 * w, rng.normal(0, 2)))], BRASS, rng.uniform(0.4, 0.8)))
+    item += hardware.screws(rng, *hardware.anywhere(rng, case, 24), 0.8)
     item += hardware.fittings(rng, *hardware.anywhere(rng, case, 10), hardware.LOOSE)
     return Bag(item, case, (w + 3, h + 3))
 

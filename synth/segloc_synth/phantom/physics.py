@@ -36,7 +36,7 @@ BRASS: Mu = (9.2, 2.85)
 LEAD: Mu = (37.0, 24.0)
 
 # Where ratios of low to high attenuation lie on the scale of material: 0 organic, 0.45 mixed, 1 metal.
-RATIOS = (1.22, 1.34, 1.50, 1.78, 2.20)
+RATIOS = (1.22, 1.34, 1.50, 1.70, 2.00)
 SCALE = (0.0, 0.25, 0.45, 0.68, 1.0)
 LEVELS = 256  # of darkness in a colour map
 MATERIALS = 64  # steps of the material scale in a colour map

@@ -122,7 +122,7 @@ def _place(rng: Rng, item: Item, inside: Points, taken: list[Points], tilt: floa
 def _benign_bag(rng: Rng) -> tuple[Bag, list[Placed]]:
     """A bag packed for a journey, and what is in it."""
     makers = (trolley.suitcase, bags.backpack, bags.bundle, bags.tray, loads.provisions, loads.machine, loads.bale)
-    kind = int(rng.choice(len(makers), p=[0.7, 0.08, 0.05, 0.04, 0.05, 0.04, 0.04]))
+    kind = int(rng.choice(len(makers), p=[0.76, 0.07, 0.04, 0.03, 0.04, 0.04, 0.02]))
     bag = makers[kind](rng)
     if kind >= 4:
         return bag, []
@@ -131,8 +131,8 @@ def _benign_bag(rng: Rng) -> tuple[Bag, list[Placed]]:
     goods = clutter.pick(rng, clutter.PACKED, int(rng.integers(12, 22) if kind <= 1 else rng.integers(6, 13)))
     contents += [_place(rng, item, bag.inside, taken, 0.3) for item in goods]
     loose = hardware.fittings(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(8, 30))), hardware.LOOSE, 0.7)
-    loose += hardware.screws(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(10, 50))), 0.7)
-    loose += hardware.rivets(rng, hardware.anywhere(rng, bag.inside, int(rng.integers(3, 16)))[0])
+    loose += hardware.screws(rng, *hardware.anywhere(rng, bag.inside, int(rng.integers(8, 40))), 0.7)
+    loose += hardware.rivets(rng, hardware.anywhere(rng, bag.inside, int(rng.integers(2, 11)))[0])
     return bag, [*contents, Placed(loose, pose(0, 0, 0))]
 
 
@@ -175,6 +175,13 @@ def plan_scene(seed: int, split: str, index: int) -> Scene:
     return _frame(rng, bag, [shell, *contents], threats, split == BENIGN)
 
 
+def _reach(turn: Matrix, placed: Placed) -> Points:
+    """How far an item reaches from the bag's middle along x and y once the bag is turned: [2], cm."""
+    x0, y0, x1, y1 = bounds(placed.item)
+    corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    return np.abs(apply(turn, apply(placed.matrix, corners))).max(0)
+
+
 def _frame(rng: Rng, bag: Bag, contents: list[Placed], threats: list[Threat], benign: bool) -> Scene:
     """Turn the whole bag on the belt and cut the field of view around it, tight in benign scans, wide in the others."""
     ways = (0, np.pi / 2) if benign else (0, 0, 0, np.pi, np.pi / 2)
@@ -187,10 +194,14 @@ def _frame(rng: Rng, bag: Bag, contents: list[Placed], threats: list[Threat], be
     if benign:
         width, height = box_w + rng.uniform(0, 2), box_h + rng.uniform(0, 2)
         x, y = width / 2, height / 2
-    else:  # the belt's full width, and as much of its length as the operator's screen cut out
+    else:  # the belt's full width, and what the operator's screen cut out of its length; no prohibited item is cut
+        reach = 1.0 + 2 * np.max([_reach(turn, threat.placed) for threat in threats], axis=0)
+        box_w, box_h = max(box_w, reach[0]), max(box_h, reach[1])
         height = max(box_h * rng.uniform(1.05, 1.3), 44.0)
-        width = float(np.clip(box_w * rng.uniform(1.0, 1.25), 0.66 * height, 1.65 * height))
-        x, y = width / 2 + rng.normal(0, 0.02) * width, height / 2 + rng.uniform(-0.4, 0.4) * max(height - box_h, 0)
+        width = max(min(box_w * rng.uniform(1.0, 1.25), 1.65 * height), 0.66 * height, reach[0])
+        slack = (width - reach[0]) / 2
+        x = width / 2 + float(np.clip(rng.normal(0, 0.02) * width, -slack, slack))
+        y = height / 2 + rng.uniform(-0.4, 0.4) * max(height - box_h, 0)
     turn[:, 2] = x, y
     put = [Placed(p.item, chain(turn, p.matrix), p.depth) for p in contents]
     lay = [Threat(t.category, Placed(t.placed.item, chain(turn, t.placed.matrix), t.placed.depth)) for t in threats]

@@ -36,7 +36,8 @@ def textures() -> list[Array]:
             image = 1 - np.abs(2 * noise(26, 26) - 1) + 0.5 * noise(8, 8)
         else:
             image = noise(5, 5) + 0.5 * noise(12, 12) + 0.2 * noise(160, 160)
+        bend = 0.2 if index in (4, 5) else 1.0
         bend_x, bend_y = 60 * noise(4, 4) + 20 * noise(9, 9), 60 * noise(4, 4) + 20 * noise(9, 9)
-        bent = cv2.remap(image, grid_x + bend_x, grid_y + bend_y, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
+        bent = cv2.remap(image, grid_x + bend * bend_x, grid_y + bend * bend_y, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
         out.append(unit(np.asarray(bent, np.float32)))
     return out

@@ -44,7 +44,7 @@ def _rods(rng: Rng, w: float, h: float, slip: Points) -> Item:
     gap, off = rng.uniform(0.13, 0.24) * h, rng.uniform(-0.12, 0.12) * h
     start, length = -w / 2 + rng.uniform(0, 4), w * rng.uniform(0.6, 0.98)
     blue, wide, lean = rng.random() < 0.5, rng.uniform(1.6, 2.8), rng.normal(0, 0.03)
-    tube: tuple[Mu, float] = (STEEL, rng.uniform(0.09, 0.19)) if blue else (ALUMINIUM, rng.uniform(0.4, 1.0))
+    tube: tuple[Mu, float] = (STEEL, rng.uniform(0.12, 0.24)) if blue else (ALUMINIUM, rng.uniform(0.4, 1.0))
     item: Item = []
     for s in (-1, 1):
         a = np.array((start, off + s * gap))
