@@ -61,14 +61,14 @@ def cover(rng: Rng, w: float, h: float) -> Item:
     """Something broad, dense and full of metal edges, to lie on what is to be hidden, w x h cm."""
     w, h = min(max(1.1 * w, 14.0), 30.0), min(max(1.2 * h, 11.0), 20.0)
     kind = int(rng.integers(4))
-    steel, cells, casting = (STEEL, rng.uniform(0.12, 0.26)), (BATTERY, rng.uniform(0.8, 1.5)), (ALUMINIUM, 2.2)
+    steel, cells, casting = (STEEL, rng.uniform(0.06, 0.2)), (BATTERY, rng.uniform(0.5, 1.3)), (ALUMINIUM, 1.8)
     thick = (casting if rng.random() < 0.5 else steel, steel, cells, casting)[kind]
     item: Item = [Solid([rounded(w, h, rng.uniform(0.3, 2))], *thick)]
     item += board(rng, w * rng.uniform(0.85, 1.0), h * rng.uniform(0.85, 1.0))
     spots = hardware.anywhere(rng, rect(0.95 * w, 0.95 * h), 12)
     sizes = rng.uniform(1.5, 0.45 * h, (12, 2)).tolist()
     blocks = [rounded(a, b, 0.3, x, y) for (x, y), (a, b) in zip(spots[0].tolist(), sizes, strict=True)]
-    item += [Solid(blocks[:6], STEEL, rng.uniform(0.15, 0.4)), Solid(blocks[6:9], BATTERY, 1.0, 0.4)]
+    item += [Solid(blocks[:6], STEEL, rng.uniform(0.12, 0.35)), Solid(blocks[6:9], BATTERY, 1.0, 0.4)]
     item += hardware.screws(rng, *spots, 1.2)
     slats = zip(hardware.anywhere(rng, rect(0.6 * w, 0.8 * h), 9)[0].tolist(), rng.normal(0, 0.6, 9), strict=True)
     bars = [rect(w * rng.uniform(0.3, 0.8), rng.uniform(0.5, 1.8), x, y, float(a)) for (x, y), a in slats]

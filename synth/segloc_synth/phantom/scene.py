@@ -150,7 +150,7 @@ def _labelled_bag(rng: Rng, categories: list[int], hidden: bool) -> tuple[Bag, l
     items = [CLASSES[category - 1][1](rng) for category in categories]
     longest = max(x1 - x0 for x0, _, x1, _ in map(bounds, items))
     makers = (bags.handbag, bags.soft_bag, bags.backpack, trolley.suitcase)
-    maker = makers[rng.choice(4, p=[0.3, 0.34, 0.18, 0.18] if longest < 34 else [0, 0, 0.4, 0.6])]
+    maker = makers[rng.choice(4, p=[0.3, 0.34, 0.18, 0.18] if longest < 28 else [0, 0, 0.4, 0.6])]
     bag = maker(rng)
     taken: list[Points] = []
     placed = [_place(rng, item, bag.inside, taken, 0.5) for item in items]
