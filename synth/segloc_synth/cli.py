@@ -78,6 +78,14 @@ Examples:
     metavar="LO HI",
     help="Range of the composition coefficient c, within (0, 1]; unused by hard.",
 )
+@click.option(
+    "--scale",
+    type=click.FloatRange(0.1, 10),
+    nargs=2,
+    default=(0.7, 1.4),
+    metavar="LO HI",
+    help="Range of the object's size relative to its own scan fitted to the canvas; at most 0.9 of the canvas.",
+)
 @click.option("--strict", is_flag=True, help="Stop at bad records in a source instead of leaving them out.")
 def build_command(
     n: int,
@@ -90,11 +98,13 @@ def build_command(
     shard_size: int,
     blend: Blend,
     coefficient: tuple[float, float],
+    scale: tuple[float, float],
     strict: bool,
 ) -> None:
     """Build WebDataset shards of pairs; goes on where an earlier run of the same build stopped."""
-    if coefficient[0] > coefficient[1]:
-        raise click.BadParameter("LO must not exceed HI", param_hint="--coefficient")
+    for name, (low, high) in (("--coefficient", coefficient), ("--scale", scale)):
+        if low > high:
+            raise click.BadParameter("LO must not exceed HI", param_hint=name)
     if (objects_path is None) != (backgrounds_path is None):
         raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
     if objects_path is None or backgrounds_path is None:
@@ -111,6 +121,7 @@ def build_command(
         shard_size=shard_size,
         blend=blend,
         coefficient=(1.0, 1.0) if blend == "hard" else coefficient,
+        scale=scale,
     )
     build.check_output(out, config, n)  # before hours of preparation
     objects_bank, objects = bank.prepare_objects(labelled, size, workers)

@@ -87,6 +87,8 @@ def test_sources_that_cannot_serve(tmp_path: Path, labelled: Path, benign: Path,
         ["--coefficient", "0", "0.5"],
         ["--coefficient", "0.9", "0.5"],
         ["--coefficient", "0.5", "1.5"],
+        ["--scale", "2", "1"],
+        ["--scale", "0", "1"],
         ["--blend", "poisson"],
     ],
 )
