@@ -86,7 +86,8 @@ class SelectiveDenseAttention(nn.Module):
         by_channel = self.channel(pooled).unflatten(1, (LEVELS, self.width)).softmax(1)
         extremes = torch.cat([total.mean(1, keepdim=True), total.amax(1, keepdim=True)], 1)
         by_place = self.spatial(extremes).softmax(1)
-        # sum of (w_channel + w_place) * map, without ever storing five weighted maps
+        # Softmax computes in float32 under autocast; the maps, and their weighted sum, stay as they are.
+        by_channel, by_place = by_channel.to(total.dtype), by_place.to(total.dtype)
         mixed = torch.zeros_like(total)
         for i, x in enumerate(maps):
             mixed = torch.addcmul(mixed, x, by_channel[:, i])

@@ -1,5 +1,6 @@
 """Reading and writing weights: never unpickles foreign data, never leaves half a file, never loads half a set."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def load_state(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about foreign pickles, which are refused below
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in every way there is
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the system's own words are clear; without a name it is torch, seeking in a torn file

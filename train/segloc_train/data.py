@@ -66,6 +66,8 @@ class Pairs(Dataset[Batch]):
             return self.batch(places)
         except click.ClickException as error:
             return error
+        except OSError as error:
+            return click.ClickException(f"{error.filename}: {error.strerror}")
 
     def batch(self, places: list[int]) -> Batch:
         """Read and decode pairs; click.ClickException names shard and key of a damaged one."""

@@ -57,9 +57,7 @@ def train(config: Config, folder: Path, reader: ShardReader) -> int:
         clock = Clock()
         while step < total and not stopped:
             with clock.waiting():
-                batch = next(stream)
-            if isinstance(batch, click.ClickException):
-                raise batch
+                batch = next_batch(stream)
             lr = config.lr_at(step)
             pending.append(train_step(method, optimizer, batch.to(device), config, step, lr))
             step += 1
@@ -131,6 +129,17 @@ def build(config: Config, classes: int, device: torch.device) -> SegLoc:
             device,
         )
     return method.train()
+
+
+def next_batch(stream: Iterator[Batch | click.ClickException]) -> Batch:
+    """The next batch; click.ClickException for damaged data or a reading process that died."""
+    try:
+        batch = next(stream)
+    except RuntimeError as error:
+        raise click.ClickException(f"reading the shards failed: {str(error).splitlines()[0]}") from None
+    if isinstance(batch, click.ClickException):
+        raise batch
+    return batch
 
 
 def train_step(
