@@ -39,7 +39,8 @@ class Objects:
         self.rows: list[dict[str, Any]] = index["rows"]
         self.problems = [Problem(**problem) for problem in index["problems"]]
         self.classes = {int(class_id): name for class_id, name in index["classes"].items()}
-        self._pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+        # An empty file cannot be mapped.
+        self._pixels = np.memmap(folder / "pixels.bin", np.uint8, "r") if self.rows else np.empty(0, np.uint8)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +84,7 @@ def prepare_objects(source: LabelledSource, size: int, workers: int) -> tuple[Pa
 
     click.ClickException when no segment is usable.
     """
-    folder = _entry("objects", source.fingerprint, size)
+    folder = _entry("objects", f"{source.kind} {source.fingerprint}", size)
     if not folder.exists():
         with _new_entry(folder) as tmp:
             _write_objects(tmp, source, size, workers)
@@ -135,7 +136,7 @@ def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int
     problems: list[Problem] = []
     work = partial(cut_segments, size=size, bottom_rows=source.bottom_rows)
     results = progress(run_local(work, source.scans, workers), len(source.scans), "cutting segments")
-    with (folder / "flat").open("wb") as file:
+    with (folder / "pixels.bin").open("wb") as file:
         offset = 0
         for segments, found in results:
             problems += found
@@ -153,10 +154,6 @@ def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int
                     }
                 )
                 offset += segment.rgba.size
-    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (offset,))
-    pixels[:] = np.fromfile(folder / "flat", np.uint8)
-    pixels.flush()
-    (folder / "flat").unlink()
     index = {
         "classes": {str(class_id): name for class_id, name in source.classes.items()},
         "rows": rows,
@@ -167,6 +164,12 @@ def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int
 
 def _write_backgrounds(folder: Path, source: BenignSource, size: int, workers: int) -> None:
     count = len(source.files)
+    needed, free = count * size * size * 3, shutil.disk_usage(folder).free
+    if needed > free:  # a mapped file that outgrows its disk would end the process without a word
+        raise click.ClickException(
+            f"{source.path}: {count} backgrounds at {size} px take {needed / 1e9:.0f} GB in {folder.parent}, "
+            f"which has {free / 1e9:.0f} GB free; set SEGLOC_CACHE to a larger disk, or take fewer"
+        )
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (count, size, size, 3))
     bags = np.lib.format.open_memmap(folder / "bags.npy", "w+", np.uint8, (count, size, (size + 7) // 8))
     index: dict[str, list[Any]] = {"names": [], "rows": [], "problems": []}

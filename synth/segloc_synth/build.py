@@ -147,8 +147,10 @@ def check_output(out: Path, config: Config, n: int) -> None:
             raise click.ClickException(f"{out}: is not an empty folder; name another --out")
         return
     mine, theirs = config.as_dict(), read_json(out / "config.json")
-    if not isinstance(theirs, dict) or theirs.get("config_hash") != config.hash:
-        old = theirs.get("config", {}) if isinstance(theirs, dict) else {}
+    if not isinstance(theirs, dict) or not isinstance(theirs.get("config"), dict):
+        raise click.ClickException(f"{out}: holds something else; name another --out")
+    if theirs.get("config_hash") != config.hash:
+        old = theirs["config"]
         differs = [key for key, value in mine.items() if old.get(key) != value]
         what = ", ".join(f"{key} {old.get(key)} instead of {mine[key]}" for key in differs[:3])
         raise click.ClickException(f"{out}: holds a build of another config ({what}); name another --out")

@@ -5,7 +5,13 @@ from typing import Any
 
 from segloc_synth.files import atomic_write
 
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
 BLENDS = {
     "hard": "the segment replaces the background",
     "alpha": "c * segment + (1 - c) * background",
@@ -17,7 +23,7 @@ def card(manifest: dict[str, Any]) -> str:
     """Markdown text of the card for a manifest."""
     config, totals, sources = manifest["config"], manifest["totals"], manifest["sources"]
     samples = totals["samples"]
-    size = next((name for limit, name in SIZES if samples < limit), "n>1M")
+    size = next((name for limit, name in SIZES if samples < limit), "10M<n<100M")
     names = {str(entry["id"]): entry["name"] for entry in manifest["classes"]}
     rows = "\n".join(
         f"| {class_id} | {names[class_id]} | {count} | {count / samples:.1%} |"
@@ -72,7 +78,8 @@ WebDataset tars `segloc-%08d.tar`; a sample has the members `json`, `key.jpg` an
   - `items`: every pasted object with its `class_id`, `box` and `mask`, the pair's subject first
 
 Beside each tar lies a sidecar `segloc-%08d.json` with count, bytes, sha256, member offsets and the class of each
-sample. `manifest.json` lists the shards and holds the full config.
+sample. `manifest.json` lists the shards and holds the full config; `problems.json` lists the source records that were
+not as they should be.
 
 ```python
 datasets.load_dataset("webdataset", data_files={{"train": "segloc-*.tar"}}, split="train")

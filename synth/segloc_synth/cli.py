@@ -1,6 +1,5 @@
 """The command line of segloc-synth."""
 
-import os
 from pathlib import Path
 
 import click
@@ -9,12 +8,13 @@ from segloc_synth import bank, build, card, phantom, preview
 from segloc_synth.backgrounds import read_benign
 from segloc_synth.coco import read_labelled
 from segloc_synth.config import BLENDS, Blend, Config
-from segloc_synth.console import run
+from segloc_synth.console import Finite, cores, run
+from segloc_synth.files import write_json
 from segloc_synth.problems import Problem, describe, refuse
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 PATH = click.Path(path_type=Path)
-WORKERS = click.option("--workers", type=click.IntRange(min=1), default=len(os.sched_getaffinity(0)), help="Processes.")
+WORKERS = click.option("--workers", type=click.IntRange(min=1), default=cores(), help="Processes.")
 
 
 @click.group(context_settings=CONTEXT)
@@ -61,7 +61,7 @@ Examples:
     default=256,
     help="Side of the square pictures, in pixels.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed and sources, same bytes.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Same seed and sources, same bytes.")
 @WORKERS
 @click.option("--shard-size", type=click.IntRange(1, 1_000_000), default=1000, help="Pairs in a shard.")
 @click.option(
@@ -72,7 +72,7 @@ Examples:
 )
 @click.option(
     "--coefficient",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Finite(0, 1, min_open=True),
     nargs=2,
     default=(0.6, 0.95),
     metavar="LO HI",
@@ -80,7 +80,7 @@ Examples:
 )
 @click.option(
     "--scale",
-    type=click.FloatRange(0.1, 10),
+    type=Finite(0.1, 10),
     nargs=2,
     default=(0.7, 1.4),
     metavar="LO HI",
@@ -132,8 +132,12 @@ def build_command(
     manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers)
     preview.write_contact_sheet(out, out / "preview.png")
     card.write_card(out, manifest)
-    _report(objects_path, labelled.problems + objects.problems)
-    _report(backgrounds_path, backgrounds.problems)
+    found = {"objects": labelled.problems + objects.problems, "backgrounds": backgrounds.problems}
+    write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
+    _report(objects_path, found["objects"])
+    _report(backgrounds_path, found["backgrounds"])
+    for kind, count in manifest["totals"]["problems"].items():
+        click.echo(f"{out}: {count} views: {kind}", err=True)
     click.echo(
         f"{n} pairs of {len(manifest['classes'])} classes, from {len(objects)} segments and {len(backgrounds)} "
         f"benign scans, in {out}; look at {out / 'preview.png'}",
@@ -142,6 +146,7 @@ def build_command(
 
 
 def _report(source: Path, problems: list[Problem]) -> None:
+    """The problems by kind, with the first few records; all of them stand in problems.json."""
     for line in describe(problems):
         click.echo(f"{source}: {line}", err=True)
 
@@ -171,7 +176,7 @@ def preview_command(folder: Path, out: Path | None, pairs: int) -> None:
     help="Labelled scans: 64 % train, 12 % each easy, hard, hidden.",
 )
 @click.option("--backgrounds", type=click.IntRange(2, 9_999_999), default=1000, help="Benign scans.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed, same scans.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Same seed, same scans.")
 @click.option("--size", type=click.IntRange(64, 2048), default=256, help="Longer side of a scan, in pixels.")
 @WORKERS
 def phantom_command(out: Path, images: int, backgrounds: int, seed: int, size: int, workers: int) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth.files import read_json
 from segloc_synth.images import MAX_PIXELS, Pixels
-from segloc_synth.problems import Problem
+from segloc_synth.problems import CROWD, Problem
 
 # PIDray's categories in its own order, ids 1-12 (the json files of both releases).
 PIDRAY_CLASSES = (
@@ -32,6 +31,8 @@ PIDRAY_CLASSES = (
 )
 # Name of the training json below annotations/, for the ICCV and the journal release.
 PIDRAY_TRAIN = ("xray_train.json", "train.json")
+
+FAR = 1e12  # beyond it numbers are no coordinates, and arithmetic on them overflows
 
 
 class BadMask(ValueError):
@@ -116,7 +117,7 @@ def _checked_parts(parts: list[Any], height: int, width: int) -> list[list[float
     for part in parts:
         if not isinstance(part, list) or not all(type(number) in (int, float) for number in part):
             raise BadMask("polygon that is no list of numbers")
-        if not all(math.isfinite(number) for number in part):
+        if not all(abs(number) < FAR for number in part):  # nan fails too
             raise BadMask("polygon that is no list of numbers")
         if len(part) >= 6 and len(part) % 2 == 0:
             good.append(part)
@@ -139,7 +140,7 @@ def find_coco(path: Path) -> tuple[Path, list[Path], str]:
     """
     if not path.exists():
         raise click.ClickException(f"{path}: no such file or folder")
-    if path.is_file() and path.name in PIDRAY_TRAIN and path.parent.name == "annotations":
+    if path.name in PIDRAY_TRAIN and path.parent.name == "annotations" and (path.parent.parent / "train").is_dir():
         path = path.parent.parent
     if path.is_file():
         return path, [path.parent, path.parent / "images"], "coco"
@@ -249,7 +250,7 @@ def _annotation_problem(record: Any, class_of: dict[Any, int], known: set[Any]) 
     if not _is_id(category) or category not in class_of:
         return "annotation of an unknown category"
     if record.get("iscrowd"):
-        return "crowd annotation"
+        return CROWD
     return None if record.get("segmentation") else "annotation without a mask"
 
 
@@ -262,12 +263,21 @@ def _read_scan(
     problems: list[Problem],
 ) -> Scan | None:
     """The Scan of one entry of `images`, None when it has no segments or cannot be used (listed in `problems`)."""
-    annotations = per_image.get(image.get("id")) if isinstance(image, dict) and _is_id(image.get("id")) else None
+    # Popped, so that a second image of the same id cannot get the annotations of the first.
+    annotations = per_image.pop(image.get("id"), None) if isinstance(image, dict) and _is_id(image.get("id")) else None
     if annotations is None:
         return None
     name, width, height = (image.get(part) for part in ("file_name", "width", "height"))
-    if not isinstance(name, str) or not name or type(width) is not int or type(height) is not int:
-        problems.append(Problem("image entry without file_name, width or height", file, f"image {image['id']}"))
+    if (
+        not isinstance(name, str)
+        or not name
+        or Path(name).is_absolute()
+        or type(width) is not int
+        or type(height) is not int
+    ):
+        problems.append(
+            Problem("image entry without relative file_name, width or height", file, f"image {image['id']}")
+        )
         return None
     if not 0 < width * height <= MAX_PIXELS or width < 0:
         problems.append(Problem("image entry of an impossible size", file, name))

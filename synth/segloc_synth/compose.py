@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from segloc_synth.config import Blend
-from segloc_synth.images import Pixels
+from segloc_synth.images import Pixels, resize
 from segloc_synth.plan import View
 from segloc_synth.segments import Segment
 
@@ -60,30 +60,31 @@ def place(segment: Segment, view: View, bag: Pixels) -> Placed:
 
 
 def _transform(segment: Segment, view: View, limit: float) -> tuple[View, Pixels, Pixels]:
-    """Flip, rotate and scale in one resampling; the view comes back with its scale reduced to fit `limit` px."""
-    height, width = segment.rgba.shape[:2]
+    """Flip, rotate and scale; the view comes back with its scale reduced to fit `limit` px."""
     turn = cv2.getRotationMatrix2D((0, 0), view.rotation, 1.0)[:, :2]
     if view.flip:
         turn = turn @ np.diag([-1.0, 1.0])
-    extent = np.abs(turn) @ [width, height]
+    rgba = segment.rgba
     scale = view.scale / segment.zoom
+    extent = np.abs(turn) @ rgba.shape[1::-1]
     if extent.max() * scale > limit:
         scale = limit / extent.max()
         view = replace(view, scale=round(scale * segment.zoom, 4))
-    out_width, out_height = (int(np.ceil(side * scale)) + 3 for side in extent)
+    if scale < 1:  # by area first: bilinear sampling alone would step over thin parts
+        rgba = resize(rgba, *(max(1, round(side * scale)) for side in rgba.shape[1::-1]))
+        scale = 1.0
+    height, width = rgba.shape[:2]
+    out_width, out_height = (int(np.ceil(side * scale)) + 3 for side in np.abs(turn) @ [width, height])
     matrix = np.zeros((2, 3))
     matrix[:, :2] = turn * scale
     # Pixel centres: the middle of the cut-out goes to the middle of the new array.
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     matrix[:, 2] = np.array([(out_width - 1) / 2, (out_height - 1) / 2]) - matrix[:, :2] @ middle
-    colour = cv2.warpAffine(
-        segment.rgba[..., :3],
-        matrix,
-        (out_width, out_height),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    alpha = cv2.warpAffine(segment.rgba[..., 3], matrix, (out_width, out_height), flags=cv2.INTER_LINEAR)
+    canvas = (out_width, out_height)
+    colour = cv2.warpAffine(rgba[..., :3], matrix, canvas, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(rgba[..., 3], matrix, canvas, flags=cv2.INTER_LINEAR)
+    if not alpha.any():  # shrunk to nothing: one pixel stands for it
+        alpha[out_height // 2, out_width // 2] = 255
     return view, np.asarray(colour, np.uint8), np.asarray(alpha, np.uint8)
 
 

@@ -1,10 +1,12 @@
 """What the three command-line tools share: exit codes, one-line errors, progress."""
 
 import logging
+import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from tqdm import tqdm
@@ -12,6 +14,23 @@ from tqdm import tqdm
 log = logging.getLogger("segloc")
 T = TypeVar("T")
 LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+class Finite(click.FloatRange):
+    """A range of floats for a command-line option that takes neither nan nor inf."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return float(number)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run(command: click.Command) -> NoReturn:

@@ -25,8 +25,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def json_bytes(value: Any, indent: int | None = 1) -> bytes:
-    """Canonical UTF-8 JSON: keys in the order given, newline at the end, NaN refused."""
-    return (json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """Canonical JSON in ASCII (file names need not be UTF-8): keys in the order given, newline at the end, no NaN."""
+    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:

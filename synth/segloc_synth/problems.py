@@ -14,6 +14,7 @@ ALPHA = "image with an alpha channel, drawn over white"
 DEEP = "16-bit image, scaled to 8 bits"
 PALETTE = "palette image, converted to RGB"
 TURNED = "image turned upright by its EXIF tag"
+CROWD = "crowd annotation"
 USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED})
 
 
@@ -47,10 +48,13 @@ def describe(problems: Iterable[Problem]) -> list[str]:
 
 
 def refuse(problems: list[Problem], source: str) -> None:
-    """Under --strict: click.ClickException naming the first problem, if there is any."""
-    if problems:
-        first = problems[0]
+    """Under --strict: click.ClickException naming the first bad record, if there is any.
+
+    Records that are used all the same, and crowds, which COCO has for a reason, are none.
+    """
+    bad = [problem for problem in problems if problem.kind not in USABLE and problem.kind != CROWD]
+    if bad:
+        first = bad[0]
         raise click.ClickException(
-            f"{source}: {len(problems)} problem(s), the first: {first.kind}: {first.where()}; "
-            "mend it or leave out --strict"
+            f"{source}: {len(bad)} problem(s), the first: {first.kind}: {first.where()}; mend it or leave out --strict"
         )

@@ -22,7 +22,7 @@ CARRIER = (240, 200, 150)
 views = st.builds(
     View,
     background=st.just(0),
-    scale=st.floats(0.3, 4),
+    scale=st.floats(0.1, 4),
     rotation=st.floats(0, 360),
     flip=st.booleans(),
     coefficient=st.floats(0.05, 1),
@@ -34,8 +34,11 @@ def segment(seed: int) -> Segment:
     """An object of random outline, with a thin part of under a pixel."""
     rng = np.random.default_rng(seed)
     alpha = np.zeros((30, 44), np.uint8)
-    cv2.ellipse(alpha, (22, 15), (int(rng.integers(6, 20)), int(rng.integers(3, 14))), 0, 0, 360, 255, -1)
-    alpha[14, :] = 255
+    if seed == 0:  # a wire
+        alpha[2:28, 3] = alpha[27, 3:40] = 255
+    else:
+        cv2.ellipse(alpha, (22, 15), (int(rng.integers(6, 20)), int(rng.integers(3, 14))), 0, 0, 360, 255, -1)
+        alpha[14, :] = 255
     colour = rng.integers(0, 256, (30, 44, 3), dtype=np.uint8)
     return Segment("scan#1", 7, np.dstack([colour, alpha]), CARRIER, zoom=1.5)
 

@@ -1,7 +1,5 @@
 """Command line of segloc-train."""
 
-import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from segloc_synth import console
+from segloc_synth.console import Finite
 from segloc_synth.files import output_dir, write_json
 
 EPILOG = """\b
@@ -16,16 +15,6 @@ Examples:
   segloc-train --shards pairs --out run --arch resnet50 --epochs 30
   segloc-train --shards pairs --out run --arch resnet18 --width 64 --batch-size 32 --epochs 10
   segloc-train --resume run"""
-
-
-class Finite(click.FloatRange):
-    """A float range that takes neither nan nor inf."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number", param, ctx)
-        return float(number)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True}, epilog=EPILOG)
@@ -54,10 +43,10 @@ class Finite(click.FloatRange):
     help="Channels of the feature pyramid: 256 as published, 64 for CPUs.",
 )
 @click.option("--epochs", type=click.IntRange(1), default=30, help="Passes over the pairs.")
-@click.option("--batch-size", type=click.IntRange(1), default=256, help="Pairs per step, a multiple of 16.")
+@click.option("--batch-size", type=click.IntRange(1, 2**16), default=256, help="Pairs per step, a multiple of 16.")
 @click.option(
     "--queue-size",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 2**22),
     show_default="a quarter of the pairs, at most 65536",
     help="K: negatives of each class's queue.",
 )
@@ -91,11 +80,11 @@ class Finite(click.FloatRange):
     show_default="at most 32, half a batch",
     help="Samples per batch statistic, at least 8.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Decides weights, order and draws.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Decides weights, order and draws.")
 @click.option(
     "--workers",
     type=click.IntRange(0),
-    default=lambda: min(8, max(1, (os.cpu_count() or 1) // 2)),
+    default=lambda: min(8, max(1, console.cores() // 2)),
     show_default="half the cores, at most 8",
     help="Processes that read and decode; 0: none beside the main one.",
 )

@@ -1,12 +1,8 @@
 """PhantomRay on disk: PIDray's layout for the labelled scans, SIXray's names for the benign ones."""
 
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +12,7 @@ import click
 import cv2
 
 from segloc_synth.console import progress
+from segloc_synth.engines import check_stop, run_local
 from segloc_synth.files import cache_dir, output_dir, write_json
 from segloc_synth.phantom.annotate import annotation
 from segloc_synth.phantom.physics import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner
@@ -82,44 +79,18 @@ def write_scan(root: Path, seed: int, size: int, job: Job) -> Record:
 
 
 def _write_batch(root: Path, seed: int, size: int, jobs: list[Job]) -> list[Record]:
-    return [write_scan(root, seed, size, job) for job in jobs]
-
-
-def _follow(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _start_worker() -> None:
-    """One thread each, Ctrl-C left to the parent, and no life after it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    scans = []
+    for job in jobs:
+        check_stop()
+        scans.append(write_scan(root, seed, size, job))
+    return scans
 
 
 def _render_all(root: Path, jobs: list[Job], seed: int, size: int, workers: int) -> list[Record]:
     batches = [jobs[i : i + BATCH] for i in range(0, len(jobs), BATCH)]
-    task = partial(_write_batch, root, seed, size)
-
-    def flat(results: Iterator[list[Record]]) -> Iterator[Record]:
-        for batch in results:
-            yield from batch
-
-    if workers <= 1:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            return list(progress(flat(map(task, batches)), len(jobs), "scans"))
-        finally:
-            cv2.setNumThreads(threads)
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
-    try:
-        return list(progress(flat(pool.map(task, batches)), len(jobs), "scans"))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    results = run_local(partial(_write_batch, root, seed, size), batches, workers)
+    scans = (scan for batch in results for scan in batch)
+    return list(progress(scans, len(jobs), "simulating scans"))
 
 
 def _coco(records: list[Record], info: Record) -> Record:
