@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -10,13 +11,17 @@ import click
 import cv2
 import pytest
 import torch
+import torchvision
+from mmdet.registry import MODELS
 from torch import nn
 
 from segloc_eval.datasets import load_data
-from segloc_eval.mm.model import build_detector, load_backbone, load_imagenet
+from segloc_eval.mm.model import MEAN, STD, build_detector, load_backbone, load_imagenet
 from segloc_eval.mm.run import Schedule, batch_order, example, fine_tune, predict
+from segloc_train import augment
 from segloc_train.backbone import SDANet
-from segloc_train.checkpoint import save_tensors
+from segloc_train.checkpoint import load_strict, load_tensors, save_tensors
+from segloc_train.export import export
 
 WIDTH, SIZE = 16, 64
 CPU = torch.device("cpu")
@@ -90,21 +95,33 @@ def test_a_hostile_pickle_is_refused_without_running_it(tmp_path: Path, legacy: 
     assert not trap.exists() and str(file) in error.value.message and "\n" not in error.value.message
 
 
-def test_imagenet_that_cannot_be_fetched_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (URLError("no route to host"), "no route to host"),
+        (URLError(""), "URLError"),
+        (IncompleteRead(b"x"), "Incomplete"),
+    ],
+)
+def test_imagenet_that_cannot_be_fetched_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
-        raise URLError("no route to host")
+        raise error
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
-    with pytest.raises(click.ClickException, match=r"imagenet: cannot fetch \S+ \(no route to host\)"):
+    with pytest.raises(click.ClickException, match=rf"^imagenet: cannot fetch \S+ \(.*{reason}.*\); leave"):
         load_imagenet(detector(), "resnet18")
+    assert not list(tmp_path.rglob("*.p*")), "no part of a file stays"
 
 
 def test_imagenet_goes_into_the_trunk_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torchvision
-
     trunk = torchvision.models.resnet18(weights=None).state_dict()
-    monkeypatch.setattr(torchvision.models.ResNet18_Weights.DEFAULT.__class__, "get_state_dict", lambda *a, **k: trunk)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
+    cached.parent.mkdir(parents=True)
+    save_tensors(cached, trunk)
     built = detector()
     before = {k: v.clone() for k, v in built.state_dict().items()}
     load_imagenet(built, "resnet18")
@@ -112,6 +129,24 @@ def test_imagenet_goes_into_the_trunk_only(tmp_path: Path, monkeypatch: pytest.M
         inside = name.startswith("backbone.trunk.")
         expected = trunk[name.removeprefix("backbone.trunk.")] if inside else before[name]
         assert torch.equal(value, expected), name
+    cached.write_bytes(cached.read_bytes()[:9000])
+    with pytest.raises(click.ClickException, match=rf"^imagenet: {cached}: refused: damaged.*; delete the file"):
+        load_imagenet(built, "resnet18")
+
+
+def test_pixels_are_normalised_as_in_pretraining() -> None:
+    scaled = torch.tensor([augment.MEAN, augment.STD]) * 255
+    assert torch.allclose(torch.tensor([MEAN, STD]), scaled, atol=1e-3)
+
+
+def test_detector_init_fits_a_stock_resnet_and_fpn(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    export(SDANet("resnet18", WIDTH), tmp_path, {})
+    neck = {"type": "FPN", "in_channels": [64, 128, 256, 512], "out_channels": WIDTH, "num_outs": 5}
+    stock = nn.ModuleDict({"backbone": MODELS.build({"type": "ResNet", "depth": 18}), "neck": MODELS.build(neck)})
+    tensors = load_tensors(tmp_path / "detector_init.pth")
+    load_strict(stock, tensors, "detector_init.pth")
+    assert all(torch.equal(value, tensors[name]) for name, value in stock.state_dict().items())
 
 
 def test_every_weight_is_a_function_of_the_seed() -> None:

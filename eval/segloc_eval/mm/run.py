@@ -1,7 +1,6 @@
 """Fine-tune a detector and let it predict: a short loop over the mmdet model, every step a function of the seed."""
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from segloc_eval.datasets import Scan
+from segloc_synth.console import cores
 from segloc_synth.images import read_image, resize
 
 WHITE = 255
@@ -107,7 +107,7 @@ class _Batches(Dataset[dict[str, Any]]):
 
 
 def _load(number: int, make: Callable[[int], list[tuple[Tensor, Any]]], device: torch.device) -> Iterator[Any]:
-    workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    workers = 0 if device.type == "cpu" else min(8, cores())
     return iter(DataLoader(_Batches(number, make), batch_size=None, num_workers=workers))
 
 
