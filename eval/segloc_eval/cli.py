@@ -1,12 +1,11 @@
 """`segloc-eval`: options in, one call of `protocol.evaluate`, the report's path out."""
 
-import os
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from segloc_eval.config import Config, resolve_arms
+from segloc_eval.config import WIDTHS, Config, resolve_arms
 from segloc_synth import console
 
 EXAMPLES = """\b
@@ -33,13 +32,18 @@ Examples:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results and report.")
 @click.option("--labels", default="200", help="Training scans, stratified by class and nested; or all.")
 @click.option("--epochs", default=12, type=click.IntRange(1), help="Passes over the training scans.")
-@click.option("--batch-size", default=8, type=click.IntRange(2), help="Scans per step.")
-@click.option("--lr", default=5e-4, type=click.FloatRange(0, min_open=True), help="Peak learning rate (AdamW, cosine).")
+@click.option("--batch-size", default=8, type=click.IntRange(2, 1024), help="Scans per step.")
+@click.option("--lr", default=5e-4, type=console.Finite(0, min_open=True), help="Peak learning rate (AdamW, cosine).")
 @click.option("--size", default=128, type=click.IntRange(64, 2048), help="Longer side of a scan, in pixels.")
-@click.option("--seed", default=0, type=click.IntRange(0), help="Decides heads, scans, order and flips.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="Decides heads, scans, order and flips.")
 @click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells; else resnet18.")
-@click.option("--width", type=click.IntRange(8), help="Channels of the pyramid, where no checkpoint tells; else 64.")
-@click.option("--device", help="cpu or cuda; by default cuda where there is one.")
+@click.option(
+    "--width", type=click.IntRange(*WIDTHS), help="Channels of the pyramid, where no checkpoint tells; else 64."
+)
+@click.option("--strict", is_flag=True, help="Stop at bad records in the data instead of leaving them out.")
+@click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto: a GPU where there is one."
+)
 def command(
     checkpoints: tuple[str, ...],
     data: Path | None,
@@ -52,7 +56,8 @@ def command(
     seed: int,
     arch: str | None,
     width: int | None,
-    device: str | None,
+    strict: bool,
+    device: str,
 ) -> None:
     """Fine-tune a Cascade Mask R-CNN from each checkpoint under one recipe; compare COCO AP and AR.
 
@@ -72,13 +77,13 @@ def command(
         raise click.ClickException(f"{error.name} is not installed; pip install 'segloc[eval]'") from None
     if arch not in ARCHS:
         raise click.ClickException(f"arch {arch!r} is none of {', '.join(ARCHS)}")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if chosen.split(":")[0] not in ("cpu", "cuda") or (chosen != "cpu" and not torch.cuda.is_available()):
-        raise click.ClickException(f"--device {chosen}: not available here")
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise click.ClickException("--device cuda: no CUDA device is available; use --device cpu")
     if data is None:
         from segloc_synth.phantom import default_phantom
 
-        data = default_phantom(workers=os.cpu_count() or 1) / "pidray"
+        data = default_phantom(workers=console.cores()) / "pidray"
     config = Config(
         arms=arms,
         data=str(data.resolve()),
@@ -91,7 +96,10 @@ def command(
         arch=arch,
         width=width,
     )
-    click.echo(evaluate(config, out, torch.device(chosen)))
+    report, problems = evaluate(config, out, torch.device("cuda" if cuda and device != "cpu" else "cpu"), strict)
+    click.echo(report)
+    for line in problems:
+        click.echo(f"{config.data}: {line}", err=True)
 
 
 def main() -> NoReturn:

@@ -11,6 +11,7 @@ from segloc_synth.files import read_json
 
 RANDOM, IMAGENET = "random", "imagenet"
 ARCH, WIDTH = "resnet18", 64  # where neither a checkpoint nor a flag says
+WIDTHS = (8, 2048)  # least and most channels of the pyramid
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,25 @@ def resolve_arms(checkpoints: tuple[str, ...], arch: str | None, width: int | No
         if not file.is_file():
             raise click.ClickException(f"{path}: no backbone.pth in it; is it a finished run of segloc-train?")
         if (meta := file.parent / "meta.json").is_file():
-            about = read_json(meta)
-            told.append((str(meta), about if isinstance(about, dict) else {}))
+            told.append((str(meta), _read_meta(meta)))
         stem = path.resolve().name if path.is_dir() else file.stem
         name = file.resolve().parent.name if stem == "backbone" else stem
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         arms.append(Arm(_free_name(name, arms), str(file.resolve()), digest))
     return tuple(arms), _agreed("arch", told, ARCH), _agreed("width", told, WIDTH)
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """A meta.json whose arch and width, where it has them, are a string and a fitting integer."""
+    about = read_json(path)
+    about = about if isinstance(about, dict) else {}
+    arch, width = about.get("arch"), about.get("width")
+    if arch is not None and not isinstance(arch, str):
+        raise click.ClickException(f"{path}: arch {str(arch)[:40]!r} is no name; is it segloc-train's?")
+    if width is not None and not (type(width) is int and WIDTHS[0] <= width <= WIDTHS[1]):
+        span = f"{WIDTHS[0]} to {WIDTHS[1]}"
+        raise click.ClickException(f"{path}: width {str(width)[:40]!r} is no number from {span}; is it segloc-train's?")
+    return about
 
 
 def _free_name(name: str, arms: list[Arm]) -> str:

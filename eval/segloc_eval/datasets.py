@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import click
 import numpy as np
@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 from segloc_eval.splits import difference_hash, label_order, split_apart
 from segloc_synth.coco import BadMask, find_coco, segmentation_to_mask
 from segloc_synth.files import read_json
-from segloc_synth.images import BadImage, read_image
-from segloc_synth.problems import Problem
+from segloc_synth.images import MAX_PIXELS, BadImage, read_image
+from segloc_synth.problems import USABLE, Problem
 
 # Name of a test split -> its json below annotations/; its images lie in the folder of the split's name.
 TESTS = {
@@ -33,8 +33,12 @@ SLACK = 2.0  # pixels by which a box may reach over the edge (rounding); it is c
 
 @dataclass(frozen=True)
 class Object:
-    """One labelled object: box (x, y, w, h) and area in the scan's pixels, mask as compressed RLE or None."""
+    """One labelled object: box (x, y, w, h) and area in the scan's pixels, mask as compressed RLE or None.
 
+    `id` is the annotation's in its own json, for messages.
+    """
+
+    id: str
     category_id: int
     box: tuple[float, float, float, float]
     area: float
@@ -47,7 +51,7 @@ class Scan:
     """One picture; `id` is unique over all splits, `source_id` is the one in its own json."""
 
     id: int
-    source_id: int
+    source_id: int | str
     path: Path
     width: int
     height: int
@@ -56,9 +60,9 @@ class Scan:
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained and tested on. `classes` maps category id to name; `masks`: objects have masks."""
+    """What is trained and tested on, below `root`. `classes`: category id to name; `masks`: objects have masks."""
 
-    path: Path
+    root: Path
     fingerprint: str
     classes: dict[int, str]
     masks: bool
@@ -72,7 +76,7 @@ def load_data(path: Path, labels: int | None, seed: int) -> Data:
 
     PIDray's folder gives its own train and test splits; any other COCO json is split 60/40, near-identical scans
     on one side. Training scans without a usable object are left out, as mmdet does. Every kept picture was
-    decoded once, so none fails later. Records that cannot be used are listed in `problems`.
+    decoded once, so none fails later. Records that cannot be used, or only after a conversion, are in `problems`.
 
     click.ClickException when the path or json is unusable, or nothing to train or test on is left.
     """
@@ -80,10 +84,11 @@ def load_data(path: Path, labels: int | None, seed: int) -> Data:
     reader = _Reader()
     train = reader.read(json_path, folders)
     masks = any(thing.mask for scan in train for thing in scan.objects)
+    root = json_path.parent.parent if kind == "pidray" else json_path.parent
     if kind == "pidray":
         files = {name: json_path.parent / file for name, file in TESTS.items()}
         tests = {
-            name: list(reader.check(reader.masked(reader.read(file, [path / name]), masks)))
+            name: list(reader.check(reader.masked(reader.read(file, [root / name]), masks)))
             for name, file in files.items()
             if file.is_file()
         }
@@ -98,15 +103,14 @@ def load_data(path: Path, labels: int | None, seed: int) -> Data:
     train = [scan for scan in train if any(not thing.crowd for thing in scan.objects)]
     order = label_order([{thing.category_id for thing in scan.objects if not thing.crowd} for scan in train], seed)
     chosen = list(islice(reader.check(train[i] for i in order), labels))
-    first_problem = (
-        f"; first problem: {reader.problems[0].kind}: {reader.problems[0].where()}" if reader.problems else ""
-    )
+    bad = [problem for problem in reader.problems if problem.kind not in USABLE]
+    first_problem = f"; first problem: {bad[0].kind}: {bad[0].where()}" if bad else ""
     if not chosen:
         raise click.ClickException(f"{json_path}: no usable training scan{first_problem}")
     for name, scans in tests.items():
         if not any(scan.objects for scan in scans):
             raise click.ClickException(f"{json_path}: no usable object in test split {name}{first_problem}")
-    return Data(path, reader.fingerprint(), reader.classes, masks, chosen, tests, reader.problems)
+    return Data(root, reader.fingerprint(), reader.classes, masks, chosen, tests, reader.problems)
 
 
 def pooled(tests: dict[str, list[Scan]]) -> dict[str, list[Scan]]:
@@ -149,20 +153,22 @@ class _Reader:
 
     def masked(self, scans: list[Scan], masks: bool) -> list[Scan]:
         """The scans; where the data have `masks`, without the objects that lack one."""
-        for scan in scans if masks else []:
-            without = sum(thing.mask is None for thing in scan.objects)
-            self.problems += [Problem("annotation without a mask, among others with masks", scan.path.name)] * without
         if not masks:
             return scans
+        self.problems += [
+            Problem("annotation without a mask, among others with masks", scan.path.name, f"annotation {thing.id}")
+            for scan in scans
+            for thing in scan.objects
+            if thing.mask is None
+        ]
         return [replace(scan, objects=tuple(thing for thing in scan.objects if thing.mask)) for scan in scans]
 
     def check(self, scans: Iterable[Scan]) -> Iterator[Scan]:
         """Pass on, lazily and in order, the scans whose picture decodes and has the size its json says."""
-        for scan, reason in _decoded_ahead(scans):
-            if reason is None:
+        for scan, usable, kinds in _decoded_ahead(scans):
+            self.problems += [Problem(kind, str(scan.path), f"image {scan.source_id}") for kind in kinds]
+            if usable:
                 yield scan
-            else:
-                self.problems.append(Problem(reason, str(scan.path)))
 
     def read(self, json_path: Path, folders: list[Path]) -> list[Scan]:
         """The scans of one COCO json that have a file; the categories must be those of the files before."""
@@ -174,11 +180,11 @@ class _Reader:
             )
         images, annotations, categories = (list(part or []) for part in parts)
         self._read_categories(categories, json_path)
-        objects: dict[int, list[Any]] = {}
-        known = {image["id"] for image in images if isinstance(image, dict) and type(image.get("id")) is int}
+        objects: dict[int | str, list[Any]] = {}
+        known = {image["id"] for image in images if isinstance(image, dict) and _is_id(image.get("id"))}
         for number, record in enumerate(annotations):
             id = record.get("image_id") if isinstance(record, dict) else None
-            if type(id) is int and id in known:
+            if _is_id(id) and id in known:
                 objects.setdefault(id, []).append(record)
             else:
                 name = record.get("id", number) if isinstance(record, dict) else number
@@ -204,7 +210,9 @@ class _Reader:
             if type(id) is int and isinstance(name, str) and id not in classes and name not in classes.values():
                 classes[id] = name
             else:
-                self._skip("category without id or name, or twice", json_path, f"category no. {number}")
+                self._skip(
+                    "category without a number as id, without a name, or twice", json_path, f"category no. {number}"
+                )
         if not classes:
             raise click.ClickException(f"{json_path}: no usable category")
         if self.classes and classes != self.classes:
@@ -212,19 +220,20 @@ class _Reader:
         self.classes = classes
 
     def _read_scan(
-        self, image: Any, number: int, objects: dict[int, list[Any]], folders: list[Path], json_path: Path
+        self, image: Any, number: int, objects: dict[int | str, list[Any]], folders: list[Path], json_path: Path
     ) -> Scan | None:
         fields: dict[str, Any] = image if isinstance(image, dict) else {}
         id, name = fields.get("id"), fields.get("file_name")
         width, height = fields.get("width"), fields.get("height")
-        sized = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
-        if type(id) is not int or not isinstance(name, str) or not name or not sized:
+        if not _is_id(id) or not isinstance(name, str) or not name or type(width) is not int or type(height) is not int:
             self._skip("image entry without id, file_name, width or height", json_path, f"image no. {number}")
             return None
-        assert isinstance(width, int) and isinstance(height, int)
+        if min(width, height) < 1 or width * height > MAX_PIXELS:
+            self._skip("image entry of an impossible size", json_path, f"{name} image {id}")
+            return None
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
-            self._skip("image file is missing", json_path, name)
+            self._skip("image file is missing", json_path, f"{name} image {id}")
             return None
         things = []
         for record in objects.pop(id, []):
@@ -260,18 +269,29 @@ def _read_object(record: dict[str, Any], classes: dict[int, str], width: int, he
     size = (right - left, bottom - top)
     usable = type(area) in (int, float) and 0 < float(area or 0) <= width * height
     extent = float(area or 0) if usable else size[0] * size[1]
-    return Object(category, (float(left), float(top), *size), extent, bool(record.get("iscrowd")), mask)
+    return Object(
+        str(record.get("id", "?")),
+        category,
+        (float(left), float(top), *size),
+        extent,
+        bool(record.get("iscrowd")),
+        mask,
+    )
 
 
-def _decoded(scan: Scan) -> tuple[Scan, str | None]:
+def _is_id(value: Any) -> TypeGuard[int | str]:
+    return type(value) in (int, str)
+
+
+def _decoded(scan: Scan) -> tuple[Scan, bool, list[str]]:
+    """The scan, whether its picture can be used, and the kinds of problem it has."""
     try:
-        read_image(scan.path, expect=(scan.width, scan.height))
+        return scan, True, read_image(scan.path, expect=(scan.width, scan.height))[1]
     except BadImage as reason:
-        return scan, str(reason)
-    return scan, None
+        return scan, False, [str(reason)]
 
 
-def _decoded_ahead(scans: Iterable[Scan]) -> Iterator[tuple[Scan, str | None]]:
+def _decoded_ahead(scans: Iterable[Scan]) -> Iterator[tuple[Scan, bool, list[str]]]:
     """`_decoded` of each scan, in order, some in parallel, never far ahead of the reader."""
     source = iter(scans)
     with ThreadPoolExecutor() as pool:

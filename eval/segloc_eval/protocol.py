@@ -7,7 +7,7 @@ Everything under the output folder is written here, the report excepted. metrics
     config    as in config.json
     data      fingerprint, masks (bool), classes, scans and objects per split, problems
     versions  of the libraries that decide the numbers
-    arms      name -> source, sha256, hardware,
+    arms      name -> source, sha256, hardware, data (the fingerprint),
               scores    bbox | segm -> split (several splits: `all` too) -> overall and per_class (score.Scores)
               training  scans, steps, seconds, seconds_per_scan, first_loss, last_loss
               testing   scans, seconds_per_scan
@@ -38,7 +38,8 @@ from segloc_eval.report import write_report
 from segloc_eval.score import Kind, score
 from segloc_synth.console import progress
 from segloc_synth.files import atomic_write, output_dir, read_json, write_json
-from segloc_synth.problems import describe
+from segloc_synth.problems import describe, refuse
+from segloc_train.checkpoint import save_tensors
 
 FORMAT = 1  # of metrics.json
 LIBRARIES = (
@@ -52,16 +53,20 @@ RECIPE = {  # what no option changes, and yet decides the numbers
 log = logging.getLogger("segloc")
 
 
-def evaluate(config: Config, out: Path, device: torch.device) -> Path:
-    """Run the evaluation and return the report's path. Finished arms of the same configuration are kept.
+def evaluate(config: Config, out: Path, device: torch.device, strict: bool = False) -> tuple[Path, list[str]]:
+    """Run the evaluation; return the report's path and the data's problems, a line per kind.
 
+    Finished arms of the same configuration and data are kept.
     Writes config.json, labels.txt (training scans used), per arm log.jsonl, detector.pth,
     SPLIT/results.bbox.json (and .segm.json; image ids as in the data set) and metrics.json, then metrics.json and
-    report.html of all arms. click.ClickException for unusable data, checkpoints or output folder, before
-    anything is trained.
+    report.html of all arms. click.ClickException for unusable data (with `strict`: for a bad record), checkpoints
+    or output folder, before anything is trained.
     """
     _accept_folder(config, out)
     data = load_data(Path(config.data), config.labels, config.seed)
+    if strict:
+        refuse(data.problems, config.data)
+    _accept_arms(config, out, data)
     log.info("%s: %s", config.data, _counts(data))
     for line in describe(data.problems):
         log.info("  %s", line)
@@ -86,7 +91,7 @@ def evaluate(config: Config, out: Path, device: torch.device) -> Path:
         "arms": arms,
     }
     write_json(out / "metrics.json", metrics)
-    return write_report(out, metrics, data)
+    return write_report(out, metrics, data), describe(data.problems)
 
 
 def _resolved(config: Config) -> dict[str, Any]:
@@ -104,6 +109,15 @@ def _accept_folder(config: Config, out: Path) -> None:
     different = [key for key in now if before.get(key) != now[key]]
     if different:
         raise click.ClickException(f"{out}: holds something else (other {', '.join(different)}); name another --out")
+
+
+def _accept_arms(config: Config, out: Path, data: Data) -> None:
+    """click.ClickException when an arm in `out` was made with other data, which may be at the same path."""
+    for arm in config.arms:
+        done = out / arm.name / "metrics.json"
+        about = read_json(done) if done.is_file() else {"data": data.fingerprint}
+        if not isinstance(about, dict) or about.get("data") != data.fingerprint:
+            raise click.ClickException(f"{done}: made with other data than {config.data} holds now; name another --out")
 
 
 def _detector(arm: Arm, config: Config, data: Data) -> nn.Module:
@@ -135,14 +149,13 @@ def _run_arm(arm: Arm, config: Config, data: Data, folder: Path, device: torch.d
     testing = predict(detector, scans, categories, config.size, device)
     found = list(progress(testing, len(scans), f"{arm.name}: testing, scans"))
     tested = time.perf_counter()
-    with atomic_write(folder / "detector.pth") as file_:
-        torch.save({name: tensor.cpu() for name, tensor in detector.state_dict().items()}, file_)
+    save_tensors(folder / "detector.pth", {name: x.cpu() for name, x in detector.state_dict().items()})
     by_scan = {scan.id: results for scan, results in zip(scans, found, strict=True)}
     kinds: tuple[Kind, ...] = ("bbox", "segm") if data.masks else ("bbox",)
     for split, group in data.tests.items():
         _write_results(folder / split, group, by_scan, kinds)
     metrics = {
-        **{"source": arm.source, "sha256": arm.sha256},
+        **{"source": arm.source, "sha256": arm.sha256, "data": data.fingerprint},
         "scores": {kind: _scores(data, by_scan, kind) for kind in kinds},
         "training": {
             **{"scans": len(data.train), "steps": steps, "seconds": trained - start},
@@ -197,8 +210,9 @@ def _counts(data: Data) -> str:
 
 
 def _name(scan: Scan, data: Data) -> str:
-    root = data.path if data.path.is_dir() else data.path.parent
-    return scan.path.relative_to(root).as_posix()
+    """The scan's path below the data's folder; the bare name of one that lies elsewhere."""
+    inside = scan.path.is_relative_to(data.root)
+    return scan.path.relative_to(data.root).as_posix() if inside else scan.path.name
 
 
 def _hardware(device: torch.device) -> str:

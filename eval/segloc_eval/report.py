@@ -56,7 +56,8 @@ def write_report(out: Path, metrics: dict[str, Any], data: Data) -> Path:
         f"<h1>{escape(headline(arms, base))}</h1>",
         f"<p>{escape(_setting(metrics, data))}</p>",
         '<p class="dim">One seed per arm and no intervals yet: run other seeds before you trust a difference of a '
-        "few points. AP and AR are COCO's, in per cent; a dash means that no such object exists.</p>",
+        "few points. AP and AR are COCO's, in per cent; a dash means that no such object exists. "
+        f"AR@100 counts the best {metrics['config']['recipe']['detections_per_scan']} detections of a scan.</p>",
         "<h2>Average precision per test split</h2>",
         *(_split_table(arms, base, kind, splits) for kind in kinds),
         *(_chart(_split_bars(arms, kind, splits), f"{NAMES[kind]} AP per split") for kind in kinds),
@@ -217,10 +218,10 @@ def _pictures(out: Path, arms: dict[str, Any], kinds: list[str], data: Data, see
     return parts
 
 
-def _results_by_scan(folder: Path, kinds: list[str]) -> dict[int, list[dict[str, Any]]]:
+def _results_by_scan(folder: Path, kinds: list[str]) -> dict[int | str, list[dict[str, Any]]]:
     """Results by image id, best first, box and mask of a detection joined (both files list them in one order)."""
     files = [read_json(folder / f"results.{kind}.json") for kind in kinds]
-    by_scan: dict[int, list[dict[str, Any]]] = {}
+    by_scan: dict[int | str, list[dict[str, Any]]] = {}
     for parts in zip(*files, strict=True):
         joined = {key: value for part in parts for key, value in part.items()}
         by_scan.setdefault(joined["image_id"], []).append(joined)
@@ -272,5 +273,5 @@ def _data(about: dict[str, Any]) -> str:
     return (
         f'<div class="wide"><table><tr><th>split</th><th>scans</th><th>objects</th></tr>{rows}</table></div>'
         f'<p class="dim">fingerprint {escape(about["fingerprint"])}</p>'
-        + (f"<p>Records left out:</p><ul>{problems}</ul>" if problems else "<p>Every record was usable.</p>")
+        + (f"<p>Records with problems:</p><ul>{problems}</ul>" if problems else "<p>Every record was usable.</p>")
     )

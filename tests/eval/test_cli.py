@@ -87,6 +87,9 @@ def test_mistakes_are_one_line(
     data, out = pidray(train=2, test=1), tmp_path / "out"
     good = pretrained(tmp_path / "good")
     other = pretrained(tmp_path / "other", width=64)
+    wide = pretrained(tmp_path / "wide", width="many")
+    listed = pretrained(tmp_path / "listed", arch=["resnet18"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     full = tmp_path / "full"
     full.mkdir()
     (full / "letter.txt").write_text("mine")
@@ -104,7 +107,14 @@ def test_mistakes_are_one_line(
         ([*base, "--ckpt", "random", "--ckpt", "random", "--out", out], 1, "given twice"),
         ([*base, "--ckpt", "random", "--labels", "0", "--out", out], 2, "a number of scans above 0"),
         ([*base, "--ckpt", "random", "--lr", "-1", "--out", out], 2, "--lr"),
-        ([*base, "--ckpt", "random", "--device", "abacus", "--out", out], 1, "abacus: not available"),
+        ([*base, "--ckpt", "random", "--lr", "nan", "--out", out], 2, "nan is not a finite number"),
+        ([*base, "--ckpt", "random", "--lr", "inf", "--out", out], 2, "inf is not a finite number"),
+        ([*base, "--ckpt", "random", "--seed", str(2**32), "--out", out], 2, "--seed"),
+        ([*base, "--ckpt", "random", "--batch-size", "1025", "--out", out], 2, "--batch-size"),
+        ([*base, "--ckpt", "random", "--device", "abacus", "--out", out], 2, "--device"),
+        ([*base, "--ckpt", "random", "--device", "cuda", "--out", out], 1, "--device cuda: no CUDA device"),
+        ([*base, "--ckpt", wide, "--out", out], 1, "width 'many' is no number from"),
+        ([*base, "--ckpt", listed, "--out", out], 1, """arch "['resnet18']" is no name"""),
         (["--ckpt", "random", "--data", tmp_path / "no.json", "--out", out], 1, "no such file or folder"),
         ([*base, "--out", out], 2, "--ckpt"),
     ]
@@ -114,6 +124,42 @@ def test_mistakes_are_one_line(
         assert message in error and "Traceback" not in error, error
         assert len([line for line in error.splitlines() if line.startswith("Error")]) == 1
     assert not out.exists(), "nothing is left behind by a mistake"
+
+
+def test_bad_records_are_listed_last_and_fatal_when_strict(
+    lone_json: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, out = lone_json(scans=14), tmp_path / "out"
+    (data / "images" / "xray_images00003.png").write_bytes(b"")
+    elsewhere = tmp_path / "elsewhere.png"
+    (data / "images" / "xray_images00004.png").rename(elsewhere)
+    annotations = json.loads((data / "annotations.json").read_text())
+    for image in annotations["images"]:  # ids and paths as other tools write them
+        image["id"] = f"s{image['id']}"
+    for annotation in annotations["annotations"]:
+        annotation["image_id"] = f"s{annotation['image_id']}"
+    annotations["images"][4]["file_name"] = str(elsewhere)
+    (data / "annotations.json").write_text(json.dumps(annotations))
+    args = ("--ckpt", "random", "--data", data, "--out", out, *TINY[2:], "--epochs", "1")
+    assert run(monkeypatch, *args, "--strict") == 1
+    problem = f"image file of zero bytes: {data / 'images' / 'xray_images00003.png'} image s3"
+    error = capfd.readouterr().err
+    assert error.startswith(f"Error: {data}: 1 problem(s), the first: {problem}; ") and not out.exists()
+    assert run(monkeypatch, *args) == 0
+    printed = capfd.readouterr()
+    assert printed.out.strip() == str(out / "report.html")
+    assert printed.err.splitlines()[-1] == f"{data}: 1 skipped: {problem}"
+    results = json.loads((out / "random" / "test" / "results.bbox.json").read_text())
+    names = {image["id"] for image in annotations["images"]}
+    assert results and {result["image_id"] for result in results} <= names
+    trained = (out / "labels.txt").read_text().split()
+    assert len(trained) == 8 and all(name.startswith("images/") or name == "elsewhere.png" for name in trained)
+    # the same folder, other pictures: the arm that is done belongs to the old ones
+    (data / "annotations.json").write_text(json.dumps(annotations, indent=1))
+    assert run(monkeypatch, *args) == 1
+    done = out / "random" / "metrics.json"
+    expected = f"Error: {done}: made with other data than {data} holds now; name another --out"
+    assert capfd.readouterr().err.strip() == expected
 
 
 def test_real_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segloc_eval.datasets import ALL, Data, load_data, pooled, truth
+from segloc_eval.mm.run import example
 from segloc_eval.score import score
+from segloc_synth import problems
+from segloc_synth.images import MAX_PIXELS
 
 Make = Callable[..., Path]
 
@@ -39,6 +42,12 @@ def test_pidray_layout(pidray: Make) -> None:
     assert list(together) == ["easy", "hard", "hidden", ALL]
     ids = [scan.id for scan in (*data.train, *together[ALL])]
     assert len(set(ids)) == len(ids) == 17, "image ids restart in each file and must be told apart"
+
+
+def test_pidray_by_the_name_of_its_training_json(pidray: Make) -> None:
+    folder = pidray(train=4, test=1)
+    by_folder, by_name = (load_data(path, None, 0) for path in (folder, folder / "annotations" / "xray_train.json"))
+    assert by_name == by_folder and list(by_name.tests) == ["easy", "hard", "hidden"]
 
 
 def test_all_mask_encodings_agree_with_their_boxes(pidray: Make) -> None:
@@ -151,3 +160,47 @@ def test_other_categories_in_a_test_json_are_refused(pidray: Make) -> None:
     edit(folder / "annotations" / "xray_test_hard.json", lambda data: data["categories"].pop())
     with pytest.raises(click.ClickException, match=r"xray_test_hard\.json: its categories are not those"):
         load_data(folder, None, 0)
+
+
+def test_pictures_of_other_kinds_are_used_and_listed(pidray: Make) -> None:
+    folder = pidray(train=5, test=1)
+    paths = sorted((folder / "train").iterdir())
+    reference = np.asarray(Image.open(paths[0]))
+    Image.fromarray(reference).convert("L").save(paths[0])
+    deep = np.asarray(Image.open(paths[1]).convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(paths[1])
+    clear = Image.open(paths[2]).convert("RGBA")
+    clear.putalpha(0)
+    clear.save(paths[2])
+    data = load_data(folder, None, 0)
+    found = {(problem.kind, problem.file, problem.record) for problem in data.problems}
+    kinds = (problems.GREY, problems.DEEP, problems.ALPHA)
+    assert found == {(kind, str(paths[id]), f"image {id}") for id, kind in enumerate(kinds)}
+    by_id = {scan.source_id: scan for scan in data.train}
+    assert len(by_id) == 5
+    grey, deep_, white = (example(by_id[id], 104, None)[0][:, :96, :104].numpy() for id in range(3))
+    luma = np.asarray(Image.fromarray(reference).convert("L"))
+    assert (grey == luma).all() and (deep_ == (deep // 257).astype(np.uint8)).all() and (white == 255).all()
+
+
+def test_impossible_entries_are_left_out_before_anything_is_decoded(pidray: Make) -> None:
+    folder = pidray(train=6, test=1)
+
+    def spoil(data: dict[str, Any]) -> None:
+        side = int(MAX_PIXELS**0.5) + 1
+        data["images"][0].update(width=side, height=side)
+        data["images"][1].update(width=-96, height=-104)
+        data["images"][2]["id"] = 2.5
+        for record in data["annotations"]:
+            if record["image_id"] == 0:  # decoded, it would take the memory of the stated size
+                record["segmentation"] = {"size": [side, side], "counts": [0, side * side]}
+
+    edit(folder / "annotations" / "xray_train.json", spoil)
+    data = load_data(folder, None, 0)
+    assert len(data.train) == 3
+    entries = [(problem.kind, problem.record) for problem in data.problems if problem.kind.startswith("image")]
+    assert entries == [
+        ("image entry of an impossible size", "xray_train00000.png image 0"),
+        ("image entry of an impossible size", "xray_train00001.png image 1"),
+        ("image entry without id, file_name, width or height", "image no. 2"),
+    ]
