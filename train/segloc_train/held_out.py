@@ -10,24 +10,30 @@ from segloc_train.data import Pairs
 from segloc_train.encoder import Encoder
 
 
+AMONG = 64  # pairs that are ranked together; fixed, so that sets of any size give comparable numbers
+
+
 @torch.no_grad()
-def held_out_accuracy(
-    encoder: Encoder, pairs: Pairs, places: Sequence[int], batch: int, device: torch.device
-) -> Tensor | None:
+def held_out_accuracy(encoder: Encoder, pairs: Pairs, places: Sequence[int], device: torch.device) -> Tensor | None:
     """float32 [levels] on the CPU: share of held-out pairs whose key ranks first; None if there is no rival.
 
-    Both views are embedded by `encoder` in evaluation mode, without augmentation. It depends on neither the
+    Pairs are ranked in groups of AMONG: a query's own key against the group's keys of all other classes. Both
+    views are embedded by `encoder` in evaluation mode, without augmentation. The number depends on neither the
     momentum copy nor the queues, so runs with other settings, learning rate 0 included, are comparable.
     """
     encoder.eval()
-    queries, keys, labels = [], [], []
-    for start in range(0, len(places), batch):
-        data = pairs.batch(list(places[start : start + batch])).to(device)
-        queries.append(encoder(*plain(data.query)))
-        keys.append(encoder(*plain(data.key)))
-        labels.append(data.labels)
+    shares, weights = [], []
+    for start in range(0, len(places), AMONG):
+        data = pairs.batch(list(places[start : start + AMONG])).to(device)
+        share = own_key_first(encoder(*plain(data.query)), encoder(*plain(data.key)), data.labels)
+        if share is not None:
+            shares.append(share)
+            weights.append(float(len(data.labels)))
     encoder.train()
-    return own_key_first(torch.cat(queries), torch.cat(keys), torch.cat(labels))
+    if not shares:
+        return None
+    weight = torch.tensor(weights)
+    return (torch.stack(shares) * weight[:, None]).sum(0) / weight.sum()
 
 
 def own_key_first(queries: Tensor, keys: Tensor, labels: Tensor) -> Tensor | None:

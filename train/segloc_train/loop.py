@@ -28,7 +28,6 @@ from segloc_train.runlog import RunLog
 
 log = logging.getLogger("segloc")
 RECORD_EVERY = 10  # steps
-HELD_OUT_BATCH = 64
 WEIGHTS, START_KEYS, PERMUTATION, QUERY_VIEW, KEY_VIEW = range(5)  # purposes of random numbers
 
 
@@ -69,7 +68,7 @@ def train(config: Config, folder: Path, reader: ShardReader) -> int:
             record: dict[str, Any] = {"step": step, "epoch": (step - 1) // per_epoch + 1}
             record |= summarise(pending, step, folder, saved) | {"lr": lr} | clock.read()
             if epoch_end:
-                accuracy = held_out_accuracy(method.query, pairs, held_out.tolist(), HELD_OUT_BATCH, device)
+                accuracy = held_out_accuracy(method.query, pairs, held_out.tolist(), device)
                 if accuracy is not None:
                     record["held_out_accuracy"] = accuracy.mean().item()
                     record |= by_level("held_out_accuracy", accuracy)
