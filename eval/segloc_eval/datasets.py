@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from segloc_eval.splits import difference_hash, label_order, split_apart
-from segloc_synth.coco import BadMask, find_coco, segmentation_to_mask
+from segloc_synth.coco import FAR, BadMask, find_coco, segmentation_to_mask
 from segloc_synth.files import read_json
 from segloc_synth.images import MAX_PIXELS, BadImage, read_image
 from segloc_synth.problems import USABLE, Problem
@@ -102,7 +102,8 @@ def load_data(path: Path, labels: int | None, seed: int) -> Data:
         train, tests = [usable[i] for i in first], {"test": [usable[i] for i in second]}
     train = [scan for scan in train if any(not thing.crowd for thing in scan.objects)]
     order = label_order([{thing.category_id for thing in scan.objects if not thing.crowd} for scan in train], seed)
-    chosen = list(islice(reader.check(train[i] for i in order), labels))
+    ordered = (train[i] for i in order)
+    chosen = list(islice(reader.check(ordered) if kind == "pidray" else ordered, labels))
     bad = [problem for problem in reader.problems if problem.kind not in USABLE]
     first_problem = f"; first problem: {bad[0].kind}: {bad[0].where()}" if bad else ""
     if not chosen:
@@ -180,12 +181,12 @@ class _Reader:
             )
         images, annotations, categories = (list(part or []) for part in parts)
         self._read_categories(categories, json_path)
-        objects: dict[int | str, list[Any]] = {}
-        known = {image["id"] for image in images if isinstance(image, dict) and _is_id(image.get("id"))}
+        ids = (image.get("id") for image in images if isinstance(image, dict))
+        objects: dict[int | str, list[Any]] = {id: [] for id in ids if _is_id(id)}
         for number, record in enumerate(annotations):
             id = record.get("image_id") if isinstance(record, dict) else None
-            if _is_id(id) and id in known:
-                objects.setdefault(id, []).append(record)
+            if _is_id(id) and id in objects:
+                objects[id].append(record)
             else:
                 name = record.get("id", number) if isinstance(record, dict) else number
                 self._skip("annotation of an image that the file does not list", json_path, f"annotation {name}")
@@ -193,7 +194,6 @@ class _Reader:
         for number, image in enumerate(images):
             scan = self._read_scan(image, number, objects, folders, json_path)
             if scan is not None:
-                known.discard(scan.source_id)
                 scans.append(scan)
                 files.append((image["file_name"], scan.path.stat().st_size))
         self._digest.update(hashlib.sha256(json_path.read_bytes()).digest())
@@ -223,20 +223,23 @@ class _Reader:
         self, image: Any, number: int, objects: dict[int | str, list[Any]], folders: list[Path], json_path: Path
     ) -> Scan | None:
         fields: dict[str, Any] = image if isinstance(image, dict) else {}
-        id, name = fields.get("id"), fields.get("file_name")
-        width, height = fields.get("width"), fields.get("height")
+        id, name, width, height = (fields.get(key) for key in ("id", "file_name", "width", "height"))
         if not _is_id(id) or not isinstance(name, str) or not name or type(width) is not int or type(height) is not int:
             self._skip("image entry without id, file_name, width or height", json_path, f"image no. {number}")
             return None
         if min(width, height) < 1 or width * height > MAX_PIXELS:
             self._skip("image entry of an impossible size", json_path, f"{name} image {id}")
             return None
+        if id not in objects:
+            self._skip("image entry whose id another has", json_path, f"{name} image {id}")
+            return None
+        records = objects.pop(id)
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
             self._skip("image file is missing", json_path, f"{name} image {id}")
             return None
         things = []
-        for record in objects.pop(id, []):
+        for record in records:
             try:
                 things.append(_read_object(record, self.classes, width, height))
             except BadMask as reason:
@@ -258,7 +261,7 @@ def _read_object(record: dict[str, Any], classes: dict[int, str], width: int, he
         mask = {"size": [height, width], "counts": encoded["counts"].decode()}
         box = coco_mask.toBbox(encoded).tolist() if box is None else box
         area = area or int(pixels.sum())
-    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) and abs(v) < FAR for v in box):
         raise BadMask("annotation without a box")
     left, top = max(0.0, box[0]), max(0.0, box[1])
     right, bottom = min(width, box[0] + box[2]), min(height, box[1] + box[3])
@@ -266,17 +269,11 @@ def _read_object(record: dict[str, Any], classes: dict[int, str], width: int, he
         raise BadMask("box without area or outside the image")
     if not max(left - box[0], top - box[1], box[0] + box[2] - right, box[1] + box[3] - bottom) <= SLACK:
         raise BadMask("box reaching outside the image")
-    size = (right - left, bottom - top)
-    usable = type(area) in (int, float) and 0 < float(area or 0) <= width * height
-    extent = float(area or 0) if usable else size[0] * size[1]
-    return Object(
-        str(record.get("id", "?")),
-        category,
-        (float(left), float(top), *size),
-        extent,
-        bool(record.get("iscrowd")),
-        mask,
-    )
+    inside = (float(left), float(top), right - left, bottom - top)
+    extent = inside[2] * inside[3]
+    if isinstance(area, int | float) and 0 < area <= width * height:
+        extent = float(area)
+    return Object(str(record.get("id", "?")), category, inside, extent, bool(record.get("iscrowd")), mask)
 
 
 def _is_id(value: Any) -> TypeGuard[int | str]:

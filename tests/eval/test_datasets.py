@@ -183,6 +183,15 @@ def test_pictures_of_other_kinds_are_used_and_listed(pidray: Make) -> None:
     assert (grey == luma).all() and (deep_ == (deep // 257).astype(np.uint8)).all() and (white == 255).all()
 
 
+def test_each_picture_of_a_lone_json_is_listed_once(lone_json: Make) -> None:
+    folder = lone_json(scans=10)
+    for path in (folder / "images").iterdir():
+        Image.open(path).convert("L").save(path)
+    data = load_data(folder, None, 0)
+    assert len(data.train) + len(data.tests["test"]) == 10
+    assert kinds(data) == [problems.GREY] * 10
+
+
 def test_impossible_entries_are_left_out_before_anything_is_decoded(pidray: Make) -> None:
     folder = pidray(train=6, test=1)
 
@@ -191,16 +200,20 @@ def test_impossible_entries_are_left_out_before_anything_is_decoded(pidray: Make
         data["images"][0].update(width=side, height=side)
         data["images"][1].update(width=-96, height=-104)
         data["images"][2]["id"] = 2.5
+        data["images"][3]["id"] = 4
+        data["annotations"][-1].update(bbox=[10**400, 0.5, 5, 5], area=10**400)
+        data["annotations"][-2]["area"] = 10**400  # as a float it would overflow
         for record in data["annotations"]:
             if record["image_id"] == 0:  # decoded, it would take the memory of the stated size
                 record["segmentation"] = {"size": [side, side], "counts": [0, side * side]}
 
     edit(folder / "annotations" / "xray_train.json", spoil)
     data = load_data(folder, None, 0)
-    assert len(data.train) == 3
+    assert sorted(scan.path.name[-5:] for scan in data.train) == ["3.png", "5.png"]
     entries = [(problem.kind, problem.record) for problem in data.problems if problem.kind.startswith("image")]
     assert entries == [
         ("image entry of an impossible size", "xray_train00000.png image 0"),
         ("image entry of an impossible size", "xray_train00001.png image 1"),
         ("image entry without id, file_name, width or height", "image no. 2"),
+        ("image entry whose id another has", "xray_train00004.png image 4"),
     ]
