@@ -9,7 +9,6 @@ from segloc_train.augment import plain
 from segloc_train.data import Pairs
 from segloc_train.encoder import Encoder
 
-
 AMONG = 64  # pairs that are ranked together; fixed, so that sets of any size give comparable numbers
 
 
