@@ -11,7 +11,7 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
 else # large objects, a short queue and a slow key network: what a few minutes of training can learn from
   build="--n 8000 --size 96 --scale 1.5 3 --coefficient 0.8 1"
   encoder="--arch resnet18 --width 64 --batch-size 32"
-  pretrain="$encoder --epochs 4 --augment none --lr 0.16 --queue-size 64 --momentum-key 0.6"
+  pretrain="$encoder --epochs 3 --augment none --lr 0.16 --queue-size 64 --momentum-key 0.6"
   finetune="--labels 100 --epochs 12 --size 128"
 fi
 

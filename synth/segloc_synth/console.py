@@ -35,9 +35,9 @@ def cores() -> int:
 
 def run(command: click.Command) -> NoReturn:
     """Run a click command and exit: 0 done, 1 error, 2 wrong usage, 130 Ctrl-C. A user's mistake is one line."""
-    # Threads of a numerical library that wait for each other shall sleep, not spin: beside other busy processes a step
-    # is several times faster so. Read when the library is loaded, which the commands do late.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait for each other shall soon sleep, not spin: beside other busy processes a step is several times
+    # faster so, alone it is as fast. Read when the numerical library is loaded, which the commands do late.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         code = command.main(standalone_mode=False)

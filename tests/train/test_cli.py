@@ -122,7 +122,7 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(
     # in the second epoch, so that the state is one of the middle of an epoch
     while not (folder / "last.pt").is_file() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.5)
+    time.sleep(0.2)
     os.killpg(process.pid, number)
     found, text = finish(process)
     assert found == code, text
