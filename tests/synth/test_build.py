@@ -124,6 +124,17 @@ def test_manifest_and_sidecars_tell_the_truth(sources: Sources, tmp_path: Path) 
     assert str(tmp_path) not in "".join(path.read_text() for path in out.glob("*.[jm]*"))
 
 
+def test_a_manifest_of_many_shards_has_pages(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ShardReader(build(sources, tmp_path / "whole", "--n", 20))
+    monkeypatch.setattr("segloc_synth.shards.MAX_LISTED", 2)
+    out = build(sources, tmp_path / "paged", "--n", 20)
+    assert [len(path.read_text().splitlines()) for path in sorted(out.glob("shards-*.jsonl"))] == [2, 1]
+    assert "shardlist" not in json.loads((out / "manifest.json").read_text())
+    paged = ShardReader(out)
+    assert paged.manifest["shardlist"] == whole.manifest["shardlist"]
+    assert paged[19] == whole[19]
+
+
 def shape(value: Any) -> Any:
     """Fields and types of a JSON value."""
     if isinstance(value, dict):

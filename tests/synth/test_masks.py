@@ -42,6 +42,7 @@ def test_parts_of_a_polygon_are_united(boxes: list[tuple[int, int, int, int]]) -
         ([[3, 3, 3, 3, 3, 3]], "without area"),
         ([["a", 1, 2, 3, 4, 5]], "no list of numbers"),
         ([[float("nan"), 1, 2, 3, 4, 5]], "no list of numbers"),
+        ([[10**400, 1, 2, 3, 4, 5]], "no list of numbers"),
         ({"size": [10, 10], "counts": [100]}, "another size"),
         ({"size": [20, 20], "counts": [10, 10]}, "damaged RLE"),
         ({"size": [20, 20], "counts": [-1, 401]}, "damaged RLE"),
