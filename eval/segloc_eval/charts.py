@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 INK = "#7d8590"
 HUES = ("#2f81d8", "#e0823d", "#3fa45b", "#b05fc7", "#d2495c", "#8a8f98")
+LEAST_AXIS = 1.0  # differences of hundredths shall not look like victories
 
 
 def bars(groups: list[str], series: dict[str, list[float | None]], unit: str, tall: bool = False) -> bytes:
@@ -26,10 +27,12 @@ def bars(groups: list[str], series: dict[str, list[float | None]], unit: str, ta
         axes.invert_yaxis()
         axes.set_xlabel(unit)
         axes.margins(x=0.08)
+        axes.set_xlim(0, max(LEAST_AXIS, axes.get_xlim()[1]))
     else:
         axes.set_xticks(range(len(groups)), [_plain(name) for name in groups])
         axes.set_ylabel(unit)
         axes.margins(y=0.16)
+        axes.set_ylim(0, max(LEAST_AXIS, axes.get_ylim()[1]))
     return _png(figure, axes)
 
 

@@ -104,7 +104,7 @@ def headline(arms: dict[str, dict[str, Any]], base: str) -> str:
     best = max((arm for arm in arms if arm != base), key=lambda arm: overall(arm, kinds[0]))
     parts = []
     for kind in kinds:
-        ours, theirs = overall(best, kind), overall(base, kind)
+        ours, theirs = round(overall(best, kind), 1), round(overall(base, kind), 1)
         gap = f"{abs(ours - theirs):.1f} points {'ahead of' if ours > theirs else 'behind'}"
         parts.append(
             f"{gap if ours != theirs else 'level with'} {base} in {NAMES[kind]} AP ({ours:.1f} against {theirs:.1f})"
@@ -131,9 +131,9 @@ def _percent(value: float | None) -> str:
 def _difference(value: float | None, base: float | None) -> str:
     if value is None or base is None:
         return ""
-    points = 100 * (value - base)
+    points = round(100 * value, 1) - round(100 * base, 1)  # of the numbers that the reader sees
     kind = "up" if points > 0.05 else "down" if points < -0.05 else "dim"
-    sign = "+" if points > 0 else "−"
+    sign = {"up": "+", "down": "−", "dim": "±"}[kind]
     return f' <span class="{kind}">({sign}{abs(points):.1f})</span>'
 
 
@@ -141,11 +141,13 @@ def _table(head: list[str], rows: dict[str, dict[str, float | None]], base: str)
     """Rows of scores by column; the best in bold, other arms (columns) with their difference to `base`."""
     lines = ["".join(f"<th>{escape(name)}</th>" for name in head)]
     for name, values in rows.items():
-        best = max((value for value in values.values() if value is not None), default=None)
+        shown = {arm: None if value is None else round(100 * value, 1) for arm, value in values.items()}
+        best = max((value for value in shown.values() if value is not None), default=None)
+        tied = len(set(shown.values())) == 1
         cells = [f"<td>{escape(name)}</td>"]
         for arm, value in values.items():
             extra = "" if arm == base else _difference(value, values[base])
-            mark = ' class="best"' if value is not None and value == best and len(values) > 1 else ""
+            mark = ' class="best"' if value is not None and shown[arm] == best and not tied else ""
             cells.append(f"<td{mark}>{_percent(value)}{extra}</td>")
         lines.append("".join(cells))
     return '<div class="wide"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
