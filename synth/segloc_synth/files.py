@@ -5,9 +5,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import click
+from upath import UPath
+
+
+def as_path(text: str) -> Path:
+    """A local path as a Path; a URL that fsspec knows, such as s3://bucket/key, as a UPath, which is used alike."""
+    return cast(Path, UPath(text)) if "://" in text else Path(text)
+
+
+class PathOrUrl(click.ParamType):
+    """A path or fsspec URL on the command line, see as_path."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return as_path(value) if isinstance(value, str) else value
 
 
 @contextmanager
