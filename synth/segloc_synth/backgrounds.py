@@ -21,9 +21,11 @@ class BenignSource:
     """A folder of benign scans: `names` are the files' paths in it without extension, in sorted order."""
 
     path: Path
-    files: list[Path]
-    names: list[str]
+    relative: list[str]
     fingerprint: str
+
+    def open_path(self, place: int) -> Path:
+        return self.path / self.relative[place]
 
 
 def read_benign(path: Path) -> BenignSource:
@@ -38,7 +40,7 @@ def read_benign(path: Path) -> BenignSource:
     relative = [file.relative_to(path) for file in files]
     sizes = [(str(name), file.stat().st_size) for name, file in zip(relative, files, strict=True)]
     digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-    return BenignSource(path, files, [str(name.with_suffix("")) for name in relative], digest)
+    return BenignSource(path, [str(name) for name in relative], digest)
 
 
 def bag_mask(pixels: Pixels) -> Pixels:

@@ -1,82 +1,191 @@
-"""The bank: segments cut out and backgrounds fitted to the canvas, made once per source and size, then mapped.
+"""The bank: segments cut out and backgrounds fitted to the canvas, made once per source and size, reused by every build.
 
-An entry is a folder in the user's cache named by a hash of all that its content depends on. Objects are stored as
-flat RGBA bytes, backgrounds as one array of pictures and one of packed bag masks; workers map these files, so
-that memory does not grow with their number.
+An entry is a folder in the user's cache named by a hash of all that its content depends on. Segments are prepared all
+at once; backgrounds one by one when a build first uses them, each in a slot of its own in one sparse file, so that any
+number of processes may fill it. Files are read by offset: memory grows neither with the bank nor with the build.
 """
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import cv2
 import numpy as np
 
-from segloc_synth.backgrounds import BenignSource, bag_mask
+from segloc_synth import palette
+from segloc_synth.backgrounds import BenignSource
 from segloc_synth.coco import LabelledSource
 from segloc_synth.console import progress
-from segloc_synth.engines import check_stop, run_local
+from segloc_synth.engines import run_local
 from segloc_synth.files import cache_dir, read_json, write_json
-from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image
+from segloc_synth.palette import Palette
 from segloc_synth.problems import Problem
-from segloc_synth.segments import Segment, cut_segments
+from segloc_synth.scenes import Scene, fit_background, fit_scan, same_bag, slot_type
+from segloc_synth.segments import Segment, cut_segments, learn_palettes
 
-VERSION = 1  # raised whenever prepared pixels change
+VERSION = 2  # raised whenever prepared pixels change
+PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
+UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
+Form = Literal["raw", "jpeg"]
 
 
 class Objects:
-    """The prepared segments of a labelled source; opened from a bank folder, pixels mapped."""
-
-    def __init__(self, folder: Path) -> None:
-        index = read_json(folder / "index.json")
-        self.rows: list[dict[str, Any]] = index["rows"]
-        self.problems = [Problem(**problem) for problem in index["problems"]]
-        self.classes = {int(class_id): name for class_id, name in index["classes"].items()}
-        # An empty file cannot be mapped.
-        self._pixels = np.memmap(folder / "pixels.bin", np.uint8, "r") if self.rows else np.empty(0, np.uint8)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def used_classes(self) -> list[int]:
-        """Ids of the classes that have a segment, ascending."""
-        return sorted({row["class_id"] for row in self.rows})
-
-    def __getitem__(self, place: int) -> Segment:
-        row = self.rows[place]
-        shape = (*row["shape"], 4)
-        rgba = self._pixels[row["offset"] : row["offset"] + int(np.prod(shape))].reshape(shape)
-        return Segment(row["name"], row["class_id"], np.asarray(rgba), tuple(row["carrier"]), row["zoom"])
-
-
-class Backgrounds:
-    """The prepared benign scans; opened from a bank folder, pixels mapped."""
+    """The prepared segments of a labelled source; opened from a bank folder."""
 
     def __init__(self, folder: Path) -> None:
         index = read_json(folder / "index.json")
         self.names: list[str] = index["names"]
-        self.rows: list[int] = index["rows"]
         self.problems = [Problem(**problem) for problem in index["problems"]]
-        self._pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-        self._bags = np.load(folder / "bags.npy", mmap_mode="r")
+        self.classes = {int(class_id): name for class_id, name in index["classes"].items()}
+        self.palettes: list[Palette] = palette.load(folder / "palettes.npz")
+        with np.load(folder / "rows.npz", allow_pickle=False) as rows:
+            self.rows = {name: rows[name] for name in rows.files}
+        self._file = os.open(folder / "pixels.bin", os.O_RDONLY)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def pixels(self, place: int) -> Pixels:
-        """RGB uint8 [size, size, 3], read-only."""
-        return np.asarray(self._pixels[self.rows[place]])
+    def __del__(self) -> None:
+        os.close(self._file)
 
-    def bag(self, place: int) -> Pixels:
-        """0/1 mask of the bag, uint8 [size, size]."""
-        return np.unpackbits(self._bags[self.rows[place]], axis=1, count=self._pixels.shape[2])
+    def used_classes(self) -> list[int]:
+        """Ids of the classes that have a segment, ascending."""
+        return sorted(set(self.rows["class_id"].tolist()))
+
+    def __getitem__(self, place: int) -> Segment:
+        row = {name: column[place] for name, column in self.rows.items()}
+        height, width = row["shape"].tolist()
+        area = height * width
+        data = os.pread(self._file, 10 * area, int(row["offset"]))
+        return Segment(
+            name=self.names[place],
+            class_id=int(row["class_id"]),
+            rgba=np.frombuffer(data, np.uint8, 4 * area).reshape(height, width, 4),
+            layers=np.frombuffer(data, np.uint16, 3 * area, 4 * area).reshape(height, width, 3),
+            carrier=tuple(row["carrier"].tolist()),
+            palette=int(row["palette"]),
+            zoom=float(row["zoom"]),
+            length=float(row["length"]),
+            share=float(row["share"]),
+            origin=tuple(row["origin"].tolist()),
+        )
+
+
+class Backgrounds:
+    """The benign scans of a source, each prepared when it is first asked for; opened from a bank folder.
+
+    root: folder (or URL) of the source's files.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.root = root
+        index = read_json(folder / "index.json")
+        self.size: int = index["size"]
+        self.form: Form = index["form"]
+        self.palettes = palette.load(folder / "palettes.npz")
+        self._ends = np.load(folder / "names.npy", mmap_mode="r")
+        self._slot = slot_type(self.size)
+        self._files = [os.open(folder / name, os.O_RDWR) for name in ("names.bin", "states.bin", "slots.bin")]
+        self._names, self._states, self._slots = self._files
+
+    def __del__(self) -> None:
+        for file in self._files:
+            os.close(file)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def file(self, place: int) -> str:
+        """Path of a scan in its source, with extension."""
+        start, end = int(self._ends[place]), int(self._ends[place + 1])
+        return os.pread(self._names, end - start, start).decode(errors="surrogateescape")
+
+    def name(self, place: int) -> str:
+        """Path of a scan in its source, without extension."""
+        return str(Path(self.file(place)).with_suffix(""))
+
+    def get(self, place: int) -> tuple[Scene | None, list[str]]:
+        """A scan, None when it cannot be used, and the kinds of problems it has."""
+        state = os.pread(self._states, 1, place)[0]
+        if state == UNKNOWN:
+            return self._prepare(place)
+        if state == UNUSABLE:
+            slot = self._read(place, self._slot.fields["pixels"][1])
+            return None, _notes(slot)
+        length = self._slot.itemsize if self.form == "raw" else self._slot.fields["pixels"][1]
+        slot = self._read(place, length)
+        pixels = slot["pixels"]
+        if self.form == "jpeg":
+            start = place * self._slot.itemsize + length
+            jpeg = os.pread(self._slots, int(slot["jpeg"]), start)
+            pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+        return Scene.of(slot, pixels), _notes(slot)
+
+    def _read(self, place: int, length: int) -> np.void:
+        data = os.pread(self._slots, length, place * self._slot.itemsize)
+        if length < self._slot.itemsize:
+            data += bytes(self._slot.itemsize - length)
+        return np.frombuffer(data, self._slot)[0]
+
+    def _prepare(self, place: int) -> tuple[Scene | None, list[str]]:
+        slot = fit_background(self.root / self.file(place), self.size, self.palettes)
+        usable = bool(slot["bag_size"] > 0)
+        header = self._slot.fields["pixels"][1]
+        data = slot.tobytes()
+        pixels = slot["pixels"]
+        if not usable:
+            data = data[:header]
+        elif self.form == "jpeg":
+            done, jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            assert done
+            slot["jpeg"] = len(jpeg)
+            data = slot.tobytes()[:header] + jpeg.tobytes()
+            pixels = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
+        _write(self._slots, data, place * self._slot.itemsize)
+        _write(self._states, bytes([READY if usable else UNUSABLE]), place)
+        return (Scene.of(slot, pixels) if usable else None), _notes(slot)
+
+    def choose(self, candidates: Sequence[int], other: int | None = None) -> tuple[int, Scene, list[tuple[str, str]]]:
+        """The first of `candidates` that can be used and shows another bag than scan `other`.
+
+        Returns its place, the scan, and (file, kind) of every problem met on the way. When none will do, the scans
+        after the last candidate are tried, round the whole source. click.ClickException when nothing is left.
+        """
+        met: list[tuple[str, str]] = []
+        beside = self.get(other)[0] if other is not None else None
+        last = candidates[-1]
+        for place in chain(candidates, (index % len(self) for index in range(last + 1, last + 1 + len(self)))):
+            scene, kinds = self.get(place)
+            met += [(self.file(place), kind) for kind in kinds]
+            if scene is None:
+                continue
+            if other is not None and beside is not None and same_bag(self.name(other), self.name(place), beside, scene):
+                continue
+            return place, scene, met
+        first = f"; {met[0][1]}: {met[0][0]}" if met else ""
+        raise click.ClickException(f"{self.root}: a pair needs two usable scans of different bags{first}")
+
+
+def _notes(slot: np.void) -> list[str]:
+    text = slot["notes"].decode(errors="replace")
+    return text.split("; ") if text else []
+
+
+def _write(file: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`; OSError, such as no space left, is the caller's."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(file, view, offset)
+        view, offset = view[done:], offset + done
 
 
 def prepare_objects(source: LabelledSource, size: int, workers: int) -> tuple[Path, Objects]:
@@ -95,22 +204,13 @@ def prepare_objects(source: LabelledSource, size: int, workers: int) -> tuple[Pa
     return folder, objects
 
 
-def prepare_backgrounds(source: BenignSource, size: int, workers: int) -> tuple[Path, Backgrounds]:
-    """Folder and content of the bank entry for `source` at canvas `size`, made if need be.
-
-    click.ClickException when fewer than two scans are usable.
-    """
-    folder = _entry("backgrounds", source.fingerprint, size)
+def prepare_backgrounds(source: BenignSource, size: int, form: Form, workers: int) -> tuple[Path, Backgrounds]:
+    """Folder and content of the bank entry for `source` at canvas `size`: its palettes learnt, no scan prepared yet."""
+    folder = _entry("backgrounds", f"{source.fingerprint} {form}", size)
     if not folder.exists():
         with _new_entry(folder) as tmp:
-            _write_backgrounds(tmp, source, size, workers)
-    backgrounds = Backgrounds(folder)
-    if len(backgrounds) < 2:
-        first = backgrounds.problems[0]
-        raise click.ClickException(
-            f"{source.path}: {len(backgrounds)} usable scans, a pair needs two; {first.kind}: {first.where()}"
-        )
-    return folder, backgrounds
+            _write_backgrounds(tmp, source, size, form, workers)
+    return folder, Backgrounds(folder, source.path)
 
 
 def _entry(kind: str, fingerprint: str, size: int) -> Path:
@@ -132,74 +232,48 @@ def _new_entry(folder: Path) -> Iterator[Path]:
 
 
 def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int) -> None:
-    rows: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    work = partial(cut_segments, size=size, bottom_rows=source.bottom_rows)
+    palettes = folder / "palettes.npz"
+    palette.save(palettes, learn_palettes(source.scans, size, source.bottom_rows))
+    work = partial(cut_segments, size=size, bottom_rows=source.bottom_rows, palettes=palettes)
     results = progress(run_local(work, source.scans, workers), len(source.scans), "cutting segments")
+    problems: list[Problem] = []
+    _write_segments(folder, (segments for segments, found in results if not problems.extend(found)), source.classes)
+    index = read_json(folder / "index.json")
+    write_json(folder / "index.json", index | {"problems": [problem.as_dict() for problem in problems]}, indent=None)
+
+
+def _write_segments(folder: Path, groups: Iterable[list[Segment]], classes: dict[int, str]) -> None:
+    """Write pixels.bin, rows.npz and index.json of an objects' entry."""
+    columns = ("class_id", "carrier", "palette", "zoom", "length", "share", "origin")
+    rows: dict[str, list[Any]] = {name: [] for name in (*columns, "shape", "offset")}
+    names = []
     with (folder / "pixels.bin").open("wb") as file:
-        offset = 0
-        for segments, found in results:
-            problems += found
-            for segment in segments:
-                height, width = segment.rgba.shape[:2]
-                file.write(segment.rgba.tobytes())
-                rows.append(
-                    {
-                        "name": segment.name,
-                        "class_id": segment.class_id,
-                        "shape": [height, width],
-                        "offset": offset,
-                        "carrier": list(segment.carrier),
-                        "zoom": segment.zoom,
-                    }
-                )
-                offset += segment.rgba.size
-    index = {
-        "classes": {str(class_id): name for class_id, name in source.classes.items()},
-        "rows": rows,
-        "problems": [problem.as_dict() for problem in problems],
-    }
+        for segment in chain.from_iterable(groups):
+            names.append(segment.name)
+            for column in columns:
+                rows[column].append(getattr(segment, column))
+            rows["shape"].append(segment.rgba.shape[:2])
+            rows["offset"].append(file.tell())
+            file.write(segment.rgba.tobytes() + segment.layers.tobytes())
+    with (folder / "rows.npz").open("wb") as file:
+        np.savez(file, **{name: np.asarray(column) for name, column in rows.items()})
+    index = {"names": names, "classes": {str(class_id): name for class_id, name in classes.items()}, "problems": []}
     write_json(folder / "index.json", index, indent=None)
 
 
-def _write_backgrounds(folder: Path, source: BenignSource, size: int, workers: int) -> None:
-    count = len(source.files)
-    needed, free = count * size * size * 3, shutil.disk_usage(folder).free
-    if needed > free:  # a mapped file that outgrows its disk would end the process without a word
-        raise click.ClickException(
-            f"{source.path}: {count} backgrounds at {size} px take {needed / 1e9:.0f} GB in {folder.parent}, "
-            f"which has {free / 1e9:.0f} GB free; set SEGLOC_CACHE to a larger disk, or take fewer"
-        )
-    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (count, size, size, 3))
-    bags = np.lib.format.open_memmap(folder / "bags.npy", "w+", np.uint8, (count, size, (size + 7) // 8))
-    index: dict[str, list[Any]] = {"names": [], "rows": [], "problems": []}
-    results = progress(
-        run_local(partial(fit_background, size=size), source.files, workers),
-        count,
-        "fitting backgrounds",
-    )
-    for place, (picture, kinds) in enumerate(results):
-        name = source.files[place].relative_to(source.path)
-        index["problems"] += [Problem(kind, str(name)).as_dict() for kind in kinds]
-        if picture is None:
-            continue
-        pixels[place] = picture
-        bags[place] = np.packbits(bag_mask(picture), axis=1)
-        index["names"].append(source.names[place])
-        index["rows"].append(place)
-    pixels.flush()
-    bags.flush()
-    write_json(folder / "index.json", index, indent=None)
-
-
-def fit_background(path: Path, size: int) -> tuple[Pixels | None, list[str]]:
-    """A benign scan on the canvas, RGB uint8 [size, size, 3], and kinds of problems; None when unusable."""
-    check_stop()
-    try:
-        pixels, kinds = read_image(path, at_least=2 * size)
-    except BadImage as problem:
-        return None, [str(problem)]
-    picture = fit_to_canvas(pixels, size)
-    if not bag_mask(picture).any():
-        return None, [*kinds, "scan without a bag"]
-    return picture, kinds
+def _write_backgrounds(folder: Path, source: BenignSource, size: int, form: Form, workers: int) -> None:
+    count = len(source.relative)
+    places = np.unique(np.linspace(0, count - 1, min(PALETTE_SCANS, count)).astype(int)).tolist()
+    files = [source.open_path(place) for place in places]
+    results = run_local(partial(fit_scan, size=size), files, workers)
+    fitted = [
+        (picture, bag) for picture, bag, _ in progress(results, len(files), "learning colours") if bag is not None
+    ]
+    pictures, bags = [picture for picture, _ in fitted], [bag for _, bag in fitted]
+    palette.save(folder / "palettes.npz", palette.fit(pictures, bags) if pictures else [])
+    encoded = [name.encode(errors="surrogateescape") for name in source.relative]
+    np.save(folder / "names.npy", np.cumsum([0, *map(len, encoded)]))
+    (folder / "names.bin").write_bytes(b"".join(encoded))
+    (folder / "states.bin").write_bytes(bytes(count))
+    (folder / "slots.bin").touch()
+    write_json(folder / "index.json", {"size": size, "form": form})

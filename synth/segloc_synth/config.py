@@ -5,8 +5,19 @@ from typing import Any, Literal, get_args
 
 from segloc_synth.shards import config_hash
 
-Blend = Literal["hard", "alpha", "multiply"]
+Blend = Literal["hard", "alpha", "multiply", "dual-energy"]
 BLENDS: tuple[Blend, ...] = get_args(Blend)
+Positives = Literal["instance", "class"]
+POSITIVES: tuple[Positives, ...] = get_args(Positives)
+Balance = Literal["class", "instance", "sqrt"]
+BALANCES: tuple[Balance, ...] = get_args(Balance)
+# The composition coefficient where the user names none: the paper mixes, physics only varies density.
+COEFFICIENTS: dict[Blend, tuple[float, float]] = {
+    "hard": (1.0, 1.0),
+    "alpha": (0.6, 0.95),
+    "multiply": (0.8, 1.0),
+    "dual-energy": (0.8, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -18,9 +29,15 @@ class Config:
         size: side of the square canvas in pixels.
         seed: non-negative; sample i draws from default_rng([seed, i]).
         shard_size: samples in a full shard.
-        blend: how a segment is written onto a background, see compose.blend.
+        blend: how a segment is written onto a background, see blend.py.
         coefficient: (low, high) within (0, 1]: the composition coefficient's range; `hard` always has 1.
-        scale: (low, high) factor on the object's size as it appears in its own scan fitted to the canvas.
+        scale: (low, high) factor on the object's size, which is drawn from its class's sizes relative to the bag.
+        occlusion: (low, high) within [0, 1]: rank of the background's darkness among the places tried in the bag.
+        items: (low, high) objects pasted into a picture, the pair's subject among them.
+        positives: whether key and query show the same segment or two of one class.
+        balance: how classes are drawn, see plan.catalogue.
+        distractors: chance, 0 to 1, of a benign look-alike in a picture.
+        bank: "raw" or "jpeg", how prepared backgrounds are kept (JPEG changes their pixels a little).
         jpeg_quality: libjpeg quality of the pictures, 1-100.
     """
 
@@ -29,9 +46,15 @@ class Config:
     size: int = 256
     seed: int = 0
     shard_size: int = 1000
-    blend: Blend = "alpha"
-    coefficient: tuple[float, float] = (0.6, 0.95)
-    scale: tuple[float, float] = (0.7, 1.4)
+    blend: Blend = "dual-energy"
+    coefficient: tuple[float, float] = COEFFICIENTS["dual-energy"]
+    scale: tuple[float, float] = (0.9, 1.1)
+    occlusion: tuple[float, float] = (0.0, 1.0)
+    items: tuple[int, int] = (1, 1)
+    positives: Positives = "instance"
+    balance: Balance = "instance"
+    distractors: float = 0.0
+    bank: Literal["raw", "jpeg"] = "raw"
     jpeg_quality: int = 90
 
     def as_dict(self) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """Resize to `width` x `height`: by area when shrinking, bilinear when enlarging."""
     shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), pixels.dtype)
 
 
 def fit_to_canvas(pixels: Pixels, size: int) -> Pixels:

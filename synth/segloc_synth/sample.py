@@ -1,66 +1,159 @@
 """One sample: composed pictures encoded as JPEG, and the JSON record that says what was drawn."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from segloc_synth import blend
 from segloc_synth.bank import Backgrounds, Objects
-from segloc_synth.compose import Placed, blend, place
+from segloc_synth.blend import Translation
 from segloc_synth.config import Config
 from segloc_synth.images import Pixels
-from segloc_synth.plan import Pair, View, plan_pair
+from segloc_synth.place import Placed, place
+from segloc_synth.plan import Catalogue, Paste, View, catalogue, plan_pair
+from segloc_synth.scenes import Scene
+from segloc_synth.segments import Segment
 from segloc_synth.shards import Sample
 
 OFF_BAG = "object more than half off the bag"
 
 
-def make_sample(config: Config, objects: Objects, backgrounds: Backgrounds, index: int) -> tuple[Sample, list[str]]:
-    """Sample `index`: its JSON record and two JPEG files, and the kinds of problems met."""
-    pair = plan_pair(config, len(objects), len(backgrounds), index)
-    segment = objects[pair.segment]
-    names = {"class_id": segment.class_id, "class_name": objects.classes[segment.class_id]}
-    meta: dict[str, Any] = {"index": index, **names}
-    problems: list[str] = []
+class Materials:
+    """All that samples are made of: config, segments, benign scans, look-alikes, and how colours are translated."""
+
+    def __init__(
+        self, config: Config, objects: Objects, backgrounds: Backgrounds, distractors: Objects | None = None
+    ) -> None:
+        self.config, self.objects, self.backgrounds, self.distractors = config, objects, backgrounds, distractors
+        self._translations: dict[tuple[bool, int, int], Translation] = {}
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        rows, distractors = self.objects.rows, len(self.distractors) if self.distractors else 0
+        return catalogue(rows["class_id"], rows["share"], self.config.balance, distractors)
+
+    def segment(self, paste: Paste) -> Segment:
+        source = self.distractors if paste.distractor else self.objects
+        assert source is not None
+        return source[paste.segment]
+
+    def share(self, paste: Paste) -> float:
+        """Wanted size of an object relative to its bag; 0 where the source does not show it."""
+        source = self.distractors if paste.distractor else self.objects
+        assert source is not None
+        return float(source.rows["share"][paste.size_of])
+
+    def translation(self, paste: Paste, segment: Segment, scene: Scene) -> Translation:
+        key = (paste.distractor, segment.palette, scene.palette)
+        if key not in self._translations:
+            source = self.distractors if paste.distractor else self.objects
+            assert source is not None
+            target = self.backgrounds.palettes[scene.palette]
+            self._translations[key] = Translation.between(source.palettes[segment.palette], target)
+        return self._translations[key]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A finished picture.
+
+    Attributes:
+        background: place of the benign scan in its bank.
+        picture: RGB uint8 [size, size, 3].
+        items: labelled objects as placed, the subject first, each with its segment.
+        occlusion: mean darkness, 0 to 1, of what lay under the subject.
+        distractors: number of look-alikes.
+        problems: (file or '', kind) of what was met.
+    """
+
+    background: int
+    picture: Pixels
+    items: list[tuple[Segment, Placed]]
+    occlusion: float
+    distractors: int
+    problems: list[tuple[str, str]]
+
+
+def make_sample(materials: Materials, index: int) -> tuple[Sample, list[tuple[str, str]]]:
+    """Sample `index`: its JSON record and two JPEG files, and (file or '', kind) of the problems met."""
+    config, backgrounds = materials.config, materials.backgrounds
+    pair = plan_pair(config, materials.catalogue, len(backgrounds), index)
+    key = compose_view(materials, pair.key)
+    query = compose_view(materials, pair.query, key.background)
+    class_id = key.items[0][0].class_id
+    meta: dict[str, Any] = {
+        "index": index,
+        "class_id": class_id,
+        "class_name": materials.objects.classes[class_id],
+        "key": _record(config, key, backgrounds),
+        "query": _record(config, query, backgrounds),
+    }
+    flags = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
     jpegs = []
-    for view_name in ("key", "query"):
-        placed, picture = compose_view(config, objects, backgrounds, pair, view_name)
-        if placed.in_bag < 0.5:
-            problems.append(OFF_BAG)
-        meta[view_name] = _record(config, placed, segment.class_id, segment.name, backgrounds)
-        flags = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
-        done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), flags)
+    for composed in (key, query):
+        done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(composed.picture, cv2.COLOR_RGB2BGR), flags)
         assert done
         jpegs.append(jpeg.tobytes())
-    return Sample(meta, *jpegs), problems
+    return Sample(meta, *jpegs), key.problems + query.problems
 
 
-def compose_view(
-    config: Config, objects: Objects, backgrounds: Backgrounds, pair: Pair, name: str
-) -> tuple[Placed, Pixels]:
-    """The segment as placed for the `key` or `query` of a pair, and the composite, uint8 RGB [size, size, 3]."""
-    view: View = getattr(pair, name)
-    segment = objects[pair.segment]
-    placed = place(segment, view, backgrounds.bag(view.background))
-    return placed, blend(backgrounds.pixels(view.background), placed, segment.carrier, config.blend)
+def compose_view(materials: Materials, view: View, other: int | None = None) -> Composed:
+    """Compose one view on the first of its benign scans that shows another bag than scan `other`."""
+    how = materials.config.blend
+    chosen, scene, problems = materials.backgrounds.choose(view.backgrounds, other)
+    picture = scene.pixels.copy()
+    occlusion, items = 0.0, []
+    for paste in view.pastes:
+        segment = materials.segment(paste)
+        placed = place(segment, paste, materials.share(paste), scene, layers=how == "dual-energy")
+        below = picture[placed.window]
+        if paste is view.pastes[0]:
+            occlusion = 1 - cv2.mean(cv2.cvtColor(below, cv2.COLOR_RGB2GRAY), placed.mask)[0] / 255
+        if how == "dual-energy":
+            above = blend.dual_energy(below, placed, materials.translation(paste, segment, scene))
+        elif how == "multiply":
+            above = blend.multiply(below, placed, segment.carrier)
+        else:
+            above = blend.hard(below, placed) if how == "hard" else blend.alpha(below, placed)
+        picture[placed.window] = above
+        if not paste.distractor:
+            items.append((segment, placed))
+        if placed.in_bag < 0.5:
+            problems.append(("", OFF_BAG))
+    return Composed(chosen, picture, items, round(occlusion, 4), len(view.pastes) - len(items), problems)
 
 
-def _record(config: Config, placed: Placed, class_id: int, segment: str, backgrounds: Backgrounds) -> dict[str, Any]:
-    full = placed.full_mask(config.size)
-    rle = coco_mask.encode(np.asfortranarray(full))
-    mask = {"size": [config.size, config.size], "counts": rle["counts"].decode()}
-    box = [float(number) for number in cv2.boundingRect(full)]
-    view = placed.view
+def _record(config: Config, composed: Composed, backgrounds: Backgrounds) -> dict[str, Any]:
+    items = [_item(config.size, segment, placed) for segment, placed in composed.items]
+    segment, placed = composed.items[0]
     return {
-        "box": box,
-        "mask": mask,
-        "segment": segment,
-        "background": backgrounds.names[view.background],
+        "box": items[0]["box"],
+        "mask": items[0]["mask"],
+        "segment": segment.name,
+        "background": backgrounds.name(composed.background),
         "blend": config.blend,
-        "coefficient": view.coefficient,
-        "scale": view.scale,
-        "rotation": view.rotation,
-        "flip": view.flip,
-        "items": [{"class_id": class_id, "box": box, "mask": mask}],
+        "coefficient": placed.paste.coefficient,
+        "scale": placed.scale,
+        "rotation": placed.paste.rotation,
+        "flip": placed.paste.flip,
+        "pose": list(placed.paste.pose),
+        "occlusion": composed.occlusion,
+        "distractors": composed.distractors,
+        "items": items,
+    }
+
+
+def _item(size: int, segment: Segment, placed: Placed) -> dict[str, Any]:
+    full = np.zeros((size, size), np.uint8, order="F")
+    full[placed.window] = placed.mask
+    x, y, width, height = cv2.boundingRect(placed.mask)
+    rle = coco_mask.encode(full)
+    return {
+        "class_id": segment.class_id,
+        "box": [float(placed.left + x), float(placed.top + y), float(width), float(height)],
+        "mask": {"size": [size, size], "counts": rle["counts"].decode()},
     }

@@ -1,18 +1,28 @@
 """Cutting labelled segments out of their scans."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from segloc_synth import palette
+from segloc_synth.backgrounds import bag_mask
 from segloc_synth.coco import BadMask, Scan, segmentation_to_mask
 from segloc_synth.engines import check_stop
-from segloc_synth.images import BadImage, Pixels, read_image, resize
+from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image, resize
+from segloc_synth.palette import Palette
 from segloc_synth.problems import Problem
+from segloc_synth.scenes import bag_area
 
 DETAIL = 1.5  # segments are kept at this multiple of the canvas scale, so that they may be enlarged
 SMALLEST = 24  # pixels of a mask at canvas scale below which an object cannot be recognised
 RING = 0.15  # width of the ring that tells the carrier bag's colour, relative to the segment's larger side
+MARGIN = 2  # empty pixels around a stored segment, so that it may be resampled
+ALONE = 4.0  # a bag of less than this many times the object's area is the object itself, and tells no size
+PALETTE_SCANS = 200  # scans that a source's palettes are learnt from
 
 
 @dataclass(frozen=True)
@@ -23,19 +33,59 @@ class Segment:
         name: scan and annotation, e.g. "train/xray_00012#45".
         class_id: our class id.
         rgba: uint8 [h, w, 4]; alpha 255 inside the mask, colours continued a little beyond it.
+        layers: uint16 [h, w, 3], the object without its carrier bag: attenuation in codes, material * 256, alpha * 256.
         carrier: RGB in 0-255 of what surrounds the object in its own scan.
+        palette: place of its scan's colours among the source's palettes.
         zoom: stored pixels per canvas pixel at scale 1.
+        length: root of the mask's area in canvas pixels at scale 1.
+        share: `length` relative to the root of its bag's area; 0 where there is no bag to be seen.
+        origin: x, y in its scan, in pixels, of the upper left corner of the stored arrays.
     """
 
     name: str
     class_id: int
     rgba: Pixels
+    layers: npt.NDArray[np.uint16]
     carrier: tuple[int, int, int]
+    palette: int
     zoom: float
+    length: float
+    share: float
+    origin: tuple[float, float]
 
 
-def cut_segments(scan: Scan, size: int, bottom_rows: int) -> tuple[list[Segment], list[Problem]]:
-    """Cut every usable segment out of a labelled scan, for a canvas of `size`; problems beside."""
+def learn_palettes(scans: list[Scan], size: int, bottom_rows: int) -> list[Palette]:
+    """The palettes of a labelled source, from the bags, without labelled items, of scans spread evenly over it."""
+    pictures, bags = [], []
+    for place in np.unique(np.linspace(0, len(scans) - 1, min(PALETTE_SCANS, len(scans))).astype(int)):
+        scan = scans[place]
+        try:
+            pixels, _ = read_image(scan.path, expect=(scan.width, scan.height))
+        except BadImage:
+            continue
+        labelled = np.zeros(pixels.shape[:2], np.uint8)
+        for annotation in scan.annotations:
+            try:
+                labelled |= segmentation_to_mask(annotation.segmentation, scan.height, scan.width)
+            except BadMask:
+                continue
+        picture = fit_to_canvas(pixels[: len(pixels) - bottom_rows], size)
+        free = fit_to_canvas(255 - 255 * np.dstack([labelled[: len(pixels) - bottom_rows]] * 3), size)[..., 0] == 255
+        pictures.append(picture)
+        bags.append(bag_mask(picture) * free)
+    return palette.fit(pictures, bags) if pictures else []
+
+
+@lru_cache(maxsize=4)
+def load_palettes(path: Path) -> list[Palette]:
+    return palette.load(path)
+
+
+def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tuple[list[Segment], list[Problem]]:
+    """Cut every usable segment out of a labelled scan, for a canvas of `size`; problems beside.
+
+    palettes: file of the source's palettes.
+    """
     check_stop()
     try:
         pixels, kinds = read_image(scan.path, expect=(scan.width, scan.height))
@@ -54,51 +104,137 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int) -> tuple[list[Segment]
         kept.append((annotation, mask[: scan.height - bottom_rows]))
     pixels, labelled = (rows[: scan.height - bottom_rows] for rows in (pixels, labelled))
     canvas_scale = size / max(scan.width, scan.height)
+    bag = bag_mask(fit_to_canvas(pixels, size))
+    place = palette.nearest(load_palettes(palettes), fit_to_canvas(pixels, size), bag)
     segments = []
     for annotation, mask in kept:
-        if mask.sum() * canvas_scale**2 < SMALLEST:
+        area = int(mask.sum()) * canvas_scale**2
+        if area < SMALLEST:
             kind = f"object too small to be seen at {size} px"
             found.append(Problem(kind, scan.name, f"annotation {annotation.id}"))
             continue
+        share = (area / bag_area(bag)) ** 0.5 if bag_area(bag) >= ALONE * area else 0.0
+        crop = _Crop(pixels, mask, labelled)
+        detail = min(1.0, DETAIL * canvas_scale)
+        rgba, layers, carrier, origin = _cut(crop, load_palettes(palettes)[place], detail)
         name = f"{scan.name}#{annotation.id}"
-        segments.append(_cut(name, annotation.class_id, pixels, mask, labelled, canvas_scale))
+        zoom = round(detail / canvas_scale, 6)
+        segments.append(
+            Segment(
+                name,
+                annotation.class_id,
+                rgba,
+                layers,
+                carrier,
+                place,
+                zoom,
+                round(area**0.5, 4),
+                round(share, 4),
+                origin,
+            )
+        )
     return segments, found
 
 
+class _Crop:
+    """The surroundings of one mask in its scan."""
+
+    def __init__(self, pixels: Pixels, mask: Pixels, labelled: Pixels) -> None:
+        left, top, width, height = cv2.boundingRect(mask)
+        self.reach = max(4, round(RING * max(width, height)))
+        self.top, self.left = max(0, top - self.reach), max(0, left - self.reach)
+        rows, cols = slice(self.top, top + height + self.reach), slice(self.left, left + width + self.reach)
+        self.pixels, self.inside = pixels[rows, cols], mask[rows, cols]
+        wide = cv2.dilate(self.inside, np.ones((2 * self.reach + 1, 2 * self.reach + 1), np.uint8))
+        # Pixels next to the mask mix object and carrier; other objects are no carrier.
+        self.near = cv2.dilate(self.inside, np.ones((3, 3), np.uint8))
+        self.ring = (wide == 1) & (self.near == 0) & (labelled[rows, cols] == 0)
+
+
 def _cut(
-    name: str,
-    class_id: int,
-    pixels: Pixels,
-    mask: Pixels,
-    labelled: Pixels,
-    canvas_scale: float,
-) -> Segment:
-    left, top, width, height = cv2.boundingRect(mask)
-    reach = max(4, round(RING * max(width, height)))
-    rows = slice(max(0, top - reach), top + height + reach)
-    cols = slice(max(0, left - reach), left + width + reach)
-    crop, inside, others = pixels[rows, cols], mask[rows, cols], labelled[rows, cols]
-    ring = cv2.dilate(inside, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) - inside
-    near = cv2.dilate(inside, np.ones((3, 3), np.uint8))  # its pixels mix object and carrier
-    surround = crop[(ring == 1) & (near == 0) & (others == 0)]
+    crop: _Crop, colours: Palette, detail: float
+) -> tuple[Pixels, npt.NDArray[np.uint16], tuple[int, int, int], tuple[float, float]]:
+    """(rgba, layers, carrier, origin) as in Segment, at `detail` stored pixels per pixel of the scan."""
+    surround = crop.pixels[crop.ring]
     carrier = np.median(surround, axis=0) if len(surround) else np.full(3, 255)
-    detail = min(1.0, DETAIL * canvas_scale)
-    shape = [max(1, round(side * detail)) for side in inside.shape]
     # Colours of the object are continued over its edge, or a resampled edge would carry the old bag's colour.
-    weight = cv2.erode(inside, np.ones((3, 3), np.uint8)) if inside.sum() > 200 else inside
-    filled = np.where(weight[..., None] == 1, crop, _spread(crop, weight))
-    colour = resize(np.ascontiguousarray(filled), shape[1], shape[0])
-    alpha = resize(inside * np.uint8(255), shape[1], shape[0])
-    box = cv2.boundingRect((alpha > 0).astype(np.uint8))
-    tight = (slice(box[1], box[1] + box[3]), slice(box[0], box[0] + box[2]))
-    rgba = np.dstack([colour[tight], alpha[tight]])
-    return Segment(
-        name,
-        class_id,
-        rgba,
-        (int(carrier[0]), int(carrier[1]), int(carrier[2])),
-        round(detail / canvas_scale, 6),
+    core = cv2.erode(crop.inside, np.ones((3, 3), np.uint8)) if crop.inside.sum() > 200 else crop.inside
+    filled = np.where(core[..., None] == 1, crop.pixels, _spread(crop.pixels, core)).astype(np.uint8)
+    attenuation, material = _without_carrier(crop, colours)
+    size = tuple(max(1, round(side * detail)) for side in crop.inside.shape[::-1])
+    alpha = resize(crop.inside * np.uint8(255), *size)
+    rgba = np.dstack([resize(filled, *size), alpha])
+    layers = np.dstack([attenuation, material.astype(np.uint16) << 8])
+    layers = np.dstack([_resize16(layers, *size), alpha.astype(np.uint16) << 8])
+    left, top, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
+    margin = ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+    tight = (slice(top, top + height), slice(left, left + width))
+    scale = (size[0] / crop.inside.shape[1], size[1] / crop.inside.shape[0])
+    origin = (crop.left + (left - MARGIN) / scale[0], crop.top + (top - MARGIN) / scale[1])
+    rgba, layers = np.pad(rgba[tight], margin, "edge"), np.pad(layers[tight], margin, "edge")
+    for edge in (np.s_[:MARGIN], np.s_[-MARGIN:], np.s_[:, :MARGIN], np.s_[:, -MARGIN:]):
+        rgba[(*_two(edge), 3)] = 0
+        layers[(*_two(edge), 0)] = 0
+        layers[(*_two(edge), 2)] = 0
+    return rgba, layers, (int(carrier[0]), int(carrier[1]), int(carrier[2])), origin
+
+
+def _two(edge: slice | tuple[slice, slice]) -> tuple[slice, slice]:
+    return edge if isinstance(edge, tuple) else (edge, slice(None))
+
+
+def _resize16(planes: npt.NDArray[np.uint16], width: int, height: int) -> npt.NDArray[np.uint16]:
+    """Resize by area, for 16 bits."""
+    return np.asarray(cv2.resize(planes, (width, height), interpolation=cv2.INTER_AREA), np.uint16)
+
+
+def _without_carrier(crop: _Crop, colours: Palette) -> tuple[npt.NDArray[np.uint16], Pixels]:
+    """The object's own attenuation (codes) and material: what its pixels show less what the ring around it shows.
+
+    The carrier is the ring's median, and where the ring varies its smooth continuation under the object, within the
+    ring's middle half: single dense things beside the object do not lie under it.
+    """
+    levels = palette.attenuation(crop.pixels).astype(np.float32)
+    _, kind = palette.read(colours, np.asarray(cv2.GaussianBlur(crop.pixels, (0, 0), 0.8), np.uint8))
+    kinds = kind.astype(np.float32)
+    ring = levels[crop.ring]
+    if len(ring):
+        low, middle, high = np.quantile(ring, (0.25, 0.5, 0.75))
+        weight = crop.ring.astype(np.float32)
+        spread = (0, 0), max(2.0, 0.7 * crop.reach)
+        near = cv2.GaussianBlur(weight, *spread)
+        smooth = cv2.GaussianBlur(weight * np.clip(levels, low, high), *spread) + 0.02 * middle
+        under = smooth / (near + 0.02)
+        under_kind = float(np.average(kinds[crop.ring], weights=ring + 1))
+    else:
+        under, under_kind = np.zeros_like(levels), float(palette.MIXED)
+    under = np.minimum(under, levels)
+    levels = _quiet(levels, crop.inside)
+    own = np.where(crop.near == 1, levels - under, 0).astype(np.float32)
+    charge = (
+        np.clip(
+            (levels * palette.strength(kinds) - under * palette.strength(under_kind)) / np.maximum(own, 1),
+            0,
+            palette.STRONGEST,
+        )
+        * own
     )
+    # Where little is left of the object its material is that of its parts nearby.
+    weight = own * crop.inside
+    charge, total = (cv2.GaussianBlur(plane, (0, 0), 1.2) for plane in (charge * crop.inside, weight))
+    wide_charge, wide_total = (cv2.GaussianBlur(plane, (0, 0), 6) for plane in (charge, total))
+    material = (charge + 0.05 * wide_charge) / np.maximum(total + 0.05 * wide_total, 1e-3)
+    material[wide_total < 1e-3] = palette.strength(palette.MIXED)
+    own, material = np.rint(own), np.clip(np.rint(palette.weaken(material)), 0, palette.MATERIALS - 1)
+    return own.astype(np.uint16), material.astype(np.uint8)
+
+
+def _quiet(levels: npt.NDArray[np.float32], inside: Pixels) -> npt.NDArray[np.float32]:
+    """Levels with the noise of the object's dark parts, where few grey levels are left, smoothed within the mask."""
+    weight = inside.astype(np.float32)
+    soft = cv2.GaussianBlur(levels * weight, (0, 0), 1.2) / np.maximum(cv2.GaussianBlur(weight, (0, 0), 1.2), 1e-3)
+    noisy = np.clip((soft - palette.UNIT) / (1.5 * palette.UNIT), 0, 1) * weight
+    return np.asarray(levels + noisy * (soft - levels), np.float32)
 
 
 def _spread(crop: Pixels, weight: Pixels) -> Pixels:

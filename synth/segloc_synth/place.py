@@ -1,0 +1,148 @@
+"""Placing: an object's flip, pose, turn, size and position on the canvas. Pure; pixels stay integers."""
+
+from dataclasses import dataclass
+from math import cos, radians, sin
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segloc_synth.images import Pixels, resize
+from segloc_synth.plan import Paste
+from segloc_synth.scenes import CELL, Scene
+from segloc_synth.segments import MARGIN, Segment
+
+Matrix = npt.NDArray[np.float64]
+
+INSIDE = 128  # alpha from which a pixel belongs to the mask
+LARGEST = 0.9  # of the canvas; larger objects are scaled down to it
+ENLARGED = 2.0  # most that an object's stored pixels are enlarged
+IN_BAG = 0.98  # share of the object that must lie on the bag for a position to be taken at once
+NEIGHBOURS = np.ones((3, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A segment as it lies on the canvas.
+
+    Attributes:
+        paste: what was drawn.
+        scale: size of the object relative to its own scan fitted to the canvas, as really used.
+        matrix: from pixel centres of the stored segment to those of the canvas, float64 [3, 3].
+        planes: the object's own RGB colours, uint8 [h, w, 3], or its attenuation and material, uint16 [h, w, 2], see
+            Segment.layers.
+        alpha: uint8 [h, w], 0-255; zero beyond one pixel around the mask (the feather).
+        mask: 0/1 uint8 [h, w], tight: each edge row and column of it holds a pixel of the object or its feather.
+        top, left: corner of these arrays on the canvas.
+        in_bag: share of the mask on the bag, 0-1.
+    """
+
+    paste: Paste
+    scale: float
+    matrix: Matrix
+    planes: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    alpha: Pixels
+    mask: Pixels
+    top: int
+    left: int
+    in_bag: float
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the canvas that the arrays cover."""
+        height, width = self.mask.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    def full_mask(self, size: int) -> Pixels:
+        """0/1 uint8 [size, size]."""
+        full = np.zeros((size, size), np.uint8)
+        full[self.window] = self.mask
+        return full
+
+
+def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bool) -> Placed:
+    """Transform a segment as `paste` says and choose its position in the scene's bag.
+
+    share: wanted size relative to the bag (roots of areas), 0 for the size that the object has in its own scan.
+    layers: whether attenuation and material are transformed, else the colours.
+    """
+    size = len(scene.bag)
+    stored = segment.layers if layers else segment.rgba
+    wanted = paste.scale * (share * scene.bag_size / segment.length if share else 1.0) / segment.zoom
+    matrix, scale, (width, height) = _geometry(stored.shape[:2], paste, min(wanted, ENLARGED), LARGEST * size)
+    if scale < 1:  # by area first: bilinear sampling alone would step over thin parts
+        rows, cols = (max(1, round(side * scale)) for side in stored.shape[:2])
+        y, x = stored.shape[0] / rows, stored.shape[1] / cols
+        stored = resize(stored, cols, rows)
+        to_stored = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+        warped = cv2.warpPerspective(stored, matrix @ to_stored, (width, height), flags=cv2.INTER_LINEAR)
+    else:
+        warped = cv2.warpPerspective(stored, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    alpha = (warped[..., -1] >> 8).astype(np.uint8) if layers else np.ascontiguousarray(warped[..., -1])
+    if not alpha.any():  # shrunk to nothing: one pixel stands for it
+        alpha[height // 2, width // 2] = 255
+    # An object thinner than half a pixel reaches INSIDE nowhere; it is given the pixels it covers most.
+    mask = (alpha >= min(INSIDE, max(1, int(alpha.max()) // 2))).astype(np.uint8)
+    # The feather stays within one pixel of the mask, also where a thin part fell below the threshold.
+    alpha *= cv2.dilate(mask, NEIGHBOURS)
+    left, top, width, height = cv2.boundingRect(alpha)
+    tight = (slice(top, top + height), slice(left, left + width))
+    planes, alpha, mask = warped[(*tight, slice(-1))], alpha[tight], mask[tight]
+    y, x, in_bag = _choose_position(mask, scene, paste)
+    matrix = np.array([[1, 0, x - left], [0, 1, y - top], [0, 0, 1]]) @ matrix
+    return Placed(paste, round(scale * segment.zoom, 4), matrix, planes, alpha, mask, y, x, in_bag)
+
+
+def _geometry(
+    shape: tuple[int, int], paste: Paste, scale: float, limit: float
+) -> tuple[Matrix, float, tuple[int, int]]:
+    """Homography from an array of `shape` to one of the (width, height) returned, and its scale, reduced to `limit`."""
+    height, width = shape
+    angle, (shear, along_x, along_y) = radians(paste.rotation), paste.pose
+    flip, c, s = -1.0 if paste.flip else 1.0, cos(angle), sin(angle)
+    longer = max(height, width)
+    # Turn x shear x flip about the middle, seen a little from the side: w = 1 + (along_x x + along_y y) / longer.
+    turn = np.array(
+        [
+            [c * flip, c * shear + s, 0],
+            [-s * flip, c - s * shear, 0],
+            [along_x / longer, along_y / longer, 1],
+        ]
+    )
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    inner = middle + 0.5 - MARGIN  # the object without its empty margin
+    corners = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]]) * np.array([[inner[0]], [inner[1]], [1]])
+    seen = turn @ corners
+    seen = seen[:2] / seen[2]
+    extent = np.ptp(seen, axis=1)
+    scale = min(scale, limit / float(extent.max()))
+    out = [int(np.ceil(side * scale)) + 3 for side in extent]
+    centre = (seen.max(1) + seen.min(1)) / 2
+    shift = np.array([(out[0] - 1) / 2, (out[1] - 1) / 2]) - scale * centre
+    to_array = np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]])
+    from_middle = np.array([[1, 0, -middle[0]], [0, 1, -middle[1]], [0, 0, 1]])
+    return to_array @ turn @ from_middle, scale, (out[0], out[1])
+
+
+def _choose_position(mask: Pixels, scene: Scene, paste: Paste) -> tuple[int, int, float]:
+    """(top, left, share of the mask on the bag) of the place that lies well inside the bag, else the best, and whose
+    background's darkness comes nearest to the wanted rank among those tried."""
+    size, (height, width) = len(scene.bag), mask.shape
+    spots = scene.spots[(np.array(paste.positions) * len(scene.spots)).astype(np.intp)].astype(np.intp)
+    left = np.clip(spots[:, 0] - width // 2, 0, size - width)
+    top = np.clip(spots[:, 1] - height // 2, 0, size - height)
+    x0, x1, y0, y1 = left // CELL, -(-(left + width) // CELL), top // CELL, -(-(top + height) // CELL)
+    sums = cv2.integral(scene.darkness)
+    x1, y1 = np.minimum(x1, sums.shape[1] - 1), np.minimum(y1, sums.shape[0] - 1)
+    dark = (sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]) / np.maximum((y1 - y0) * (x1 - x0), 1)
+    rank = dark.argsort(kind="stable").argsort(kind="stable")
+    area = int(np.count_nonzero(mask))
+    best = (0, 0, -1.0)
+    for place in np.abs(rank - paste.occlusion * (len(rank) - 1)).argsort(kind="stable").tolist():
+        y, x = int(top[place]), int(left[place])
+        share = int(np.count_nonzero(scene.bag[y : y + height, x : x + width] & mask)) / area
+        if share > best[2]:
+            best = (y, x, share)
+        if share >= IN_BAG:
+            break
+    return best

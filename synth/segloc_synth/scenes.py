@@ -1,0 +1,167 @@
+"""Benign scans made ready: frames and empty belt cut off, fitted to the canvas, with all that placing wants to know."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segloc_synth import palette
+from segloc_synth.backgrounds import bag_mask
+from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image
+from segloc_synth.palette import Palette
+
+CELL = 4  # pixels; side of the cells in which darkness is kept
+SPOTS = 256
+BLACK = 60  # grey level below which a frame around a scan, or a corrupt row, lies
+FRAME = 0.03  # of a side; a frame is no wider
+BELT = 0.05  # of the bags' extent that is left of the empty belt around them
+WORTH = 0.8  # a scan is cropped to its bags when they and that rest fill less than this share of a side
+ALIKE = 0.985  # correlation of two scans' thumbnails from which they show one bag
+NEIGHBOURS = 2  # numbers in file names that are no farther apart may show one bag (SIXray's blocks of three)
+NOTES = 160  # bytes
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A benign scan on the canvas.
+
+    Attributes:
+        pixels: RGB uint8 [size, size, 3].
+        bag: 0/1 mask, uint8 [size, size].
+        spots: x, y of pixels spread evenly over the bag, uint16 [SPOTS, 2].
+        darkness: mean of 255 - grey in cells of CELL x CELL pixels, uint8 [size / CELL, size / CELL], rounded up.
+        bag_size: root of the largest bag's area, in pixels.
+        palette: place of its colours among the source's palettes.
+        thumbnail: grey uint8 [16, 16].
+    """
+
+    pixels: Pixels
+    bag: Pixels
+    spots: npt.NDArray[np.uint16]
+    darkness: Pixels
+    bag_size: float
+    palette: int
+    thumbnail: Pixels
+
+    @classmethod
+    def of(cls, slot: np.void, pixels: Pixels) -> "Scene":
+        """From a slot of the bank and its decoded pixels."""
+        bag = np.unpackbits(slot["bag"], axis=1, count=len(pixels))
+        size, place = float(slot["bag_size"]), int(slot["palette"])
+        return cls(pixels, bag, slot["spots"], slot["darkness"], size, place, slot["thumbnail"])
+
+
+def slot_type(size: int) -> np.dtype[np.void]:
+    """A scene's record in the bank; `pixels` comes last, so that it may be stored shorter, as JPEG of `jpeg` bytes."""
+    cells = -(-size // CELL)
+    return np.dtype(
+        [
+            ("notes", f"S{NOTES}"),
+            ("jpeg", np.uint32),
+            ("bag_size", np.float32),
+            ("palette", np.uint32),
+            ("thumbnail", np.uint8, (16, 16)),
+            ("spots", np.uint16, (SPOTS, 2)),
+            ("darkness", np.uint8, (cells, cells)),
+            ("bag", np.uint8, (size, -(-size // 8))),
+            ("pixels", np.uint8, (size, size, 3)),
+        ]
+    )
+
+
+def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> np.void:
+    """The slot of a benign scan; without a bag_size when it is unusable, `notes` says why, or what was converted."""
+    slot = np.zeros((), slot_type(size))
+    picture, bag, kinds = fit_scan(path, size)
+    slot["notes"] = "; ".join(kinds).encode()[:NOTES]
+    if picture is not None and bag is not None:
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        y, x = np.nonzero(bag)
+        chosen = np.linspace(0, len(x) - 1, SPOTS).astype(np.intp)
+        cells = slot["darkness"].shape
+        slot["bag_size"] = bag_area(bag) ** 0.5
+        slot["palette"] = palette.nearest(palettes, picture, bag) if palettes else 0
+        slot["thumbnail"] = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)
+        slot["spots"] = np.stack([x[chosen], y[chosen]], axis=1)
+        slot["darkness"] = cv2.resize(255 - grey, cells[::-1], interpolation=cv2.INTER_AREA)
+        slot["bag"] = np.packbits(bag, axis=1)
+        slot["pixels"] = picture
+    return slot[()]
+
+
+def fit_scan(path: Path, size: int) -> tuple[Pixels | None, Pixels | None, list[str]]:
+    """(picture, bag, kinds of problems) of a benign scan: RGB uint8 [size, size, 3], 0/1 [size, size]; None: unusable."""
+    try:
+        pixels, kinds = read_image(path, at_least=size)
+    except BadImage as problem:
+        return None, None, [str(problem)]
+    pixels = without_frame(pixels)
+    picture = fit_to_canvas(pixels, size)
+    bag = bag_mask(picture)
+    if not bag.any():
+        return None, None, [*kinds, "scan without a bag"]
+    tight = _crop_belt(pixels, bag)
+    if tight.shape != pixels.shape:
+        picture = fit_to_canvas(tight, size)
+        bag = bag_mask(picture)
+    return picture, bag, kinds
+
+
+def without_frame(pixels: Pixels) -> Pixels:
+    """RGB [H, W, 3] without rows and columns at its edges that are mostly black, as frames and corrupt rows are."""
+    black = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) < BLACK
+    top, bottom = _frame(black.mean(1)), _frame(black.mean(1)[::-1])
+    left, right = _frame(black.mean(0)), _frame(black.mean(0)[::-1])
+    return pixels[top : len(black) - bottom, left : black.shape[1] - right]
+
+
+def _frame(shares: npt.NDArray[np.float64]) -> int:
+    """How many of the first lines are frame, by the share of black in each; a bag at the edge is wider than one."""
+    reach = max(1, round(FRAME * len(shares)))
+    dark = (shares[: reach + 1] > 0.35).tolist()
+    return 0 if all(dark) else dark.index(False)
+
+
+def _crop_belt(pixels: Pixels, bag: Pixels) -> Pixels:
+    """The part of a scan that holds its bags, found on the canvas, with a little belt around."""
+    height, width = pixels.shape[:2]
+    size = len(bag)
+    scale = size / max(height, width)
+    x, y, w, h = cv2.boundingRect(bag)
+    pad = BELT * max(w, h)
+    if max((w + 2 * pad) / (width * scale), (h + 2 * pad) / (height * scale)) >= WORTH:
+        return pixels
+    x0, y0 = (size - round(width * scale)) // 2, (size - round(height * scale)) // 2
+    left, top = max(0, round((x - x0 - pad) / scale)), max(0, round((y - y0 - pad) / scale))
+    right, bottom = round((x + w - x0 + pad) / scale), round((y + h - y0 + pad) / scale)
+    return pixels[top:bottom, left:right]
+
+
+def bag_area(bag: Pixels) -> int:
+    """Pixels of the largest bag in a 0/1 mask."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(bag)
+    return int(stats[1:, cv2.CC_STAT_AREA].max(initial=0))
+
+
+def same_bag(name: str, other: str, scene: Scene, other_scene: Scene) -> bool:
+    """Whether two scans may show one bag: neighbours by the numbers that their names end in, or look-alikes."""
+    if name == other:
+        return True
+    (stem, number), (other_stem, other_number) = _numbered(name), _numbered(other)
+    if number is not None and other_number is not None and stem == other_stem:
+        if abs(number - other_number) <= NEIGHBOURS:
+            return True
+    mine, theirs = (scene.thumbnail.astype(np.float32) - scene.thumbnail.mean() for scene in (scene, other_scene))
+    size = float(np.sqrt((mine**2).sum() * (theirs**2).sum()))
+    alike = max(float((mine * turned).sum()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
+    return alike >= ALIKE * max(size, 1.0)
+
+
+def _numbered(name: str) -> tuple[str, int | None]:
+    """A name as (what stands before its last digits, their number)."""
+    found = re.search(r"(\d+)\D*$", name)
+    return (name[: found.start(1)], int(found[1])) if found else (name, None)
