@@ -8,9 +8,6 @@ that memory does not grow with their number.
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from segloc_synth.backgrounds import BenignSource, bag_mask
 from segloc_synth.coco import LabelledSource
 from segloc_synth.console import progress
 from segloc_synth.engines import check_stop, run_local
-from segloc_synth.files import cache_dir, read_json, write_json
+from segloc_synth.files import cache_dir, new_folder, read_json, write_json
 from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image
 from segloc_synth.problems import Problem
 from segloc_synth.segments import Segment, cut_segments
@@ -86,7 +83,7 @@ def prepare_objects(source: LabelledSource, size: int, workers: int) -> tuple[Pa
     """
     folder = _entry("objects", f"{source.kind} {source.fingerprint}", size)
     if not folder.exists():
-        with _new_entry(folder) as tmp:
+        with new_folder(folder) as tmp:
             _write_objects(tmp, source, size, workers)
     objects = Objects(folder)
     if not len(objects):
@@ -102,7 +99,7 @@ def prepare_backgrounds(source: BenignSource, size: int, workers: int) -> tuple[
     """
     folder = _entry("backgrounds", source.fingerprint, size)
     if not folder.exists():
-        with _new_entry(folder) as tmp:
+        with new_folder(folder) as tmp:
             _write_backgrounds(tmp, source, size, workers)
     backgrounds = Backgrounds(folder)
     if len(backgrounds) < 2:
@@ -116,19 +113,6 @@ def prepare_backgrounds(source: BenignSource, size: int, workers: int) -> tuple[
 def _entry(kind: str, fingerprint: str, size: int) -> Path:
     identity = json.dumps([VERSION, kind, fingerprint, size, cv2.__version__])
     return cache_dir() / "bank" / f"{kind}-{size}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
-@contextmanager
-def _new_entry(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends well; a racing build's entry is as good."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield tmp
-        if not folder.exists():
-            tmp.rename(folder)
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
 
 
 def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int) -> None:

@@ -1,6 +1,7 @@
 """The command `segloc-synth build`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +14,20 @@ from segloc_synth.files import PathOrUrl, write_json
 from segloc_synth.problems import Problem, describe, refuse
 
 PATH = PathOrUrl()
+
+
+class Part(click.ParamType):
+    """A share I/N of a job on the command line, as (I, N) with 1 <= I <= N."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        part, _, parts = value.partition("/")
+        if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+            self.fail(f"{value} is not a share such as 3/8: I from 1 to N", param, ctx)
+        return int(part), int(parts)
 
 
 @click.command(
@@ -78,6 +93,19 @@ Examples:
     metavar="LO HI",
     help="Range of the object's size relative to its own scan fitted to the canvas; at most 0.9 of the canvas.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(build.ENGINES),
+    default="local",
+    help="local: --workers processes here. ray: the cluster that RAY_ADDRESS names, or one started here for this run.",
+)
+@click.option(
+    "--part",
+    type=Part(),
+    default="1/1",
+    help="Build only share I of N, one task of a Slurm or Kubernetes array: run every part with the same options and "
+    "--out. The part that finds all shards there writes manifest, data card and contact sheet.",
+)
 @click.option("--strict", is_flag=True, help="Stop at bad records in a source instead of leaving them out.")
 def build_command(
     n: int,
@@ -91,6 +119,8 @@ def build_command(
     blend: Blend,
     coefficient: tuple[float, float],
     scale: tuple[float, float],
+    engine: build.Engine,
+    part: tuple[int, int],
     strict: bool,
 ) -> None:
     """Build WebDataset shards of pairs; goes on where an earlier run of the same build stopped."""
@@ -121,15 +151,20 @@ def build_command(
     if strict:
         refuse(objects.problems, str(objects_path))
         refuse(backgrounds.problems, str(backgrounds_path))
-    manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers)
-    preview.write_contact_sheet(out, out / "preview.png")
-    card.write_card(out, manifest)
+    manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers, engine, part)
+    if manifest is None:
+        there = build.missing(out, config, n)
+        click.echo(f"{out}: part {part[0]}/{part[1]} is done; {there}, run the other parts", err=True)
+        return
     found = {"objects": labelled.problems + objects.problems, "backgrounds": backgrounds.problems}
-    write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
+    with build.resumable(out, range(1), workers):
+        preview.write_contact_sheet(out, out / "preview.png")
+        card.write_card(out, manifest)
+        write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
     _report(objects_path, found["objects"])
     _report(backgrounds_path, found["backgrounds"])
-    for kind, count in manifest["totals"]["problems"].items():
-        click.echo(f"{out}: {count} views: {kind}", err=True)
+    for kind, met in manifest["totals"]["problems"].items():
+        click.echo(f"{out}: {met['count']} views: {kind}: {', '.join(met['first'])}", err=True)
     click.echo(
         f"{n} pairs of {len(manifest['classes'])} classes, from {len(objects)} segments and {len(backgrounds)} "
         f"benign scans, in {out}; look at {out / 'preview.png'}",
