@@ -49,7 +49,8 @@ def run(command: click.Command) -> NoReturn:
     # Threads that wait for each other shall soon sleep, not spin: beside other busy processes a step is several times
     # faster so, alone it is as fast. Read when the numerical library is loaded, which the commands do late.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)  # libraries speak up only when something is wrong
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as error:

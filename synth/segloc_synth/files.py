@@ -81,7 +81,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Binary file that appears under `path` only when the block ends well.
 
     Local: temporary name, fsync, rename. In an object store: temporary key, checked against what the store tells
-    of it, then copied. An OSError without a file name, such as a full disk's, gets that of `path`.
+    of it, then copied. An OSError without a file name, such as a full disk's or a store's, gets that of `path`.
     """
     tmp = _temporary(path)
     try:
@@ -98,7 +98,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             _check_stored(tmp, sent)
             cast(UPath, path).fs.cp_file(cast(UPath, tmp).path, cast(UPath, path).path)
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(tmp)):
+        if error.filename in (None, str(tmp)):
             error.filename = str(path)
         raise
     finally:
