@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from segloc_synth import bank, build, card, phantom, preview
-from segloc_synth.backgrounds import read_benign
-from segloc_synth.coco import read_labelled
+from segloc_synth.backgrounds import BenignSource, read_benign
+from segloc_synth.coco import LabelledSource, read_labelled
 from segloc_synth.config import BLENDS, Blend, Config
 from segloc_synth.console import Finite, cores
 from segloc_synth.files import PathOrUrl, write_json
@@ -127,14 +127,7 @@ def build_command(
     for name, (low, high) in (("--coefficient", coefficient), ("--scale", scale)):
         if low > high:
             raise click.BadParameter("LO must not exceed HI", param_hint=name)
-    if (objects_path is None) != (backgrounds_path is None):
-        raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
-    if objects_path is None or backgrounds_path is None:
-        simulated = phantom.default_phantom(workers=workers)
-        objects_path, backgrounds_path = simulated / "pidray", simulated / "sixray"
-    labelled, benign = read_labelled(objects_path), read_benign(backgrounds_path)
-    if strict:
-        refuse(labelled.problems, str(objects_path))
+    labelled, benign = read_sources(objects_path, backgrounds_path, workers)
     config = Config(
         objects={"kind": labelled.kind, "fingerprint": labelled.fingerprint},
         backgrounds={"kind": "folder", "fingerprint": benign.fingerprint},
@@ -145,12 +138,41 @@ def build_command(
         coefficient=(1.0, 1.0) if blend == "hard" else coefficient,
         scale=scale,
     )
-    build.check_output(out, config, n)  # before hours of preparation
-    objects_bank, objects = bank.prepare_objects(labelled, size, workers)
-    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, size, workers)
+    make(config, labelled, benign, out, n, workers, engine, part, strict)
+
+
+def read_sources(
+    objects_path: Path | None, backgrounds_path: Path | None, workers: int
+) -> tuple[LabelledSource, BenignSource]:
+    """The labelled and the benign source of a command line, PhantomRay's where it names none."""
+    if (objects_path is None) != (backgrounds_path is None):
+        raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
+    if objects_path is None or backgrounds_path is None:
+        simulated = phantom.default_phantom(workers=workers)
+        objects_path, backgrounds_path = simulated / "pidray", simulated / "sixray"
+    return read_labelled(objects_path), read_benign(backgrounds_path)
+
+
+def make(
+    config: Config,
+    labelled: LabelledSource,
+    benign: BenignSource,
+    out: Path,
+    n: int,
+    workers: int,
+    engine: build.Engine = "local",
+    part: tuple[int, int] = (1, 1),
+    strict: bool = False,
+) -> None:
+    """Everything a build writes: bank, shards, manifest, contact sheet, data card, list of problems."""
     if strict:
-        refuse(objects.problems, str(objects_path))
-        refuse(backgrounds.problems, str(backgrounds_path))
+        refuse(labelled.problems, str(labelled.path))
+    build.check_output(out, config, n)  # before hours of preparation
+    objects_bank, objects = bank.prepare_objects(labelled, config.size, workers)
+    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, config.size, workers)
+    if strict:
+        refuse(objects.problems, str(labelled.path))
+        refuse(backgrounds.problems, str(benign.path))
     manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers, engine, part)
     if manifest is None:
         there = build.missing(out, config, n)
@@ -161,8 +183,8 @@ def build_command(
         preview.write_contact_sheet(out, out / "preview.png")
         card.write_card(out, manifest)
         write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
-    _report(objects_path, found["objects"])
-    _report(backgrounds_path, found["backgrounds"])
+    _report(labelled.path, found["objects"])
+    _report(benign.path, found["backgrounds"])
     for kind, met in manifest["totals"]["problems"].items():
         click.echo(f"{out}: {met['count']} views: {kind}: {', '.join(met['first'])}", err=True)
     click.echo(

@@ -116,13 +116,12 @@ def test_a_build_of_pages_needs_no_listing_and_a_reader_opens_what_it_reads(
     out = tmp_path / "out"
     build(sources, out, "--n", 40)
     listed: list[Path] = []
+
+    def recorded(original: Any) -> Any:
+        return lambda path, *args: listed.append(path) or original(path, *args)
+
     for name in ("iterdir", "glob", "rglob"):
-
-        def listing(path: Path, *args: str, original: Any = getattr(Path, name)) -> Any:
-            listed.append(path)
-            return original(path, *args)
-
-        monkeypatch.setattr(Path, name, listing)
+        monkeypatch.setattr(Path, name, recorded(getattr(Path, name)))
     build(sources, out, "--n", 60)
     assert listed
     assert out not in listed
@@ -143,24 +142,26 @@ def test_a_build_of_pages_needs_no_listing_and_a_reader_opens_what_it_reads(
 def test_killed_at_any_moment_and_run_again_the_folder_is_the_same(
     sources: Sources, tmp_path: Path, engine: str
 ) -> None:
-    args = ["--n", 400, "--shard-size", 16, "--workers", 2, "--engine", engine]
+    args = ["--n", 1200, "--shard-size", 16, "--workers", 2, "--engine", engine]
     whole = content(build(sources, tmp_path / "whole", *args[:4]))
     chance = random.Random(engine)
-    for trial in range(6):
+    start = 4.0 if engine == "ray" else 0.8
+    all_kills = 0
+    for trial in range(2 if engine == "ray" else 6):
         out = tmp_path / f"a folder of trial {trial}"
-        kills = 0
-        while True:
+        for kills in range(20):
             command = [*COMMAND, *build_args(sources, out, *args)]
-            process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
             try:
-                process.wait(timeout=chance.uniform(0.8, 4) + (4 if engine == "ray" else 0) + kills)
+                _, message = process.communicate(timeout=start + chance.uniform(0, 2) * (1 + kills / 4))
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                kills += 1
-        assert process.returncode == 0
+                process.communicate()
+                all_kills += 1
+        assert process.returncode == 0, message
         assert content(out) == whole, f"after {kills} kills"
+    assert all_kills > 2
 
 
 def die_once(task: tuple[Path, int]) -> tuple[int, int]:
