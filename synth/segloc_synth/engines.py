@@ -123,7 +123,8 @@ def run_ray(function: Callable[[Task], Result], tasks: Iterable[Task], workers: 
     ray = _import_ray()
     ours = not ray.is_initialized()
     if ours:
-        where = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        local = {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        where = {} if os.environ.get("RAY_ADDRESS") else local
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         except (ConnectionError, RuntimeError, ValueError) as error:

@@ -86,7 +86,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     tmp = _temporary(path)
     try:
         if is_local(path):
-            with _open_new(tmp) as file:
+            with _in_scratch(lambda: tmp.open("wb"), tmp) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -112,12 +112,13 @@ def _temporary(path: Path) -> Path:
     return path.parent / SCRATCH / f"{path.name}~{socket.gethostname()}~{os.getpid()}"
 
 
-def _open_new(tmp: Path) -> IO[bytes]:
-    for _ in range(100):  # another process may remove the empty folder in between
-        tmp.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            return tmp.open("wb")
-    return tmp.open("wb")
+def _in_scratch(make: Callable[[], Result], tmp: Path) -> Result:
+    """The result of `make`, which makes `tmp`, in a folder for it."""
+    for _ in range(100):
+        with suppress(FileNotFoundError, FileExistsError):  # another process removes the empty folder in between
+            tmp.parent.mkdir(parents=True, exist_ok=True)
+            return make()
+    return make()
 
 
 def _drop_scratch(folder: Path) -> None:
@@ -152,7 +153,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     remove_left_overs(folder.parent)
     tmp = _temporary(folder)
-    tmp.mkdir(parents=True)
+    _in_scratch(tmp.mkdir, tmp)
     try:
         yield tmp
         try:

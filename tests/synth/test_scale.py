@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -364,3 +365,10 @@ def test_a_store_that_does_not_answer_is_one_line(sources: Sources, tmp_path: Pa
         )
         assert result.returncode == 1
         assert len([line for line in result.stderr.splitlines() if "building" not in line]) == 1, result.stderr
+
+
+def test_many_writers_share_a_folder(tmp_path: Path) -> None:
+    """None is disturbed by another that removes the empty folder of temporaries."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_json(tmp_path / f"{number}.json", number), range(1500)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{number}.json" for number in range(1500))
