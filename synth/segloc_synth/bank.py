@@ -9,9 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+<<<<<<< HEAD
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+=======
+>>>>>>> scale
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,9 +28,15 @@ from segloc_synth import palette
 from segloc_synth.backgrounds import BenignSource
 from segloc_synth.coco import LabelledSource
 from segloc_synth.console import progress
+<<<<<<< HEAD
 from segloc_synth.engines import run_local
 from segloc_synth.files import cache_dir, read_json, write_json
 from segloc_synth.palette import Palette
+=======
+from segloc_synth.engines import check_stop, run_local
+from segloc_synth.files import cache_dir, new_folder, read_json, write_json
+from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image
+>>>>>>> scale
 from segloc_synth.problems import Problem
 from segloc_synth.scenes import Scene, fit_background, fit_scan, same_bag, slot_type
 from segloc_synth.segments import Segment, cut_segments, learn_palettes
@@ -195,7 +204,7 @@ def prepare_objects(source: LabelledSource, size: int, workers: int) -> tuple[Pa
     """
     folder = _entry("objects", f"{source.kind} {source.fingerprint}", size)
     if not folder.exists():
-        with _new_entry(folder) as tmp:
+        with new_folder(folder) as tmp:
             _write_objects(tmp, source, size, workers)
     objects = Objects(folder)
     if not len(objects):
@@ -208,27 +217,26 @@ def prepare_backgrounds(source: BenignSource, size: int, form: Form, workers: in
     """Folder and content of the bank entry for `source` at canvas `size`: its palettes learnt, no scan prepared yet."""
     folder = _entry("backgrounds", f"{source.fingerprint} {form}", size)
     if not folder.exists():
+<<<<<<< HEAD
         with _new_entry(folder) as tmp:
             _write_backgrounds(tmp, source, size, form, workers)
     return folder, Backgrounds(folder, source.path)
+=======
+        with new_folder(folder) as tmp:
+            _write_backgrounds(tmp, source, size, workers)
+    backgrounds = Backgrounds(folder)
+    if len(backgrounds) < 2:
+        first = backgrounds.problems[0]
+        raise click.ClickException(
+            f"{source.path}: {len(backgrounds)} usable scans, a pair needs two; {first.kind}: {first.where()}"
+        )
+    return folder, backgrounds
+>>>>>>> scale
 
 
 def _entry(kind: str, fingerprint: str, size: int) -> Path:
     identity = json.dumps([VERSION, kind, fingerprint, size, cv2.__version__])
     return cache_dir() / "bank" / f"{kind}-{size}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
-@contextmanager
-def _new_entry(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends well; a racing build's entry is as good."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield tmp
-        if not folder.exists():
-            tmp.rename(folder)
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
 
 
 def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int) -> None:

@@ -1,20 +1,37 @@
 """The build: shards in parallel, going on where an earlier run of the same config stopped."""
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import click
 
 from segloc_synth.bank import Backgrounds, Objects
 from segloc_synth.config import Config
-from segloc_synth.console import log, progress
-from segloc_synth.engines import check_stop, run_local
-from segloc_synth.files import read_json, write_json
+from segloc_synth.console import fault, log, progress
+from segloc_synth.engines import AHEAD, check_stop, run_local, run_ray
+from segloc_synth.files import SCRATCH, read_json, remove_left_overs, write_json
+from segloc_synth.manifest import (
+    Layout,
+    Problems,
+    Summary,
+    note,
+    read_page_totals,
+    read_summaries,
+    read_summary,
+    shard_path,
+    sidecar_path,
+    write_manifest,
+    write_page,
+)
 from segloc_synth.sample import make_sample
-from segloc_synth.shards import Sample, shard_path, sidecar_path, write_manifest, write_shard
+from segloc_synth.shards import Sample, write_shard
+
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
 @dataclass(frozen=True)
@@ -27,16 +44,27 @@ class Job:
     out: Path
 
 
+class Stopped(click.ClickException):
+    """The build stopped with some shards done; the same command finishes the rest."""
+
+    exit_code = 3
+
+
 @lru_cache(maxsize=2)
 def _open_bank(objects: Path, backgrounds: Path) -> tuple[Objects, Backgrounds]:
     return Objects(objects), Backgrounds(backgrounds)
 
 
-def build_shard(task: tuple[int, int], job: Job) -> int:
-    """Write shard `number` with `count` samples; a pure function of (config, bank, number, count). Returns number."""
+def build_shard(task: tuple[int, int], job: Job) -> Summary:
+    """The summary of shard `number` with `count` samples, written unless it is there.
+
+    The shard is a pure function of (config, bank, number, count).
+    """
     number, count = task
+    if there := _done(job.out, number, count, job.config.hash):
+        return there
     objects, backgrounds = _open_bank(job.objects, job.backgrounds)
-    problems: dict[str, int] = {}
+    problems: Problems = {}
 
     def samples() -> Iterator[Sample]:
         start = number * job.config.shard_size
@@ -44,49 +72,121 @@ def build_shard(task: tuple[int, int], job: Job) -> int:
             check_stop()
             sample, kinds = make_sample(job.config, objects, backgrounds, index)
             for kind in kinds:
-                problems[kind] = problems.get(kind, 0) + 1
+                note(problems, kind, f"{index:012d}")
             yield sample
 
-    write_shard(shard_path(job.out, number), samples(), job.config.hash, problems)
-    return number
+    return write_shard(shard_path(job.out, number), samples(), job.config.hash, problems)
 
 
-def build(config: Config, objects: Path, backgrounds: Path, out: Path, n: int, workers: int) -> dict[str, Any]:
+def build(
+    config: Config,
+    objects: Path,
+    backgrounds: Path,
+    out: Path,
+    n: int,
+    workers: int,
+    engine: Engine = "local",
+    part: tuple[int, int] = (1, 1),
+) -> dict[str, Any] | None:
     """Build samples 0..n-1 into `out` and return the manifest; `objects` and `backgrounds` are bank folders.
 
-    Goes on in a folder of the same config; click.ClickException for any other non-empty folder, or when `out`
-    already holds more than n samples.
+    Goes on in a folder of the same config. `part` (i, of) builds only that share of the shards; the manifest is None,
+    and not written, while shards of other parts are missing.
+
+    Raises:
+        click.ClickException: `out` holds anything else, or more than n samples already.
+        Stopped: a fault, such as a full disk, when some shards are done.
     """
     check_output(out, config, n)
     if not (out / "config.json").exists():
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "config.json", {"config": config.as_dict(), "config_hash": config.hash})
-    for left_over in out.glob(".*.tmp"):  # of a run that was killed
-        left_over.unlink(missing_ok=True)
-    counts = _counts(config, n)
-    todo = [(number, count) for number, count in enumerate(counts) if not _is_done(out, number, count)]
-    if len(todo) < len(counts):
-        log.info("%s: %d of %d shards are there, going on", out, len(counts) - len(todo), len(counts))
+    remove_left_overs(out)
+    layout = Layout(n, config.shard_size)
+    share = layout.share(*part)
     job = Job(config, objects, backgrounds, out)
-    finished = run_local(partial(build_shard, job=job), todo, min(workers, max(1, len(todo))))
-    for _ in progress(finished, len(counts), "building shards", done=len(counts) - len(todo)):
-        pass
-    bank = Objects(objects)
-    classes = [{"id": class_id, "name": bank.classes[class_id]} for class_id in bank.used_classes()]
-    sources = {"objects": config.objects, "backgrounds": config.backgrounds}
-    head = {
-        "config": config.as_dict(),
-        "config_hash": config.hash,
-        "sources": sources,
-        "classes": classes,
-    }
-    return write_manifest(out, head, len(counts))
+    with resumable(out, share, workers):
+        try:
+            summaries = _build_share(job, layout, share, workers, engine)
+        finally:
+            remove_left_overs(out)  # of workers that were lost
+        bank = Objects(objects)
+        classes = [{"id": class_id, "name": bank.classes[class_id]} for class_id in bank.used_classes()]
+        sources = {"objects": config.objects, "backgrounds": config.backgrounds}
+        head = {
+            "config": config.as_dict(),
+            "config_hash": config.hash,
+            "sources": sources,
+            "classes": classes,
+        }
+        return write_manifest(out, head, layout, summaries)
+
+
+def _build_share(job: Job, layout: Layout, share: range, workers: int, engine: Engine) -> list[Summary] | None:
+    """Build the shards of a share and the pages that are complete then; the summaries of all where there is no page."""
+    out, identity = job.out, job.config.hash
+    pages = [page for page in range(max(1, layout.pages)) if _overlap(layout.page(page), share)]
+    if layout.pages:
+        pages = [page for page in pages if read_page_totals(out, layout, page, identity) is None]
+    todo = {page: _overlap(layout.page(page), share) for page in pages}
+    total = sum(map(len, todo.values()))
+    if total < len(share):
+        log.info("%s: %d of %d shards are there, going on", out, len(share) - total, len(share))
+    if not total:
+        return None
+    tasks = ((number, layout.count(number)) for page in pages for number in todo[page])
+    run = run_ray if engine == "ray" else run_local
+    finished = run(partial(build_shard, job=job), tasks, min(workers, total))
+    summaries: list[Summary] | None = None
+    # Closed at once on a fault, so that no worker goes on behind the message.
+    with closing(finished), closing(progress(finished, len(share), "building shards", len(share) - total)) as results:
+        for page in pages:
+            mine = [summary for _, summary in zip(todo[page], results, strict=False)]
+            whole = len(mine) == len(layout.page(page))
+            if not layout.pages:
+                summaries = mine if whole else None
+            elif whole:
+                write_page(out, page, identity, mine)
+            else:
+                read = list(read_summaries(out, layout, layout.page(page), identity))
+                if None not in read:
+                    write_page(out, page, identity, [summary for summary in read if summary])
+        next(results, None)  # lets the progress end
+    return summaries
+
+
+def _overlap(one: range, other: range) -> range:
+    return range(max(one.start, other.start), min(one.stop, other.stop))
+
+
+@contextmanager
+def resumable(out: Path, share: range, workers: int) -> Iterator[None]:
+    """Turn a fault inside the block into one line that says what is done, when anything is."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.message if isinstance(error, click.ClickException) else fault(error)
+        with suppress(OSError):
+            first = share[: AHEAD * workers]
+            if reason and any(sidecar_path(shard_path(out, number)).exists() for number in first):
+                raise Stopped(f"{reason}; the shards that are done stay, the same command finishes the rest") from None
+        raise
+
+
+def missing(out: Path, config: Config, n: int) -> str:
+    """How much of a build of n is there, for people."""
+    layout = Layout(n, config.shard_size)
+    if layout.pages:
+        there = sum(read_page_totals(out, layout, page, config.hash) is not None for page in range(layout.pages))
+        return f"{there} of {layout.pages} pages of shards are there"
+    found = read_summaries(out, layout, range(layout.shards), config.hash)
+    return f"{sum(summary is not None for summary in found)} of {layout.shards} shards are there"
 
 
 def check_output(out: Path, config: Config, n: int) -> None:
     """click.ClickException unless `out` is absent, empty, or holds at most n samples of this very config."""
     if not (out / "config.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        foreign = out.exists() and (not out.is_dir() or any(path.name != SCRATCH for path in out.iterdir()))
+        if foreign and not (out / "config.json").exists():  # another part may have written it just now
             raise click.ClickException(f"{out}: is not an empty folder; name another --out")
         return
     mine, theirs = config.as_dict(), read_json(out / "config.json")
@@ -97,22 +197,17 @@ def check_output(out: Path, config: Config, n: int) -> None:
         differs = [key for key, value in mine.items() if old.get(key) != value]
         what = ", ".join(f"{key} {old.get(key)} instead of {mine[key]}" for key in differs[:3])
         raise click.ClickException(f"{out}: holds a build of another config ({what}); name another --out")
-    counts = _counts(config, n)
-    last = sidecar_path(shard_path(out, len(counts) - 1))
-    beyond = sidecar_path(shard_path(out, len(counts)))
-    if beyond.exists() or (last.exists() and read_json(last)["count"] > counts[-1]):
+    layout = Layout(n, config.shard_size)
+    last = sidecar_path(shard_path(out, layout.shards - 1))
+    beyond = sidecar_path(shard_path(out, layout.shards))
+    if beyond.exists() or (last.exists() and read_json(last)["count"] > layout.count(layout.shards - 1)):
         raise click.ClickException(f"{out}: holds more than {n} pairs already; raise --n or name another --out")
 
 
-def _counts(config: Config, n: int) -> list[int]:
-    """Samples in each shard of a build of n."""
-    return [min(config.shard_size, n - start) for start in range(0, n, config.shard_size)]
-
-
-def _is_done(out: Path, number: int, count: int) -> bool:
-    """Whether the shard is there, whole by its size, with `count` samples (a short last shard may have grown)."""
-    path = shard_path(out, number)
-    if not sidecar_path(path).exists() or not path.exists():
-        return False
-    side = read_json(sidecar_path(path))
-    return side["count"] == count and side["bytes"] == path.stat().st_size
+def _done(out: Path, number: int, count: int, identity: str) -> Summary | None:
+    """The summary of a shard that is there, whole by its size, with `count` samples (a short last one may grow)."""
+    summary = read_summary(out, number, count, identity)
+    try:
+        return summary if summary and summary.entry["filesize"] == shard_path(out, number).stat().st_size else None
+    except FileNotFoundError:
+        return None

@@ -30,7 +30,10 @@ def card(manifest: dict[str, Any]) -> str:
         for class_id, count in totals["per_class"].items()
     )
     low, high = config["coefficient"]
-    problems = "".join(f"- {count} views: {kind}\n" for kind, count in totals["problems"].items())
+    problems = "".join(
+        f"- {found['count']} views: {kind}, first in {', '.join(found['first'])}\n"
+        for kind, found in totals["problems"].items()
+    )
     return f"""---
 pretty_name: SegLoc pairs
 license: other

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from segloc_synth import phantom, preview
-from segloc_synth.cli_build import build_command
+from segloc_synth import phantom, preview, verify
+from segloc_synth.cli_build import build_command, make, read_sources
 from segloc_synth.console import cores, run
-from segloc_synth.files import PathOrUrl
+from segloc_synth.files import PathOrUrl, json_bytes
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 PATH = PathOrUrl()
@@ -37,6 +37,43 @@ def preview_command(folder: Path, out: Path | None, pairs: int) -> None:
     target = out or folder / "preview.png"
     preview.write_contact_sheet(folder, target, pairs)
     click.echo(str(target))
+
+
+@cli.command("verify")
+@click.argument("folder", type=PATH)
+@click.option("--repair", is_flag=True, help="Make what is wrong anew, from the sources of the build.")
+@click.option("--objects", type=PATH, help="Labelled source of the build, for --repair.  [default: PhantomRay]")
+@click.option("--backgrounds", type=PATH, help="Benign source of the build, for --repair.  [default: PhantomRay]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@WORKERS
+def verify_command(
+    folder: Path, repair: bool, objects: Path | None, backgrounds: Path | None, as_json: bool, workers: int
+) -> None:
+    """Read all of the finished build in FOLDER and name every missing, short or altered shard, and every sidecar, page
+    or manifest that does not agree. Exit 0 if nothing is wrong or --repair mended it, else 1."""
+    config, layout, found = verify.verify(folder, workers)
+    findings = []
+    for finding in found:
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{folder / finding.file}: {finding.problem}")
+    if repair and findings:
+        labelled, benign = read_sources(objects, backgrounds, workers)
+        for source, told in ((labelled, config.objects), (benign, config.backgrounds)):
+            if source.fingerprint != told["fingerprint"]:
+                raise click.ClickException(
+                    f"{source.path}: is not the source that {folder} was built from, or has changed since"
+                )
+        verify.forget(folder, config, layout, findings)
+        make(config, labelled, benign, folder, layout.samples, workers)
+    if as_json:
+        wrong = [finding.as_dict() for finding in findings]
+        click.echo(json_bytes({"shards": layout.shards, "samples": layout.samples, "wrong": wrong}).decode(), nl=False)
+    else:
+        remedy = "" if not findings else "; made anew" if repair else "; --repair makes them anew"
+        click.echo(f"{folder}: {layout.shards} shards read, {len(findings)} findings{remedy}", err=True)
+    if findings and not repair:
+        click.get_current_context().exit(1)
 
 
 @cli.command("phantom")

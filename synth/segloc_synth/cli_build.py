@@ -1,18 +1,33 @@
 """The command `segloc-synth build`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from segloc_synth import bank, build, card, phantom, preview
-from segloc_synth.backgrounds import read_benign
-from segloc_synth.coco import read_labelled
+from segloc_synth.backgrounds import BenignSource, read_benign
+from segloc_synth.coco import LabelledSource, read_labelled
 from segloc_synth.config import BLENDS, Blend, Config
 from segloc_synth.console import Finite, cores
 from segloc_synth.files import PathOrUrl, write_json
 from segloc_synth.problems import Problem, describe, refuse
 
 PATH = PathOrUrl()
+
+
+class Part(click.ParamType):
+    """A share I/N of a job on the command line, as (I, N) with 1 <= I <= N."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        part, _, parts = value.partition("/")
+        if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+            self.fail(f"{value} is not a share such as 3/8: I from 1 to N", param, ctx)
+        return int(part), int(parts)
 
 
 @click.command(
@@ -78,6 +93,19 @@ Examples:
     metavar="LO HI",
     help="Range of the object's size relative to its own scan fitted to the canvas; at most 0.9 of the canvas.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(build.ENGINES),
+    default="local",
+    help="local: --workers processes here. ray: the cluster that RAY_ADDRESS names, or one started here for this run.",
+)
+@click.option(
+    "--part",
+    type=Part(),
+    default="1/1",
+    help="Build only share I of N, one task of a Slurm or Kubernetes array: run every part with the same options and "
+    "--out. The part that finds all shards there writes manifest, data card and contact sheet.",
+)
 @click.option("--strict", is_flag=True, help="Stop at bad records in a source instead of leaving them out.")
 def build_command(
     n: int,
@@ -91,20 +119,15 @@ def build_command(
     blend: Blend,
     coefficient: tuple[float, float],
     scale: tuple[float, float],
+    engine: build.Engine,
+    part: tuple[int, int],
     strict: bool,
 ) -> None:
     """Build WebDataset shards of pairs; goes on where an earlier run of the same build stopped."""
     for name, (low, high) in (("--coefficient", coefficient), ("--scale", scale)):
         if low > high:
             raise click.BadParameter("LO must not exceed HI", param_hint=name)
-    if (objects_path is None) != (backgrounds_path is None):
-        raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
-    if objects_path is None or backgrounds_path is None:
-        simulated = phantom.default_phantom(workers=workers)
-        objects_path, backgrounds_path = simulated / "pidray", simulated / "sixray"
-    labelled, benign = read_labelled(objects_path), read_benign(backgrounds_path)
-    if strict:
-        refuse(labelled.problems, str(objects_path))
+    labelled, benign = read_sources(objects_path, backgrounds_path, workers)
     config = Config(
         objects={"kind": labelled.kind, "fingerprint": labelled.fingerprint},
         backgrounds={"kind": "folder", "fingerprint": benign.fingerprint},
@@ -115,21 +138,55 @@ def build_command(
         coefficient=(1.0, 1.0) if blend == "hard" else coefficient,
         scale=scale,
     )
-    build.check_output(out, config, n)  # before hours of preparation
-    objects_bank, objects = bank.prepare_objects(labelled, size, workers)
-    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, size, workers)
+    make(config, labelled, benign, out, n, workers, engine, part, strict)
+
+
+def read_sources(
+    objects_path: Path | None, backgrounds_path: Path | None, workers: int
+) -> tuple[LabelledSource, BenignSource]:
+    """The labelled and the benign source of a command line, PhantomRay's where it names none."""
+    if (objects_path is None) != (backgrounds_path is None):
+        raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
+    if objects_path is None or backgrounds_path is None:
+        simulated = phantom.default_phantom(workers=workers)
+        objects_path, backgrounds_path = simulated / "pidray", simulated / "sixray"
+    return read_labelled(objects_path), read_benign(backgrounds_path)
+
+
+def make(
+    config: Config,
+    labelled: LabelledSource,
+    benign: BenignSource,
+    out: Path,
+    n: int,
+    workers: int,
+    engine: build.Engine = "local",
+    part: tuple[int, int] = (1, 1),
+    strict: bool = False,
+) -> None:
+    """Everything a build writes: bank, shards, manifest, contact sheet, data card, list of problems."""
     if strict:
-        refuse(objects.problems, str(objects_path))
-        refuse(backgrounds.problems, str(backgrounds_path))
-    manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers)
-    preview.write_contact_sheet(out, out / "preview.png")
-    card.write_card(out, manifest)
+        refuse(labelled.problems, str(labelled.path))
+    build.check_output(out, config, n)  # before hours of preparation
+    objects_bank, objects = bank.prepare_objects(labelled, config.size, workers)
+    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, config.size, workers)
+    if strict:
+        refuse(objects.problems, str(labelled.path))
+        refuse(backgrounds.problems, str(benign.path))
+    manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers, engine, part)
+    if manifest is None:
+        there = build.missing(out, config, n)
+        click.echo(f"{out}: part {part[0]}/{part[1]} is done; {there}, run the other parts", err=True)
+        return
     found = {"objects": labelled.problems + objects.problems, "backgrounds": backgrounds.problems}
-    write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
-    _report(objects_path, found["objects"])
-    _report(backgrounds_path, found["backgrounds"])
-    for kind, count in manifest["totals"]["problems"].items():
-        click.echo(f"{out}: {count} views: {kind}", err=True)
+    with build.resumable(out, range(1), workers):
+        preview.write_contact_sheet(out, out / "preview.png")
+        card.write_card(out, manifest)
+        write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
+    _report(labelled.path, found["objects"])
+    _report(benign.path, found["backgrounds"])
+    for kind, met in manifest["totals"]["problems"].items():
+        click.echo(f"{out}: {met['count']} views: {kind}: {', '.join(met['first'])}", err=True)
     click.echo(
         f"{n} pairs of {len(manifest['classes'])} classes, from {len(objects)} segments and {len(backgrounds)} "
         f"benign scans, in {out}; look at {out / 'preview.png'}",

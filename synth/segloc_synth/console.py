@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -14,6 +14,7 @@ from tqdm import tqdm
 log = logging.getLogger("segloc")
 T = TypeVar("T")
 LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
+STORES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}  # libraries whose errors tell of a store, not a bug
 
 
 class Finite(click.FloatRange):
@@ -33,12 +34,23 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def fault(error: Exception) -> str | None:
+    """One line for what the world does to a program (disk full, permission denied, no way to the store); else None."""
+    if isinstance(error, OSError):  # the system's own words are the clear line
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    if type(error).__module__.partition(".")[0] in STORES:
+        return str(error).strip().partition("\n")[0]
+    return None
+
+
 def run(command: click.Command) -> NoReturn:
     """Run a click command and exit: 0 done, 1 error, 2 wrong usage, 130 Ctrl-C. A user's mistake is one line."""
     # Threads that wait for each other shall soon sleep, not spin: beside other busy processes a step is several times
     # faster so, alone it is as fast. Read when the numerical library is loaded, which the commands do late.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)  # libraries speak up only when something is wrong
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -47,14 +59,16 @@ def run(command: click.Command) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
-    except OSError as error:  # disk full, permission denied, ...: the system's own words are the clear line
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"Error: {where}{error.strerror or error}", err=True)
+    except Exception as error:
+        line = fault(error)
+        if line is None:
+            raise
+        click.echo(f"Error: {line}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def progress(items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
+def progress(items: Iterable[T], total: int, what: str, done: int = 0) -> Generator[T, None, None]:
     """Pass `items` through under a progress bar on a terminal, a log line now and then off it.
 
     `total` counts items, `done` those finished before (a resumed job).
@@ -63,13 +77,13 @@ def progress(items: Iterable[T], total: int, what: str, done: int = 0) -> Iterat
         yield from tqdm(items, total=total, initial=done, desc=what, unit="", dynamic_ncols=True)
         return
     start = last = time.monotonic()
-    count = done
+    count = logged = done
     for item in items:
         yield item
         count += 1
         now = time.monotonic()
         if now - last >= LOG_EVERY and count < total:
-            rate = (count - done) / (now - start)
+            rate = (count - logged) / (now - last)  # the recent one: what an earlier run did passes quickly
             log.info("%s: %d of %d, about %.0f s left", what, count, total, (total - count) / rate)
-            last = now
+            last, logged = now, count
     log.info("%s: %d of %d in %.0f s", what, count, total, time.monotonic() - start)

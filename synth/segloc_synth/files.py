@@ -1,19 +1,45 @@
-"""Files that are whole or absent: atomic writes, output folders, the user's cache."""
+"""Files that are whole or absent, on disks and in object stores: atomic writes, output folders, the user's cache."""
 
+import base64
+import errno
+import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import click
 from upath import UPath
 
+SCRATCH = ".tmp"  # folder beside a file for what is not whole yet: what a killed run left is found without a listing
+ABANDONED = 3600.0  # seconds without a write after which another machine's temporary counts as left over
+THREADS = 32  # requests to an object store at a time
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 def as_path(text: str) -> Path:
-    """A local path as a Path; a URL that fsspec knows, such as s3://bucket/key, as a UPath, which is used alike."""
-    return cast(Path, UPath(text)) if "://" in text else Path(text)
+    """A local path as a Path; a URL that fsspec knows, such as s3://bucket/key, as a UPath, which is used alike.
+
+    Listings are never cached: other processes write to the same store.
+    """
+    if "://" not in text:
+        return Path(text)
+    if text.startswith("file://"):
+        return Path(UPath(text).path)
+    return cast(Path, UPath(text, use_listings_cache=False))
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path from as_path is a file of this machine, not an object in a store."""
+    return isinstance(path, Path)
 
 
 class PathOrUrl(click.ParamType):
@@ -25,18 +51,168 @@ class PathOrUrl(click.ParamType):
         return as_path(value) if isinstance(value, str) else value
 
 
+class Hashed:
+    """A binary file with the digest of all that is written to it (or read from it) in order."""
+
+    def __init__(self, file: IO[bytes], algorithm: str = "sha256") -> None:
+        self._file = file
+        self.digest = hashlib.new(algorithm, usedforsecurity=False)
+        self.size = 0
+
+    def _seen(self, data: bytes) -> None:
+        self.digest.update(data)
+        self.size += len(data)
+
+    def write(self, data: bytes) -> int:
+        self._seen(data)
+        return self._file.write(data)
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._seen(data)
+        return data
+
+    def tell(self) -> int:
+        return self.size
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Binary file that appears under `path` only when the block ends well: temporary name, fsync, rename."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Binary file that appears under `path` only when the block ends well.
+
+    Local: temporary name, fsync, rename. In an object store: temporary key, checked against what the store tells
+    of it, then copied. An OSError without a file name, such as a full disk's or a store's, gets that of `path`.
+    """
+    tmp = _temporary(path)
     try:
-        with tmp.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        tmp.replace(path)
+        if is_local(path):
+            with _in_scratch(lambda: tmp.open("wb"), tmp) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            tmp.replace(path)
+        else:
+            with tmp.open("wb") as file:
+                sent = Hashed(file, "md5")
+                yield cast(IO[bytes], sent)
+            _check_stored(tmp, sent)
+            cast(UPath, path).fs.cp_file(cast(UPath, tmp).path, cast(UPath, path).path)
+    except OSError as error:
+        if error.filename in (None, str(tmp)):
+            error.filename = str(path)
+        raise
     finally:
-        tmp.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to tell
+            tmp.unlink(missing_ok=True)
+        _drop_scratch(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """Its name tells whose it is, see remove_left_overs."""
+    return path.parent / SCRATCH / f"{path.name}~{socket.gethostname()}~{os.getpid()}"
+
+
+def _in_scratch(make: Callable[[], Result], tmp: Path) -> Result:
+    """The result of `make`, which makes `tmp`, in a folder for it."""
+    for _ in range(100):
+        with suppress(FileNotFoundError, FileExistsError):  # another process removes the empty folder in between
+            tmp.parent.mkdir(parents=True, exist_ok=True)
+            return make()
+    return make()
+
+
+def _drop_scratch(folder: Path) -> None:
+    if is_local(folder):
+        with suppress(OSError):  # absent, or in use
+            (folder / SCRATCH).rmdir()
+
+
+def _check_stored(path: Path, sent: Hashed) -> None:
+    """OSError unless the object at `path` is what was sent.
+
+    Its MD5 is compared where the store tells it: as `md5Hash` on Google, as ETag of an unencrypted S3 object sent in
+    one part. Elsewhere the object is read back.
+    """
+    info = cast(UPath, path).fs.info(cast(UPath, path).path)
+    digest, told = sent.digest.digest(), str(info.get("md5Hash") or info.get("ETag", "")).strip('"')
+    if info["size"] == sent.size:
+        if told in (digest.hex(), base64.b64encode(digest).decode()):
+            return
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "md5").digest() == digest:
+                return
+    raise OSError(errno.EIO, f"{info['size']} bytes arrived in the store that are not the {sent.size} sent", str(path))
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when the block ends well and is removed otherwise.
+
+    Where `folder` has content by then, made by a process that was faster, that stays. What killed processes left
+    beside it is removed first.
+    """
+    remove_left_overs(folder.parent)
+    tmp = _temporary(folder)
+    _in_scratch(tmp.mkdir, tmp)
+    try:
+        yield tmp
+        try:
+            tmp.replace(folder)
+        except OSError:
+            if not (folder.is_dir() and any(folder.iterdir())):
+                raise
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+        _drop_scratch(folder.parent)
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove the temporary files and folders of dead processes in `folder`; those of living ones stay."""
+    try:
+        found = list((folder / SCRATCH).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in found:
+        if _is_dead(path):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    _drop_scratch(folder)
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether nobody goes on writing to a temporary: its process ended, or, elsewhere, is silent for long."""
+    _, host, pid = ("~~" + path.name).rsplit("~", 2)
+    if host == socket.gethostname() and pid.isdecimal():
+        return int(pid) == os.getpid() or not _is_alive(int(pid))
+    try:
+        last = max(part.stat().st_mtime for part in (path, *(path.rglob("*") if path.is_dir() else ())))
+    except FileNotFoundError:
+        return False  # it was just finished
+    return time.time() - last > ABANDONED
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's, or no /proc here
+    return stat.rpartition(")")[2].split()[0] != "Z"  # killed, but nobody has waited for it
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], local: bool) -> Iterator[Result]:
+    """Yield function(item) in order: one after the other where files are `local`, else many requests at a time."""
+    if local:
+        yield from map(function, items)
+        return
+    rest = iter(items)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while group := list(islice(rest, 32 * THREADS)):  # bounded, so that a million items need no memory
+            yield from pool.map(function, group)
 
 
 def json_bytes(value: Any, indent: int | None = 1) -> bytes:
@@ -57,7 +233,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise click.ClickException(f"{path}: no such file") from None
     except OSError as error:
-        raise click.ClickException(f"{path}: cannot be read ({error.strerror})") from None
+        raise click.ClickException(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
         raise click.ClickException(f"{path}: not valid JSON ({error})") from None
 

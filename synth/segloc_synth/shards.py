@@ -1,4 +1,4 @@
-"""The shard format: tars of image pairs, a sidecar beside each, one manifest. Owner of reading and writing it.
+"""The shard format: tars of image pairs and a sidecar beside each. Owner of writing and reading samples.
 
 A shard `segloc-%08d.tar` holds samples of three members, `KEY.json`, `KEY.key.jpg`, `KEY.query.jpg`, KEY the
 12-digit index. Its sidecar `segloc-%08d.json` is written last and so marks the shard as done. `manifest.json`
@@ -10,29 +10,23 @@ import io
 import json
 import os
 import tarfile
+from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
 
-from segloc_synth.files import atomic_write, json_bytes, read_json, write_json
+from segloc_synth.files import Hashed, atomic_write, in_threads, is_local, json_bytes, read_json, write_json
+from segloc_synth.manifest import Problems, Summary, mend, page_count, read_manifest, read_page, sidecar_path
 
-FORMAT_VERSION = 1
 MEMBERS = ("json", "key.jpg", "query.jpg")
-MAX_LISTED = 10_000  # more shards than this go to pages, so that the manifest stays small
-
-
-def shard_path(folder: Path, number: int) -> Path:
-    """Path of shard `number` (0-based)."""
-    return folder / f"segloc-{number:08d}.tar"
-
-
-def sidecar_path(shard: Path) -> Path:
-    """Path of a shard's sidecar."""
-    return shard.with_suffix(".json")
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -49,15 +43,16 @@ class Sample:
     query: bytes
 
 
-def write_shard(path: Path, samples: Iterable[Sample], identity: str, problems: dict[str, int]) -> None:
-    """Write a shard and then its sidecar, each atomically.
+def write_shard(path: Path, samples: Iterable[Sample], identity: str, problems: Problems) -> Summary:
+    """Write a shard and then its sidecar, each atomically; returns the sidecar's summary.
 
-    `identity` is the build's config hash; `problems` counts by kind and is read after the samples are drawn.
+    `identity` is the build's config hash; `problems` is read after the samples are drawn.
     """
     offsets: list[list[int]] = []
     classes: list[int] = []
     with atomic_write(path) as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        hashed = Hashed(file)
+        with tarfile.open(fileobj=cast(Any, hashed), mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for sample in samples:
                 row: list[int] = []
                 payloads = (json_bytes(sample.meta, indent=None), sample.key, sample.query)
@@ -68,147 +63,145 @@ def write_shard(path: Path, samples: Iterable[Sample], identity: str, problems: 
                     tar.addfile(info, io.BytesIO(data))
                 offsets.append(row)
                 classes.append(sample.meta["class_id"])
-        size = file.tell()
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     sidecar = {
         "shard": path.name,
         "config_hash": identity,
         "count": len(offsets),
-        "bytes": size,
-        "sha256": digest,
+        "bytes": hashed.size,
+        "sha256": hashed.digest.hexdigest(),
         "classes": classes,
         "members": list(MEMBERS),
         "offsets": offsets,
         "problems": problems,
     }
     write_json(sidecar_path(path), sidecar, indent=None)
+    return Summary.of(sidecar)
 
 
-def write_manifest(folder: Path, head: dict[str, Any], shard_count: int) -> dict[str, Any]:
-    """Assemble manifest.json from the sidecars of shards 0..shard_count-1 and return it.
+@dataclass(frozen=True)
+class _Shard:
+    """An opened shard. offsets: int64 [count, 3, 2], place and size of each member; classes: int64 [count], ids."""
 
-    `head` holds config, config_hash, sources and classes ([{"id", "name"}]).
-    """
-    shardlist: list[dict[str, Any]] = []
-    problems: dict[str, int] = {}
-    per_class = dict.fromkeys((entry["id"] for entry in head["classes"]), 0)
-    for number in range(shard_count):
-        side = read_json(sidecar_path(shard_path(folder, number)))
-        shardlist.append(
-            {
-                "url": side["shard"],
-                "nsamples": side["count"],
-                "filesize": side["bytes"],
-                "sha256": side["sha256"],
-            }
-        )
-        for class_id, count in zip(*np.unique(side["classes"], return_counts=True), strict=True):
-            per_class[int(class_id)] += int(count)
-        for kind, count in side["problems"].items():
-            problems[kind] = problems.get(kind, 0) + count
-    manifest: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        **head,
-        "totals": {
-            "samples": sum(shard["nsamples"] for shard in shardlist),
-            "bytes": sum(shard["filesize"] for shard in shardlist),
-            "shards": len(shardlist),
-            "per_class": {str(class_id): count for class_id, count in per_class.items()},
-            "problems": problems,
-        },
-        "wids_version": 1,
-    }
-    if len(shardlist) <= MAX_LISTED:
-        manifest["shardlist"] = shardlist
-    else:
-        manifest["pages"] = []
-        for page in range(0, len(shardlist), MAX_LISTED):
-            name = f"shards-{page // MAX_LISTED:04d}.jsonl"
-            with atomic_write(folder / name) as file:
-                file.writelines(json_bytes(row, None) for row in shardlist[page : page + MAX_LISTED])
-            manifest["pages"].append(name)
-    write_json(folder / "manifest.json", manifest)
-    return manifest
+    path: Path
+    offsets: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    descriptor: int | None = None  # of a local file, opened on first use
 
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest with its full shardlist; click.ClickException when `folder` holds no finished build."""
-    if not folder.is_dir():
-        raise click.ClickException(f"{folder}: no such folder of shards; make one with segloc-synth build")
-    if not (folder / "manifest.json").is_file():
-        raise click.ClickException(
-            f"{folder}: no manifest.json, so no finished build; run segloc-synth build --out {folder}"
-        )
-    manifest = read_json(folder / "manifest.json")
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
-        raise click.ClickException(
-            f"{folder / 'manifest.json'}: shard format {version}, this program reads {FORMAT_VERSION}"
-        )
-    if "pages" in manifest:
-        lines = [line for page in manifest["pages"] for line in (folder / page).open()]
-        manifest["shardlist"] = [json.loads(line) for line in lines]
-    return manifest
+    def read(self, row: int) -> list[bytes]:
+        """The members of a sample, by one read or range request; shorter than they should be where the file ends."""
+        members = self.offsets[row].tolist()
+        start, end = members[0][0], sum(members[-1])
+        if self.descriptor is not None:
+            data = os.pread(self.descriptor, end - start, start)
+        else:
+            data = cast(UPath, self.path).fs.cat_file(cast(UPath, self.path).path, start=start, end=end)
+        return [data[offset - start : offset - start + size] for offset, size in members]
 
 
 class ShardReader:
-    """Random access to the samples of a finished build, by stored offset.
+    """Random access to the samples of a finished build, by stored offset; the folder may be a UPath.
 
-    Counts and sizes come from the manifest and are checked when it is opened (a tar cut at a member boundary
-    reads short in silence); file descriptors open on first use, so a reader may be pickled to workers.
+    Counts, sizes and config come from the manifest and are checked when a shard is opened (a tar cut at a member
+    boundary reads short in silence). All shards that the manifest lists itself are opened at once; where it has
+    pages, a shard is opened when a sample of it is asked for, or all by `labels`. File descriptors open on first use,
+    so a reader may be pickled to workers.
 
     Attributes:
-        manifest: the whole manifest.
+        folder: the build.
+        manifest: content of manifest.json.
         classes: list of {"id", "name"} in the trainer's order.
-        labels: int64 [N], position of each sample's class in `classes`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
         self.classes: list[dict[str, Any]] = self.manifest["classes"]
-        position = {entry["id"]: place for place, entry in enumerate(self.classes)}
-        labels, offsets, shard_of = [], [], []
-        for number, entry in enumerate(self.manifest["shardlist"]):
-            path = folder / entry["url"]
-            size = path.stat().st_size if path.is_file() else None
-            if size != entry["filesize"]:
-                found = "is missing" if size is None else f"has {size} bytes"
-                raise click.ClickException(
-                    f"{path}: {found}, the manifest says {entry['filesize']}; "
-                    "delete its sidecar and run the same segloc-synth build again"
-                )
-            side = read_json(sidecar_path(path))
-            if side["count"] != entry["nsamples"] or side["sha256"] != entry["sha256"]:
-                raise click.ClickException(f"{sidecar_path(path)}: does not match the manifest")
-            labels += [position[class_id] for class_id in side["classes"]]
-            offsets += side["offsets"]
-            shard_of += [number] * side["count"]
-        self.labels = np.asarray(labels, np.int64)
-        self._offsets = np.asarray(offsets, np.int64).reshape(-1, len(MEMBERS), 2)
-        self._shard_of = np.asarray(shard_of, np.int32)
-        self._files: dict[int, int] = {}
+        self._pages: dict[int, tuple[list[dict[str, Any]], list[int]]] = {}
+        self._shards: dict[tuple[int, int], _Shard] = {}
+        if "pages" in self.manifest:
+            self._starts = _starts(page["samples"] for page in self.manifest["pages"])
+        else:
+            self._starts = [0, self.manifest["totals"]["samples"]]
+            if len(self.labels) != len(self):
+                raise click.ClickException(f"{folder / 'manifest.json'}: totals and list disagree; {mend(folder)}")
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self._starts[-1]
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 [N], position of each sample's class in `classes`."""
+        numbers = [(page, n) for page in range(page_count(self.manifest)) for n in range(len(self._page(page)[0]))]
+        opened = in_threads(lambda number: self._open(*number), numbers, is_local(self.folder))
+        self._shards |= dict(zip(numbers, opened, strict=True))
+        ids = np.concatenate([np.empty(0, np.int64), *(self._shards[number].classes for number in numbers)])
+        known = np.array([entry["id"] for entry in self.classes], np.int64)
+        position = np.full(max(ids.max(initial=0), known.max(initial=0)) + 1, -1, np.int64)
+        position[known] = np.arange(len(known))
+        if (position[ids] < 0).any():
+            raise click.ClickException(f"{self.folder}: a sample's class is not in the manifest; {mend(self.folder)}")
+        return position[ids]
+
+    def locate(self, place: int) -> tuple[Path, int]:
+        """(shard, row in it) of the sample at `place`, 0 <= place < len."""
+        page, number, row = self._find(place)
+        return self.folder / self._page(page)[0][number]["url"], row
 
     def __getitem__(self, place: int) -> Sample:
-        number = int(self._shard_of[place])
-        path = self.folder / self.manifest["shardlist"][number]["url"]
-        if number not in self._files:
-            self._files[number] = os.open(path, os.O_RDONLY)
-        parts = []
-        for offset, size in self._offsets[place]:
-            data = os.pread(self._files[number], int(size), int(offset))
-            if len(data) != size:
-                raise click.ClickException(f"{path}: ends inside sample {place}; build it anew")
-            parts.append(data)
+        page, number, row = self._find(place)
+        shard = self._shards.get((page, number))
+        if shard is None or (shard.descriptor is None and is_local(self.folder)):
+            shard = shard or self._open(page, number)
+            if is_local(self.folder):
+                shard = replace(shard, descriptor=os.open(shard.path, os.O_RDONLY))
+            self._shards[page, number] = shard
+        parts = shard.read(row)
+        if len(parts[-1]) != shard.offsets[row, -1, 1]:
+            raise click.ClickException(f"{shard.path}: ends inside sample {place}; {mend(self.folder)}")
         try:
             meta = json.loads(parts[0])
         except ValueError:
-            raise click.ClickException(f"{path}: sample {place} is damaged; build it anew") from None
+            raise click.ClickException(f"{shard.path}: sample {place} is damaged; {mend(self.folder)}") from None
         return Sample(meta, parts[1], parts[2])
 
+    def _find(self, place: int) -> tuple[int, int, int]:
+        """(page, shard in it, row in that) of a sample."""
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        page = bisect_right(self._starts, place) - 1
+        starts = self._page(page)[1]
+        number = bisect_right(starts, place - self._starts[page]) - 1
+        return page, number, place - self._starts[page] - starts[number]
+
+    def _page(self, page: int) -> tuple[list[dict[str, Any]], list[int]]:
+        if page not in self._pages:
+            entries = read_page(self.folder, self.manifest, page)
+            self._pages[page] = entries, _starts(entry["nsamples"] for entry in entries)
+        return self._pages[page]
+
+    def _open(self, page: int, number: int) -> _Shard:
+        """The shard, checked against the manifest; click.ClickException says what does not fit."""
+        entry = self._page(page)[0][number]
+        path = self.folder / entry["url"]
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            size = None
+        if size != entry["filesize"]:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise click.ClickException(f"{path}: {found}, the manifest says {entry['filesize']}; {mend(self.folder)}")
+        side = read_json(sidecar_path(path))
+        told = (entry["nsamples"], entry["sha256"], self.manifest["config_hash"])
+        if (side["count"], side["sha256"], side["config_hash"]) != told:
+            raise click.ClickException(f"{sidecar_path(path)}: does not match the manifest; {mend(self.folder)}")
+        offsets = np.asarray(side["offsets"], np.int64).reshape(-1, len(MEMBERS), 2)
+        return _Shard(path, offsets, np.asarray(side["classes"], np.int64))
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+        shards = {number: replace(shard, descriptor=None) for number, shard in self._shards.items()}
+        return {**self.__dict__, "_shards": shards}
+
+
+def _starts(counts: Iterable[int]) -> list[int]:
+    """First place of each of the groups with these `counts`, and the end."""
+    return [0, *accumulate(counts)]

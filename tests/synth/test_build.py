@@ -24,6 +24,7 @@ from segloc_synth.bank import prepare_backgrounds, prepare_objects
 from segloc_synth.cli import cli
 from segloc_synth.coco import read_labelled
 from segloc_synth.config import BLENDS, Config
+from segloc_synth.manifest import read_page
 from segloc_synth.plan import plan_pair
 from segloc_synth.sample import compose_view, make_sample
 from segloc_synth.shards import ShardReader
@@ -126,12 +127,12 @@ def test_manifest_and_sidecars_tell_the_truth(sources: Sources, tmp_path: Path) 
 
 def test_a_manifest_of_many_shards_has_pages(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ShardReader(build(sources, tmp_path / "whole", "--n", 20))
-    monkeypatch.setattr("segloc_synth.shards.MAX_LISTED", 2)
+    monkeypatch.setattr("segloc_synth.manifest.MAX_LISTED", 2)
     out = build(sources, tmp_path / "paged", "--n", 20)
     assert [len(path.read_text().splitlines()) for path in sorted(out.glob("shards-*.jsonl"))] == [2, 1]
     assert "shardlist" not in json.loads((out / "manifest.json").read_text())
     paged = ShardReader(out)
-    assert paged.manifest["shardlist"] == whole.manifest["shardlist"]
+    assert [entry for page in (0, 1) for entry in read_page(out, paged.manifest, page)] == whole.manifest["shardlist"]
     assert paged[19] == whole[19]
 
 

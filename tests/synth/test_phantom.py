@@ -261,7 +261,7 @@ def test_a_run_cut_short_leaves_nothing_under_the_name(tmp_path: Path, blow: sig
     run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "out")], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob(".out*/pidray/train/*.png"))) < 5:
+        while len(list(tmp_path.glob(".tmp/out*/pidray/train/*.png"))) < 5:
             assert run.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
     finally:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from segloc_synth.shards import Sample, config_hash, shard_path, write_manifest, write_shard
+from segloc_synth.manifest import Layout, shard_path, write_manifest
+from segloc_synth.shards import Sample, config_hash, write_shard
 
 CLASSES = ("disc", "square", "triangle", "ring")
 
@@ -73,7 +74,7 @@ def make_shards(
         "sources": {},
         "classes": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)],
     }
-    write_manifest(folder, head, len(shards))
+    write_manifest(folder, head, Layout(count, shard_size))
     return folder
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import click
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -105,10 +104,8 @@ class Pairs(Dataset[Batch]):
 
     def _where(self, place: int) -> str:
         """Shard and key of a sample."""
-        shards = self.reader.manifest["shardlist"]
-        ends = np.cumsum([shard["nsamples"] for shard in shards])
-        shard = shards[int(np.searchsorted(ends, place, side="right"))]["url"]
-        return f"{self.reader.folder / shard}: {self.reader[place].meta['index']:012d}"
+        shard, _ = self.reader.locate(place)
+        return f"{shard}: {self.reader[place].meta['index']:012d}"
 
 
 def batches(

@@ -1,9 +1,5 @@
 """PhantomRay on disk: PIDray's layout for the labelled scans, SIXray's names for the benign ones."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +9,7 @@ import cv2
 
 from segloc_synth.console import progress
 from segloc_synth.engines import check_stop, run_local
-from segloc_synth.files import cache_dir, output_dir, write_json
+from segloc_synth.files import cache_dir, new_folder, output_dir, write_json
 from segloc_synth.phantom.annotate import annotation
 from segloc_synth.phantom.physics import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner
 from segloc_synth.phantom.scene import (
@@ -106,20 +102,6 @@ def _coco(records: list[Record], info: Record) -> Record:
     return {"info": info, "license": licence, "categories": categories, "images": images, "annotations": annotations}
 
 
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` when the block ends well and is removed otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    tmp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(tmp, ignore_errors=True)
-    tmp.mkdir()
-    try:
-        yield tmp
-        tmp.replace(out)
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
-
-
 def write_phantom(out: Path, images: int, backgrounds: int, seed: int, size: int, workers: int = 1) -> None:
     """Write the data set: `out`/pidray with `images` labelled scans in four splits, `out`/sixray with `backgrounds`
     benign ones, the longer side of each `size` pixels. Its bytes depend on the first four numbers alone.
@@ -140,7 +122,7 @@ def write_phantom(out: Path, images: int, backgrounds: int, seed: int, size: int
     info |= {"images": images, "backgrounds": backgrounds, "seed": seed, "size": size}
     jobs: list[Job] = [(split, i) for split, n in splits.items() for i in range(n)]
     jobs += [(BENIGN, i) for i in range(backgrounds)]
-    with _whole_folder(out) as tmp:
+    with new_folder(out) as tmp:
         for folder in (*SPLITS, "annotations"):
             (tmp / "pidray" / folder).mkdir(parents=True)
         (tmp / "sixray").mkdir()

@@ -1,0 +1,268 @@
+"""The manifest of a build and its pages, put together from the sidecars of the shards without holding them all.
+
+Up to MAX_LISTED shards stand in manifest.json itself. Above, each MAX_LISTED of them have a page `shards-%04d.jsonl`
+and beside it `shards-%04d.json` with the page's totals: written last, it marks the page as done, as a sidecar does
+for a shard. The manifest then needs one small file a page, however many shards there are.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from segloc_synth.files import Hashed, atomic_write, in_threads, is_local, json_bytes, read_json, write_json
+
+FORMAT_VERSION = 1
+MAX_LISTED = 10_000  # more shards than this go to pages, so that the manifest stays small
+NAMED = 5  # samples or files named for a kind of problem
+
+Problems = dict[str, dict[str, Any]]  # kind: {"count": int, "first": up to NAMED names}
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Path of shard `number` (0-based)."""
+    return folder / f"segloc-{number:08d}.tar"
+
+
+def sidecar_path(shard: Path) -> Path:
+    """Path of a shard's sidecar."""
+    return shard.with_suffix(".json")
+
+
+def page_path(folder: Path, page: int) -> Path:
+    """Path of page `page` (0-based) of the list of shards."""
+    return folder / f"shards-{page:04d}.jsonl"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a build of `samples` is cut into shards of `shard_size` and pages of MAX_LISTED shards.
+
+    Attributes:
+        shards: number of shards.
+        pages: number of pages, 0 where the manifest lists the shards itself.
+    """
+
+    samples: int
+    shard_size: int
+
+    @property
+    def shards(self) -> int:
+        return -(-self.samples // self.shard_size)
+
+    @property
+    def pages(self) -> int:
+        return -(-self.shards // MAX_LISTED) if self.shards > MAX_LISTED else 0
+
+    def count(self, number: int) -> int:
+        """Samples in shard `number`."""
+        return min(self.shard_size, self.samples - number * self.shard_size)
+
+    def page(self, page: int) -> range:
+        """The shards of a page; of all there are where there are no pages."""
+        return range(page * MAX_LISTED, min((page + 1) * MAX_LISTED, self.shards))
+
+    def page_samples(self, page: int) -> int:
+        """Samples in a page."""
+        return min(MAX_LISTED * self.shard_size, self.samples - page * MAX_LISTED * self.shard_size)
+
+    def share(self, part: int, parts: int) -> range:
+        """Shards of part 1..parts: contiguous, whole pages where there are at least as many pages as parts."""
+        unit = MAX_LISTED if self.pages >= parts else 1
+        units = -(-self.shards // unit)
+        first, end = (units * number // parts * unit for number in (part - 1, part))
+        return range(first, min(end, self.shards))
+
+
+def note(problems: Problems, kind: str, name: str, count: int = 1) -> None:
+    """Count a problem met in `name`; the first few different names are kept."""
+    entry = problems.setdefault(kind, {"count": 0, "first": []})
+    entry["count"] += count
+    if len(entry["first"]) < NAMED and name not in entry["first"]:
+        entry["first"].append(name)
+
+
+@dataclass
+class Totals:
+    """Sums over shards or pages, the same however they are grouped as long as they come in order."""
+
+    samples: int
+    bytes: int
+    shards: int
+    per_class: dict[str, int]
+    problems: Problems
+
+    @classmethod
+    def of(cls, parts: Iterable[dict[str, Any]]) -> "Totals":
+        """The sum of `totals` of shards or pages; classes ascending, problems as first met."""
+        total = cls(0, 0, 0, {}, {})
+        per_class: dict[int, int] = {}
+        for part in parts:
+            total.samples += part["samples"]
+            total.bytes += part["bytes"]
+            total.shards += part["shards"]
+            for class_id, count in part["per_class"].items():
+                per_class[int(class_id)] = per_class.get(int(class_id), 0) + count
+            for kind, entry in part["problems"].items():
+                for name in entry["first"]:
+                    note(total.problems, kind, name, 0)
+                total.problems.setdefault(kind, {"count": 0, "first": []})["count"] += entry["count"]
+        total.per_class = {str(class_id): per_class[class_id] for class_id in sorted(per_class)}
+        return total
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the list of shards and the totals need of a sidecar: a few hundred bytes, whatever the shard's size."""
+
+    entry: dict[str, Any]
+    totals: dict[str, Any]
+
+    @classmethod
+    def of(cls, side: dict[str, Any]) -> "Summary":
+        """The summary of a sidecar's content."""
+        entry = {"url": side["shard"], "nsamples": side["count"], "filesize": side["bytes"], "sha256": side["sha256"]}
+        ids, counts = np.unique(np.asarray(side["classes"], np.int64), return_counts=True)
+        per_class = dict(zip(map(str, ids.tolist()), counts.tolist(), strict=True))
+        totals = Totals(side["count"], side["bytes"], 1, per_class, side["problems"])
+        return cls(entry, totals.as_dict())
+
+
+def read_summary(folder: Path, number: int, count: int, identity: str) -> Summary | None:
+    """The summary of shard `number`; None unless its sidecar is there, of `count` samples of this very config."""
+    path = sidecar_path(shard_path(folder, number))
+    try:
+        side = json.loads(path.read_bytes())
+        ours = (side["count"], side["config_hash"]) == (count, identity)
+        return Summary.of(side) if ours else None
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None  # damaged: as good as absent
+
+
+def read_summaries(folder: Path, layout: Layout, numbers: range, identity: str) -> Iterator[Summary | None]:
+    """read_summary of each of `numbers`, in order."""
+    return in_threads(
+        lambda number: read_summary(folder, number, layout.count(number), identity), numbers, is_local(folder)
+    )
+
+
+def read_page_totals(folder: Path, layout: Layout, page: int, identity: str) -> dict[str, Any] | None:
+    """Content of a page's done-marker; None unless the page is complete for this very build."""
+    try:
+        done = json.loads(page_path(folder, page).with_suffix(".json").read_bytes())
+        ours = (done["totals"]["samples"], done["config_hash"]) == (layout.page_samples(page), identity)
+        return done if ours else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_page(folder: Path, page: int, identity: str, summaries: list[Summary]) -> None:
+    """Write a page and then its done-marker, each atomically."""
+    path = page_path(folder, page)
+    with atomic_write(path) as file:
+        hashed = Hashed(file)
+        for summary in summaries:
+            hashed.write(json_bytes(summary.entry, None))
+    done = {
+        "page": path.name,
+        "config_hash": identity,
+        "sha256": hashed.digest.hexdigest(),
+        "totals": Totals.of(summary.totals for summary in summaries).as_dict(),
+    }
+    write_json(path.with_suffix(".json"), done)
+
+
+def write_manifest(
+    folder: Path, head: dict[str, Any], layout: Layout, summaries: list[Summary] | None = None
+) -> dict[str, Any] | None:
+    """Assemble manifest.json and return it; None, and nothing written, while a page or shard is missing.
+
+    `head` holds config, config_hash, sources and classes ([{"id", "name"}]); `summaries`, of all shards, spare
+    reading the sidecars where there are no pages.
+    """
+    identity = head["config_hash"]
+    listed: dict[str, Any]
+    if layout.pages:
+        found = in_threads(
+            lambda page: read_page_totals(folder, layout, page, identity), range(layout.pages), is_local(folder)
+        )
+        pages = [page for page in found if page is not None]
+        if len(pages) < layout.pages:
+            return None
+        parts = [page["totals"] for page in pages]
+        listed = {
+            "pages": [
+                {"url": page["page"], "sha256": page["sha256"]}
+                | {key: page["totals"][key] for key in ("shards", "samples", "bytes")}
+                for page in pages
+            ]
+        }
+    else:
+        if summaries is None:
+            read = read_summaries(folder, layout, range(layout.shards), identity)
+            summaries = [summary for summary in read if summary is not None]
+        if len(summaries) < layout.shards:
+            return None
+        parts = [summary.totals for summary in summaries]
+        listed = {"shardlist": [summary.entry for summary in summaries]}
+    totals = Totals.of(parts).as_dict()
+    classes = [str(entry["id"]) for entry in head["classes"]]
+    totals["per_class"] = {class_id: totals["per_class"].get(class_id, 0) for class_id in classes}
+    manifest = {"format_version": FORMAT_VERSION, **head, "totals": totals, "wids_version": 1, **listed}
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of manifest.json; click.ClickException when `folder` holds no finished build."""
+    if not folder.is_dir():
+        raise click.ClickException(f"{folder}: no such folder of shards; make one with segloc-synth build")
+    if not (folder / "manifest.json").is_file():
+        raise click.ClickException(
+            f"{folder}: no manifest.json, so no finished build; run segloc-synth build --out {folder}"
+        )
+    manifest = read_json(folder / "manifest.json")
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise click.ClickException(
+            f"{folder / 'manifest.json'}: shard format {version}, this program reads {FORMAT_VERSION}"
+        )
+    return manifest
+
+
+def read_page(folder: Path, manifest: dict[str, Any], page: int) -> list[dict[str, Any]]:
+    """The entries {"url", "nsamples", "filesize", "sha256"} of a page, or all where the manifest lists them itself.
+
+    click.ClickException when the page is missing or not the one that the manifest names.
+    """
+    if "pages" not in manifest:
+        return manifest["shardlist"]
+    named = manifest["pages"][page]
+    try:
+        with (folder / named["url"]).open("rb") as file:
+            hashed = Hashed(file)
+            data = hashed.read()
+    except FileNotFoundError:
+        raise click.ClickException(f"{folder / named['url']}: is missing; {mend(folder)}") from None
+    if hashed.digest.hexdigest() != named["sha256"]:
+        raise click.ClickException(f"{folder / named['url']}: does not match the manifest; {mend(folder)}")
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def page_count(manifest: dict[str, Any]) -> int:
+    """Pages to ask read_page for: 1 where the manifest lists the shards itself."""
+    return len(manifest["pages"]) if "pages" in manifest else 1
+
+
+def mend(folder: Path) -> str:
+    """The remedy for damage."""
+    return f"run segloc-synth verify {folder} --repair"

@@ -1,0 +1,237 @@
+"""Verification: every shard, sidecar, page and the manifest of a build read through and compared."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from segloc_synth.config import Config
+from segloc_synth.console import progress
+from segloc_synth.engines import check_stop, run_local
+from segloc_synth.files import Hashed, write_json
+from segloc_synth.manifest import (
+    Layout,
+    Summary,
+    Totals,
+    page_path,
+    read_manifest,
+    read_page,
+    shard_path,
+    sidecar_path,
+)
+from segloc_synth.shards import MEMBERS, config_hash
+
+CHUNK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a file of a build; `shard` is the number of the shard to be made anew, if any."""
+
+    file: str
+    problem: str
+    shard: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A shard that was read: what is wrong, and the summary of its sidecar where nothing is."""
+
+    findings: list[Finding]
+    summary: Summary | None
+
+
+def verify(folder: Path, workers: int) -> tuple[Config, Layout, Iterator[Finding]]:
+    """Config and layout of a finished build, and what is wrong in it, found by reading all of it once.
+
+    click.ClickException when there is no manifest, or it and config.json are both too damaged to tell the config.
+    """
+    manifest = read_manifest(folder)
+    config, findings = _read_config(folder, manifest)
+    try:
+        layout = Layout(int(manifest["totals"]["samples"]), config.shard_size)
+    except (KeyError, TypeError, ValueError):
+        raise click.ClickException(
+            f"{folder / 'manifest.json'}: says no number of samples; run the same segloc-synth build again"
+        ) from None
+    return config, layout, _verify(folder, manifest, config.hash, layout, findings, workers)
+
+
+def forget(folder: Path, config: Config, layout: Layout, findings: list[Finding]) -> None:
+    """Remove the done-markers of what is wrong, so that a build makes just that anew."""
+    if any(finding.file == "config.json" for finding in findings):
+        write_json(folder / "config.json", {"config": config.as_dict(), "config_hash": config.hash})
+    for finding in findings:
+        if finding.shard is not None:
+            sidecar_path(shard_path(folder, finding.shard)).unlink(missing_ok=True)
+    for page in range(layout.pages):
+        here = layout.page(page)
+        names = {page_path(folder, page).name, page_path(folder, page).with_suffix(".json").name}
+        if any(finding.file in names or finding.shard in here for finding in findings):
+            page_path(folder, page).with_suffix(".json").unlink(missing_ok=True)
+
+
+def _read_config(folder: Path, manifest: dict[str, Any]) -> tuple[Config, list[Finding]]:
+    """The config by the first of manifest.json and config.json that agrees with its own hash."""
+    found: dict[str, Config] = {}
+    findings = []
+    for name in ("manifest.json", "config.json"):
+        try:
+            content = manifest if name == "manifest.json" else json.loads((folder / name).read_bytes())
+            config = Config(**content["config"])
+            if not config.hash == content["config_hash"] == config_hash(content["config"]):
+                raise ValueError("config and hash differ")
+            found[name] = config
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            findings.append(Finding(name, "holds no config, or one that does not agree with its hash"))
+    if not found:
+        raise click.ClickException(
+            f"{folder}: neither manifest.json nor config.json says what was built; build it anew"
+        )
+    config = next(iter(found.values()))
+    if any(other != config for other in found.values()):
+        findings.append(Finding("config.json", "is of another config than manifest.json"))
+    return config, findings
+
+
+def _verify(
+    folder: Path, manifest: dict[str, Any], identity: str, layout: Layout, findings: list[Finding], workers: int
+) -> Iterator[Finding]:
+    yield from findings
+    if bool(layout.pages) != ("pages" in manifest) or (layout.pages and len(manifest["pages"]) != layout.pages):
+        yield Finding("manifest.json", f"does not list the shards of {layout.samples} pairs")
+        manifest = {**manifest, "shardlist": [], "pages": [{}] * layout.pages}
+
+    def tasks() -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+        """Page by page, so that one list is held at a time, plus what is handed out ahead."""
+        for page in range(max(1, layout.pages)):
+            entries = _entries(folder, manifest, page)
+            for number in layout.page(page):
+                place = number - layout.page(page).start
+                yield number, layout.count(number), entries[place] if place < len(entries) else None
+
+    totals = []
+    finished = run_local(
+        partial(check_shard, folder=folder, identity=identity), tasks(), min(workers, max(1, layout.shards))
+    )
+    with closing(finished), closing(progress(finished, layout.shards, "verifying shards")) as results:
+        for page in range(max(1, layout.pages)):
+            whole = True
+            summaries = []
+            for _, checked in zip(layout.page(page), results, strict=False):
+                yield from checked.findings
+                whole &= checked.summary is not None
+                summaries += [checked.summary] if checked.summary else []
+            if layout.pages:
+                yield from _check_page(folder, manifest, identity, page, summaries if whole else None)
+            totals.append(Totals.of(summary.totals for summary in summaries).as_dict() if whole else None)
+        next(results, None)
+    told = dict(manifest.get("totals", {}))
+    told["per_class"] = {key: count for key, count in told.get("per_class", {}).items() if count}
+    if None not in totals and told != Totals.of(cast(list[dict[str, Any]], totals)).as_dict():
+        yield Finding("manifest.json", "its totals are not those of the sidecars")
+
+
+def _entries(folder: Path, manifest: dict[str, Any], page: int) -> list[dict[str, Any]]:
+    """A page's list, empty where it cannot be read: _check_page tells."""
+    try:
+        return list(read_page(folder, manifest, page))
+    except (click.ClickException, KeyError, TypeError, ValueError, IndexError):
+        return []
+
+
+def _check_page(
+    folder: Path, manifest: dict[str, Any], identity: str, page: int, summaries: list[Summary] | None
+) -> Iterator[Finding]:
+    path = page_path(folder, page)
+    entries = _entries(folder, manifest, page)
+    if not entries:
+        yield Finding(path.name, "is missing" if not path.exists() else "was altered: its sha256 is not the manifest's")
+        return
+    try:
+        marker = json.loads(path.with_suffix(".json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        yield Finding(path.with_suffix(".json").name, "is missing or not valid JSON")
+        return
+    if summaries is not None:
+        totals = Totals.of(summary.totals for summary in summaries).as_dict()
+        named = {"page": path.name, "config_hash": identity, "sha256": manifest["pages"][page]["sha256"]}
+        if marker != {**named, "totals": totals}:
+            yield Finding(path.with_suffix(".json").name, "does not agree with the sidecars of its shards")
+
+
+def check_shard(task: tuple[int, int, dict[str, Any] | None], folder: Path, identity: str) -> Checked:
+    """Read shard `number` of `count` samples through, and compare it with its entry in the manifest and its sidecar.
+
+    `task` is (number, count, entry), the entry None where the list that should hold it is damaged.
+    """
+    check_stop()
+    number, count, entry = task
+    path = shard_path(folder, number)
+    side_name = sidecar_path(path).name
+    problem, side_problem = "", ""
+    side: Any = None
+    try:
+        side = json.loads(sidecar_path(path).read_bytes())
+    except FileNotFoundError:
+        side_problem = "is missing"
+    except ValueError:
+        side_problem = "is not valid JSON"
+    try:
+        found = _read_tar(path)
+    except FileNotFoundError:
+        return Checked([Finding(path.name, "is missing", number)], None)
+    size, digest = found["bytes"], found["sha256"]
+    if entry is not None and size != entry.get("filesize"):
+        problem = f"has {size} bytes, the manifest says {entry.get('filesize')}"
+    elif entry is not None and digest != entry.get("sha256"):
+        problem = "was altered: its sha256 is not the manifest's"
+    elif found["count"] != count or (
+        entry is not None and (entry.get("url"), entry.get("nsamples")) != (path.name, count)
+    ):
+        problem = f"has {found['count']} samples, the manifest says {entry.get('nsamples') if entry else count}"
+    if not side_problem:
+        if not isinstance(side, dict) or side.get("config_hash") != identity:
+            side_problem = "is of another config"
+        elif {**side, **found} != side or side.get("shard") != path.name or "problems" not in side:
+            side_problem = "does not agree with its shard"
+    findings = [Finding(path.name, problem, number)] if problem else []
+    findings += [Finding(side_name, side_problem, number)] if side_problem else []
+    return Checked(findings, None if findings else Summary.of(side))
+
+
+def _read_tar(path: Path) -> dict[str, Any]:
+    """What a sidecar says of a shard, from the tar itself, read once; a damaged one gives what was found."""
+    classes: list[int] = []
+    offsets: list[list[int]] = []
+    with path.open("rb") as file:
+        hashed = Hashed(file)
+        try:
+            with tarfile.open(fileobj=cast(Any, hashed), mode="r|", format=tarfile.USTAR_FORMAT) as tar:
+                for place, member in enumerate(tar):
+                    if place % len(MEMBERS) == 0:
+                        offsets.append([])
+                        content = tar.extractfile(member)
+                        classes.append(json.loads(content.read())["class_id"] if content else -1)
+                    offsets[-1] += [member.offset_data, member.size]
+        except (tarfile.TarError, ValueError, KeyError, TypeError):
+            pass  # the digest tells
+        while hashed.read(CHUNK):
+            pass
+    return {
+        "count": len(offsets),
+        "bytes": hashed.size,
+        "sha256": hashed.digest.hexdigest(),
+        "classes": classes,
+        "members": list(MEMBERS),
+        "offsets": offsets,
+    }
