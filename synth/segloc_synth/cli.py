@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from segloc_synth import phantom, preview
+from segloc_synth import gallery, phantom, preview
 from segloc_synth.cli_build import build_command
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl
@@ -25,17 +25,23 @@ cli.add_command(build_command)
 
 @cli.command("preview")
 @click.argument("folder", type=PATH)
-@click.option("--out", type=PATH, help="PNG to write.  [default: FOLDER/preview.png]")
+@click.option("--html", is_flag=True, help="A gallery with filters and the provenance of each picture, in one file.")
+@click.option("--out", type=PATH, help="File to write.  [default: preview.png or gallery.html in FOLDER]")
 @click.option(
     "--pairs",
-    type=click.IntRange(1, 300),
-    default=preview.PAIRS,
-    help="Pairs to draw, spread over the build.",
+    type=click.IntRange(1, 1000),
+    help=f"Pairs to show, spread over the build.  [default: {preview.PAIRS}, in a gallery {gallery.PAIRS}]",
 )
-def preview_command(folder: Path, out: Path | None, pairs: int) -> None:
-    """Draw a contact sheet of the pairs in FOLDER, with mask outlines, boxes and class names."""
-    target = out or folder / "preview.png"
-    preview.write_contact_sheet(folder, target, pairs)
+def preview_command(folder: Path, html: bool, out: Path | None, pairs: int | None) -> None:
+    """Show pairs of the build in FOLDER with mask outlines, boxes and class names.
+
+    Draws a contact sheet as PNG, or with --html a gallery that opens from disk in any browser.
+    """
+    target = out or folder / ("gallery.html" if html else "preview.png")
+    if html:
+        gallery.write_gallery(folder, target, pairs or gallery.PAIRS)
+    else:
+        preview.write_contact_sheet(folder, target, pairs or preview.PAIRS)
     click.echo(str(target))
 
 
