@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from segloc_synth import gallery, phantom, preview
+from segloc_synth import export, gallery, phantom, preview
 from segloc_synth.cli_build import build_command
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl
@@ -43,6 +43,34 @@ def preview_command(folder: Path, html: bool, out: Path | None, pairs: int | Non
     else:
         preview.write_contact_sheet(folder, target, pairs or preview.PAIRS)
     click.echo(str(target))
+
+
+@cli.command("export")
+@click.argument("folder", type=PATH)
+@click.option(
+    "--coco",
+    type=PATH,
+    required=True,
+    help="New folder on a local disk; gets images/ and annotations.json.",
+)
+@click.option(
+    "--view",
+    type=click.Choice([*export.VIEWS, "both"]),
+    default="both",
+    help="Which picture of each pair. Both show the same object: keep them on one side of a split.",
+)
+@click.option("--n", type=click.IntRange(min=1), help="Only the first pairs.  [default: all]")
+def export_command(folder: Path, coco: Path, view: str, n: int | None) -> None:
+    """Write the composites of the build in FOLDER as a COCO detection data set, with all objects, boxes and masks.
+
+    The pictures are the shards' own JPEG files. Each image record names its background scan and segment, so that
+    a split can keep scans of one bag together.
+    """
+    if "://" in str(coco):
+        raise click.BadParameter("takes a local folder; copy it to the store afterwards", param_hint="--coco")
+    views = export.VIEWS if view == "both" else (view,)
+    count = export.export_coco(folder, coco, views, n)
+    click.echo(f"{count} images in {coco / 'images'}, their objects in {coco / 'annotations.json'}", err=True)
 
 
 @cli.command("phantom")
