@@ -78,6 +78,12 @@ Examples:
     metavar="LO HI",
     help="Range of the object's size relative to its own scan fitted to the canvas; at most 0.9 of the canvas.",
 )
+@click.option(
+    "--licence",
+    multiple=True,
+    metavar="TEXT",
+    help='A licence to note in the data card, such as "objects: PIDray, CC BY-NC-SA 4.0"; may be given several times.',
+)
 @click.option("--strict", is_flag=True, help="Stop at bad records in a source instead of leaving them out.")
 def build_command(
     n: int,
@@ -91,6 +97,7 @@ def build_command(
     blend: Blend,
     coefficient: tuple[float, float],
     scale: tuple[float, float],
+    licence: tuple[str, ...],
     strict: bool,
 ) -> None:
     """Build WebDataset shards of pairs; goes on where an earlier run of the same build stopped."""
@@ -123,7 +130,7 @@ def build_command(
         refuse(backgrounds.problems, str(backgrounds_path))
     manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers)
     preview.write_contact_sheet(out, out / "preview.png")
-    card.write_card(out, manifest)
+    card.write_card(out, manifest, card.command_line(click.get_current_context()), licence)
     found = {"objects": labelled.problems + objects.problems, "backgrounds": backgrounds.problems}
     write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
     _report(objects_path, found["objects"])
