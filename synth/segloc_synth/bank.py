@@ -1,4 +1,4 @@
-"""The bank: segments cut out and backgrounds fitted to the canvas, made once per source and size, reused by every build.
+"""The bank: segments and backgrounds made ready once per source and size, and reused by every later build.
 
 An entry is a folder in the user's cache named by a hash of all that its content depends on. Segments are prepared all
 at once; backgrounds one by one when a build first uses them, each in a slot of its own in one sparse file, so that any
@@ -8,13 +8,7 @@ number of processes may fill it. Files are read by offset: memory grows neither 
 import hashlib
 import json
 import os
-import shutil
-<<<<<<< HEAD
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-=======
->>>>>>> scale
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -28,21 +22,17 @@ from segloc_synth import palette
 from segloc_synth.backgrounds import BenignSource
 from segloc_synth.coco import LabelledSource
 from segloc_synth.console import progress
-<<<<<<< HEAD
+from segloc_synth.distractors import cut_distractors
 from segloc_synth.engines import run_local
-from segloc_synth.files import cache_dir, read_json, write_json
-from segloc_synth.palette import Palette
-=======
-from segloc_synth.engines import check_stop, run_local
 from segloc_synth.files import cache_dir, new_folder, read_json, write_json
-from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image
->>>>>>> scale
+from segloc_synth.palette import Palette
 from segloc_synth.problems import Problem
 from segloc_synth.scenes import Scene, fit_background, fit_scan, same_bag, slot_type
 from segloc_synth.segments import Segment, cut_segments, learn_palettes
 
 VERSION = 2  # raised whenever prepared pixels change
 PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
+LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
 Form = Literal["raw", "jpeg"]
 
@@ -103,6 +93,7 @@ class Backgrounds:
         self.palettes = palette.load(folder / "palettes.npz")
         self._ends = np.load(folder / "names.npy", mmap_mode="r")
         self._slot = slot_type(self.size)
+        self._header = self._slot.itemsize - 3 * self.size**2  # bytes before the pixels
         self._files = [os.open(folder / name, os.O_RDWR) for name in ("names.bin", "states.bin", "slots.bin")]
         self._names, self._states, self._slots = self._files
 
@@ -128,9 +119,9 @@ class Backgrounds:
         if state == UNKNOWN:
             return self._prepare(place)
         if state == UNUSABLE:
-            slot = self._read(place, self._slot.fields["pixels"][1])
+            slot = self._read(place, self._header)
             return None, _notes(slot)
-        length = self._slot.itemsize if self.form == "raw" else self._slot.fields["pixels"][1]
+        length = self._slot.itemsize if self.form == "raw" else self._header
         slot = self._read(place, length)
         pixels = slot["pixels"]
         if self.form == "jpeg":
@@ -148,16 +139,15 @@ class Backgrounds:
     def _prepare(self, place: int) -> tuple[Scene | None, list[str]]:
         slot = fit_background(self.root / self.file(place), self.size, self.palettes)
         usable = bool(slot["bag_size"] > 0)
-        header = self._slot.fields["pixels"][1]
         data = slot.tobytes()
         pixels = slot["pixels"]
         if not usable:
-            data = data[:header]
+            data = data[: self._header]
         elif self.form == "jpeg":
             done, jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
             assert done
             slot["jpeg"] = len(jpeg)
-            data = slot.tobytes()[:header] + jpeg.tobytes()
+            data = slot.tobytes()[: self._header] + jpeg.tobytes()
             pixels = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
         _write(self._slots, data, place * self._slot.itemsize)
         _write(self._states, bytes([READY if usable else UNUSABLE]), place)
@@ -217,21 +207,28 @@ def prepare_backgrounds(source: BenignSource, size: int, form: Form, workers: in
     """Folder and content of the bank entry for `source` at canvas `size`: its palettes learnt, no scan prepared yet."""
     folder = _entry("backgrounds", f"{source.fingerprint} {form}", size)
     if not folder.exists():
-<<<<<<< HEAD
-        with _new_entry(folder) as tmp:
+        with new_folder(folder) as tmp:
             _write_backgrounds(tmp, source, size, form, workers)
     return folder, Backgrounds(folder, source.path)
-=======
-        with new_folder(folder) as tmp:
-            _write_backgrounds(tmp, source, size, workers)
-    backgrounds = Backgrounds(folder)
-    if len(backgrounds) < 2:
-        first = backgrounds.problems[0]
-        raise click.ClickException(
-            f"{source.path}: {len(backgrounds)} usable scans, a pair needs two; {first.kind}: {first.where()}"
+
+
+def prepare_distractors(source: BenignSource, size: int, workers: int) -> tuple[Path, Objects]:
+    """Folder and content of the bank entry for benign look-alikes from `source`, whose backgrounds' entry is there."""
+    folder = _entry("distractors", source.fingerprint, size)
+    if not folder.exists():
+        palettes = next(
+            entry / "palettes.npz"
+            for form in ("raw", "jpeg")
+            if (entry := _entry("backgrounds", f"{source.fingerprint} {form}", size)).exists()
         )
-    return folder, backgrounds
->>>>>>> scale
+        with new_folder(folder) as tmp:
+            _write_distractors(tmp, source, size, palettes, workers)
+    return folder, Objects(folder)
+
+
+def raw_size(count: int, size: int) -> int:
+    """Bytes of a bank of `count` backgrounds kept raw."""
+    return count * slot_type(size).itemsize
 
 
 def _entry(kind: str, fingerprint: str, size: int) -> Path:
@@ -244,40 +241,57 @@ def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int
     palette.save(palettes, learn_palettes(source.scans, size, source.bottom_rows))
     work = partial(cut_segments, size=size, bottom_rows=source.bottom_rows, palettes=palettes)
     results = progress(run_local(work, source.scans, workers), len(source.scans), "cutting segments")
-    problems: list[Problem] = []
-    _write_segments(folder, (segments for segments, found in results if not problems.extend(found)), source.classes)
-    index = read_json(folder / "index.json")
-    write_json(folder / "index.json", index | {"problems": [problem.as_dict() for problem in problems]}, indent=None)
+    _write_segments(folder, results, source.classes)
 
 
-def _write_segments(folder: Path, groups: Iterable[list[Segment]], classes: dict[int, str]) -> None:
+def _write_segments(
+    folder: Path, groups: Iterable[tuple[list[Segment], list[Problem]]], classes: dict[int, str]
+) -> None:
     """Write pixels.bin, rows.npz and index.json of an objects' entry."""
     columns = ("class_id", "carrier", "palette", "zoom", "length", "share", "origin")
     rows: dict[str, list[Any]] = {name: [] for name in (*columns, "shape", "offset")}
-    names = []
+    names: list[str] = []
+    problems: list[dict[str, Any]] = []
     with (folder / "pixels.bin").open("wb") as file:
-        for segment in chain.from_iterable(groups):
-            names.append(segment.name)
-            for column in columns:
-                rows[column].append(getattr(segment, column))
-            rows["shape"].append(segment.rgba.shape[:2])
-            rows["offset"].append(file.tell())
-            file.write(segment.rgba.tobytes() + segment.layers.tobytes())
+        for segments, found in groups:
+            problems += [problem.as_dict() for problem in found]
+            for segment in segments:
+                names.append(segment.name)
+                for column in columns:
+                    rows[column].append(getattr(segment, column))
+                rows["shape"].append(segment.rgba.shape[:2])
+                rows["offset"].append(file.tell())
+                file.write(segment.rgba.tobytes() + segment.layers.tobytes())
+    arrays: dict[str, Any] = {name: np.asarray(column) for name, column in rows.items()}
     with (folder / "rows.npz").open("wb") as file:
-        np.savez(file, **{name: np.asarray(column) for name, column in rows.items()})
-    index = {"names": names, "classes": {str(class_id): name for class_id, name in classes.items()}, "problems": []}
-    write_json(folder / "index.json", index, indent=None)
+        np.savez(file, **arrays)
+    named = {str(class_id): name for class_id, name in classes.items()}
+    write_json(folder / "index.json", {"names": names, "classes": named, "problems": problems}, indent=None)
+
+
+def _spread_files(source: BenignSource, most: int) -> list[tuple[str, Path]]:
+    """(name, path) of at most `most` scans spread evenly over a source."""
+    places = np.unique(np.linspace(0, len(source.relative) - 1, min(most, len(source.relative))).astype(int)).tolist()
+    return [(source.relative[place], source.open_path(place)) for place in places]
+
+
+def _write_distractors(folder: Path, source: BenignSource, size: int, palettes: Path, workers: int) -> None:
+    shutil.copyfile(palettes, folder / "palettes.npz")
+    files = _spread_files(source, LOOK_ALIKE_SCANS)
+    results = run_local(partial(cut_distractors, size=size, palettes=palettes), files, workers)
+    found = progress(results, len(files), "cutting look-alikes")
+    _write_segments(folder, ((segments, []) for segments in found), {0: "look-alike"})
 
 
 def _write_backgrounds(folder: Path, source: BenignSource, size: int, form: Form, workers: int) -> None:
     count = len(source.relative)
-    places = np.unique(np.linspace(0, count - 1, min(PALETTE_SCANS, count)).astype(int)).tolist()
-    files = [source.open_path(place) for place in places]
+    files = [path for _, path in _spread_files(source, PALETTE_SCANS)]
     results = run_local(partial(fit_scan, size=size), files, workers)
-    fitted = [
-        (picture, bag) for picture, bag, _ in progress(results, len(files), "learning colours") if bag is not None
-    ]
-    pictures, bags = [picture for picture, _ in fitted], [bag for _, bag in fitted]
+    pictures, bags = [], []
+    for picture, bag, _ in progress(results, len(files), "learning colours"):
+        if picture is not None and bag is not None:
+            pictures.append(picture)
+            bags.append(bag)
     palette.save(folder / "palettes.npz", palette.fit(pictures, bags) if pictures else [])
     encoded = [name.encode(errors="surrogateescape") for name in source.relative]
     np.save(folder / "names.npy", np.cumsum([0, *map(len, encoded)]))

@@ -27,7 +27,8 @@ from segloc_synth.manifest import (
     write_manifest,
     write_page,
 )
-from segloc_synth.sample import make_sample
+from segloc_synth.problems import USABLE
+from segloc_synth.sample import Materials, make_sample
 from segloc_synth.shards import Sample, write_shard
 
 Engine = Literal["local", "ray"]
@@ -36,12 +37,23 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs: the config, and the folders of the bank and of the output."""
+    """All that a worker needs.
+
+    Attributes:
+        config: of the build.
+        objects, backgrounds, distractors: folders of the bank; None without distractors.
+        scans: folder or URL of the benign source, from which backgrounds are prepared.
+        out: folder or URL of the output.
+        strict: whether a benign scan that cannot be used is an error.
+    """
 
     config: Config
     objects: Path
     backgrounds: Path
+    scans: Path
+    distractors: Path | None
     out: Path
+    strict: bool = False
 
 
 class Stopped(click.ClickException):
@@ -51,8 +63,9 @@ class Stopped(click.ClickException):
 
 
 @lru_cache(maxsize=2)
-def _open_bank(objects: Path, backgrounds: Path) -> tuple[Objects, Backgrounds]:
-    return Objects(objects), Backgrounds(backgrounds)
+def _materials(job: Job) -> Materials:
+    distractors = Objects(job.distractors) if job.distractors else None
+    return Materials(job.config, Objects(job.objects), Backgrounds(job.backgrounds, job.scans), distractors)
 
 
 def build_shard(task: tuple[int, int], job: Job) -> Summary:
@@ -63,59 +76,60 @@ def build_shard(task: tuple[int, int], job: Job) -> Summary:
     number, count = task
     if there := _done(job.out, number, count, job.config.hash):
         return there
-    objects, backgrounds = _open_bank(job.objects, job.backgrounds)
+    materials = _materials(job)
     problems: Problems = {}
 
     def samples() -> Iterator[Sample]:
         start = number * job.config.shard_size
         for index in range(start, start + count):
             check_stop()
-            sample, kinds = make_sample(job.config, objects, backgrounds, index)
-            for kind in kinds:
-                note(problems, kind, f"{index:012d}")
+            sample, met = make_sample(materials, index)
+            for file, kind in met:
+                if job.strict and file and kind not in USABLE:
+                    raise click.ClickException(f"{job.scans / file}: {kind}; mend it or leave out --strict")
+                note(problems, kind, file or f"{index:012d}")
             yield sample
 
     return write_shard(shard_path(job.out, number), samples(), job.config.hash, problems)
 
 
 def build(
-    config: Config,
-    objects: Path,
-    backgrounds: Path,
-    out: Path,
+    job: Job,
     n: int,
     workers: int,
+    about: dict[str, Any],
     engine: Engine = "local",
     part: tuple[int, int] = (1, 1),
 ) -> dict[str, Any] | None:
-    """Build samples 0..n-1 into `out` and return the manifest; `objects` and `backgrounds` are bank folders.
+    """Build samples 0..n-1 and return the manifest, which also gets what is told `about` the build.
 
     Goes on in a folder of the same config. `part` (i, of) builds only that share of the shards; the manifest is None,
     and not written, while shards of other parts are missing.
 
     Raises:
-        click.ClickException: `out` holds anything else, or more than n samples already.
+        click.ClickException: the output folder holds anything else, or more than n samples already.
         Stopped: a fault, such as a full disk, when some shards are done.
     """
+    config, out = job.config, job.out
     check_output(out, config, n)
     if not (out / "config.json").exists():
         write_json(out / "config.json", {"config": config.as_dict(), "config_hash": config.hash})
     remove_left_overs(out)
     layout = Layout(n, config.shard_size)
     share = layout.share(*part)
-    job = Job(config, objects, backgrounds, out)
     with resumable(out, share, workers):
         try:
             summaries = _build_share(job, layout, share, workers, engine)
         finally:
             remove_left_overs(out)  # of workers that were lost
-        bank = Objects(objects)
+        bank = Objects(job.objects)
         classes = [{"id": class_id, "name": bank.classes[class_id]} for class_id in bank.used_classes()]
         sources = {"objects": config.objects, "backgrounds": config.backgrounds}
         head = {
             "config": config.as_dict(),
             "config_hash": config.hash,
             "sources": sources,
+            **about,
             "classes": classes,
         }
         return write_manifest(out, head, layout, summaries)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from segloc_synth import phantom, preview, verify
-from segloc_synth.cli_build import build_command, make, read_sources
+from segloc_synth import export, gallery, phantom, pipeline, preview, verify
+from segloc_synth.cli_build import build_command
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl, json_bytes
 
@@ -25,17 +25,23 @@ cli.add_command(build_command)
 
 @cli.command("preview")
 @click.argument("folder", type=PATH)
-@click.option("--out", type=PATH, help="PNG to write.  [default: FOLDER/preview.png]")
+@click.option("--html", is_flag=True, help="A gallery with filters and the provenance of each picture, in one file.")
+@click.option("--out", type=PATH, help="File to write.  [default: preview.png or gallery.html in FOLDER]")
 @click.option(
     "--pairs",
-    type=click.IntRange(1, 300),
-    default=preview.PAIRS,
-    help="Pairs to draw, spread over the build.",
+    type=click.IntRange(1, 1000),
+    help=f"Pairs to show, spread over the build.  [default: {preview.PAIRS}, in a gallery {gallery.PAIRS}]",
 )
-def preview_command(folder: Path, out: Path | None, pairs: int) -> None:
-    """Draw a contact sheet of the pairs in FOLDER, with mask outlines, boxes and class names."""
-    target = out or folder / "preview.png"
-    preview.write_contact_sheet(folder, target, pairs)
+def preview_command(folder: Path, html: bool, out: Path | None, pairs: int | None) -> None:
+    """Show pairs of the build in FOLDER with mask outlines, boxes and class names.
+
+    Draws a contact sheet as PNG, or with --html a gallery that opens from disk in any browser.
+    """
+    target = out or folder / ("gallery.html" if html else "preview.png")
+    if html:
+        gallery.write_gallery(folder, target, pairs or gallery.PAIRS)
+    else:
+        preview.write_contact_sheet(folder, target, pairs or preview.PAIRS)
     click.echo(str(target))
 
 
@@ -51,21 +57,21 @@ def verify_command(
 ) -> None:
     """Read all of the finished build in FOLDER and name every missing, short or altered shard, and every sidecar, page
     or manifest that does not agree. Exit 0 if nothing is wrong or --repair mended it, else 1."""
-    config, layout, found = verify.verify(folder, workers)
+    config, layout, about, found = verify.verify(folder, workers)
     findings = []
     for finding in found:
         findings.append(finding)
         if not as_json:
             click.echo(f"{folder / finding.file}: {finding.problem}")
     if repair and findings:
-        labelled, benign = read_sources(objects, backgrounds, workers)
+        labelled, benign = pipeline.read_sources(objects, backgrounds, workers)
         for source, told in ((labelled, config.objects), (benign, config.backgrounds)):
             if source.fingerprint != told["fingerprint"]:
                 raise click.ClickException(
                     f"{source.path}: is not the source that {folder} was built from, or has changed since"
                 )
         verify.forget(folder, config, layout, findings)
-        make(config, labelled, benign, folder, layout.samples, workers)
+        pipeline.make(config, labelled, benign, folder, layout.samples, workers, **about)
     if as_json:
         wrong = [finding.as_dict() for finding in findings]
         click.echo(json_bytes({"shards": layout.shards, "samples": layout.samples, "wrong": wrong}).decode(), nl=False)
@@ -74,6 +80,34 @@ def verify_command(
         click.echo(f"{folder}: {layout.shards} shards read, {len(findings)} findings{remedy}", err=True)
     if findings and not repair:
         click.get_current_context().exit(1)
+
+
+@cli.command("export")
+@click.argument("folder", type=PATH)
+@click.option(
+    "--coco",
+    type=PATH,
+    required=True,
+    help="New folder on a local disk; gets images/ and annotations.json.",
+)
+@click.option(
+    "--view",
+    type=click.Choice([*export.VIEWS, "both"]),
+    default="both",
+    help="Which picture of each pair. Both show the same object: keep them on one side of a split.",
+)
+@click.option("--n", type=click.IntRange(min=1), help="Only the first pairs.  [default: all]")
+def export_command(folder: Path, coco: Path, view: str, n: int | None) -> None:
+    """Write the composites of the build in FOLDER as a COCO detection data set, with all objects, boxes and masks.
+
+    The pictures are the shards' own JPEG files. Each image record names its background scan and segment, so that
+    a split can keep scans of one bag together.
+    """
+    if "://" in str(coco):
+        raise click.BadParameter("takes a local folder; copy it to the store afterwards", param_hint="--coco")
+    views = export.VIEWS if view == "both" else (view,)
+    count = export.export_coco(folder, coco, views, n)
+    click.echo(f"{count} images in {coco / 'images'}, their objects in {coco / 'annotations.json'}", err=True)
 
 
 @cli.command("phantom")

@@ -5,13 +5,10 @@ from typing import Any
 
 import click
 
-from segloc_synth import bank, build, card, phantom, preview
-from segloc_synth.backgrounds import BenignSource, read_benign
-from segloc_synth.coco import LabelledSource, read_labelled
-from segloc_synth.config import BLENDS, Blend, Config
+from segloc_synth import bank, build, card, pipeline
+from segloc_synth.config import BALANCES, BLENDS, COEFFICIENTS, POSITIVES, Balance, Blend, Config, Positives
 from segloc_synth.console import Finite, cores
-from segloc_synth.files import PathOrUrl, write_json
-from segloc_synth.problems import Problem, describe, refuse
+from segloc_synth.files import PathOrUrl
 
 PATH = PathOrUrl()
 
@@ -74,24 +71,72 @@ Examples:
 @click.option(
     "--blend",
     type=click.Choice(BLENDS),
-    default="alpha",
-    help="hard: replace. alpha: c * segment + (1 - c) * background. multiply: transmissions multiply.",
+    default="dual-energy",
+    help="How an object is written onto a scan. dual-energy: attenuations add, in the colours of the background's "
+    "scanner, the object's own bag subtracted. multiply: transmissions multiply channel by channel. alpha: c * segment "
+    "+ (1 - c) * background, the SegLoc paper's. hard: replace. Grey scans show one energy: attenuations add.",
 )
 @click.option(
     "--coefficient",
     type=Finite(0, 1, min_open=True),
     nargs=2,
-    default=(0.6, 0.95),
     metavar="LO HI",
-    help="Range of the composition coefficient c, within (0, 1]; unused by hard.",
+    help="Range of the composition coefficient c, within (0, 1]: the weight of alpha, else a factor on the object's "
+    "density; unused by hard.  [default: 0.6 0.95 for alpha, else 0.8 1]",
 )
 @click.option(
     "--scale",
     type=Finite(0.1, 10),
     nargs=2,
-    default=(0.7, 1.4),
+    default=(0.9, 1.1),
     metavar="LO HI",
-    help="Range of the object's size relative to its own scan fitted to the canvas; at most 0.9 of the canvas.",
+    help="Range of a factor on the object's size, which is drawn from the sizes that its class has in the labelled "
+    "source, relative to the bag; at most 0.9 of the canvas.",
+)
+@click.option(
+    "--occlusion",
+    type=Finite(0, 1),
+    nargs=2,
+    default=(0.0, 1.0),
+    metavar="LO HI",
+    help="How dense the background under an object is: from 0, the clearest of the places tried in its bag, to 1, "
+    "the densest. 0 0.3 is easy, 0.8 1 hidden.",
+)
+@click.option(
+    "--items",
+    type=click.IntRange(1, 20),
+    nargs=2,
+    default=(1, 1),
+    metavar="LO HI",
+    help="Range of the number of objects in a picture, the pair's subject among them; masks are written for all.",
+)
+@click.option(
+    "--positives",
+    type=click.Choice(POSITIVES),
+    default="instance",
+    help="What makes a pair: the same segment twice, or two segments of one class.",
+)
+@click.option(
+    "--balance",
+    type=click.Choice(BALANCES),
+    default="instance",
+    help="What is drawn alike: every segment, every class, or classes by the square root of their numbers.",
+)
+@click.option(
+    "--distractors",
+    type=Finite(0, 1),
+    default=0.0,
+    metavar="P",
+    help="Chance that a picture also gets a benign look-alike, a dense thing cut from another benign scan, without "
+    "label.",
+)
+@click.option(
+    "--bank-limit",
+    type=Finite(0, 1e6),
+    default=64.0,
+    metavar="GB",
+    help="Prepared backgrounds are kept as raw pixels if those of the whole source take no more than this, else as "
+    "JPEG, a ninth of it. Part of what decides the bytes.",
 )
 @click.option(
     "--engine",
@@ -106,6 +151,12 @@ Examples:
     help="Build only share I of N, one task of a Slurm or Kubernetes array: run every part with the same options and "
     "--out. The part that finds all shards there writes manifest, data card and contact sheet.",
 )
+@click.option(
+    "--licence",
+    multiple=True,
+    metavar="TEXT",
+    help='A licence to note in the data card, such as "objects: PIDray, CC BY-NC-SA 4.0"; may be given several times.',
+)
 @click.option("--strict", is_flag=True, help="Stop at bad records in a source instead of leaving them out.")
 def build_command(
     n: int,
@@ -117,17 +168,26 @@ def build_command(
     workers: int,
     shard_size: int,
     blend: Blend,
-    coefficient: tuple[float, float],
+    coefficient: tuple[float, float] | None,
     scale: tuple[float, float],
+    occlusion: tuple[float, float],
+    items: tuple[int, int],
+    positives: Positives,
+    balance: Balance,
+    distractors: float,
+    bank_limit: float,
     engine: build.Engine,
     part: tuple[int, int],
+    licence: tuple[str, ...],
     strict: bool,
 ) -> None:
     """Build WebDataset shards of pairs; goes on where an earlier run of the same build stopped."""
-    for name, (low, high) in (("--coefficient", coefficient), ("--scale", scale)):
+    coefficient = COEFFICIENTS[blend] if coefficient is None or blend == "hard" else coefficient
+    ranges = {"--coefficient": coefficient, "--scale": scale, "--occlusion": occlusion, "--items": items}
+    for name, (low, high) in ranges.items():
         if low > high:
             raise click.BadParameter("LO must not exceed HI", param_hint=name)
-    labelled, benign = read_sources(objects_path, backgrounds_path, workers)
+    labelled, benign = pipeline.read_sources(objects_path, backgrounds_path, workers)
     config = Config(
         objects={"kind": labelled.kind, "fingerprint": labelled.fingerprint},
         backgrounds={"kind": "folder", "fingerprint": benign.fingerprint},
@@ -135,66 +195,14 @@ def build_command(
         seed=seed,
         shard_size=shard_size,
         blend=blend,
-        coefficient=(1.0, 1.0) if blend == "hard" else coefficient,
+        coefficient=coefficient,
         scale=scale,
+        occlusion=occlusion,
+        items=items,
+        positives=positives,
+        balance=balance,
+        distractors=distractors,
+        bank="raw" if bank.raw_size(len(benign.relative), size) <= bank_limit * 1e9 else "jpeg",
     )
-    make(config, labelled, benign, out, n, workers, engine, part, strict)
-
-
-def read_sources(
-    objects_path: Path | None, backgrounds_path: Path | None, workers: int
-) -> tuple[LabelledSource, BenignSource]:
-    """The labelled and the benign source of a command line, PhantomRay's where it names none."""
-    if (objects_path is None) != (backgrounds_path is None):
-        raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
-    if objects_path is None or backgrounds_path is None:
-        simulated = phantom.default_phantom(workers=workers)
-        objects_path, backgrounds_path = simulated / "pidray", simulated / "sixray"
-    return read_labelled(objects_path), read_benign(backgrounds_path)
-
-
-def make(
-    config: Config,
-    labelled: LabelledSource,
-    benign: BenignSource,
-    out: Path,
-    n: int,
-    workers: int,
-    engine: build.Engine = "local",
-    part: tuple[int, int] = (1, 1),
-    strict: bool = False,
-) -> None:
-    """Everything a build writes: bank, shards, manifest, contact sheet, data card, list of problems."""
-    if strict:
-        refuse(labelled.problems, str(labelled.path))
-    build.check_output(out, config, n)  # before hours of preparation
-    objects_bank, objects = bank.prepare_objects(labelled, config.size, workers)
-    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, config.size, workers)
-    if strict:
-        refuse(objects.problems, str(labelled.path))
-        refuse(backgrounds.problems, str(benign.path))
-    manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers, engine, part)
-    if manifest is None:
-        there = build.missing(out, config, n)
-        click.echo(f"{out}: part {part[0]}/{part[1]} is done; {there}, run the other parts", err=True)
-        return
-    found = {"objects": labelled.problems + objects.problems, "backgrounds": backgrounds.problems}
-    with build.resumable(out, range(1), workers):
-        preview.write_contact_sheet(out, out / "preview.png")
-        card.write_card(out, manifest)
-        write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
-    _report(labelled.path, found["objects"])
-    _report(benign.path, found["backgrounds"])
-    for kind, met in manifest["totals"]["problems"].items():
-        click.echo(f"{out}: {met['count']} views: {kind}: {', '.join(met['first'])}", err=True)
-    click.echo(
-        f"{n} pairs of {len(manifest['classes'])} classes, from {len(objects)} segments and {len(backgrounds)} "
-        f"benign scans, in {out}; look at {out / 'preview.png'}",
-        err=True,
-    )
-
-
-def _report(source: Path, problems: list[Problem]) -> None:
-    """The problems by kind, with the first few records; all of them stand in problems.json."""
-    for line in describe(problems):
-        click.echo(f"{source}: {line}", err=True)
+    command = card.command_line(click.get_current_context())
+    pipeline.make(config, labelled, benign, out, n, workers, command, licence, engine, part, strict)

@@ -1,6 +1,7 @@
 """Reading scans of any kind as 8-bit RGB, and fitting them to the square canvas."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps
 from segloc_synth import problems
 
 Pixels = NDArray[np.uint8]
+Depth = TypeVar("Depth", np.uint8, np.uint16)
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
@@ -93,11 +95,12 @@ def _to_rgb(image: Image.Image, turned: bool) -> tuple[Pixels, list[str]]:
     return np.asarray(image.convert("RGB")), notes
 
 
-def resize(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Resize to `width` x `height`: by area when shrinking, bilinear when enlarging."""
+def resize(pixels: NDArray[Depth], width: int, height: int) -> NDArray[Depth]:
+    """Resize 8 or 16 bits to `width` x `height`: by area when shrinking, bilinear when enlarging."""
     shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), pixels.dtype)
+    resized: NDArray[Depth] = cv2.resize(pixels, (width, height), interpolation=method)
+    return resized
 
 
 def fit_to_canvas(pixels: Pixels, size: int) -> Pixels:

@@ -1,4 +1,4 @@
-"""A scanner's palette, learnt from its own scans: pseudo-colour <-> (attenuation, material), and one scanner to another.
+"""A scanner's palette, learnt from its own scans: pseudo-colour <-> (attenuation, material), and scanner to scanner.
 
 In a pseudo-colour scan darkness shows how much an object attenuates and hue what it is made of. Attenuation is the
 mean optical density of the three channels, -log(channel / 255): of the measures tried (luma, darkest channel, mean
@@ -158,7 +158,7 @@ def nearest(palettes: Sequence[Palette], pixels: Pixels, bag: Pixels) -> int:
 
 
 def misfit(palette: Palette, pixels: Pixels, bag: Pixels) -> float:
-    """Mean difference in grey levels between a scan's bag and the same drawn with a palette from what it reads there."""
+    """Mean difference in grey levels between a scan's bag and what a palette draws from what it reads there."""
     thin = cv2.GaussianBlur(pixels, (0, 0), 1.0)[::2, ::2][bag[::2, ::2] > 0][None]
     if not thin.size:
         return 0.0
@@ -285,10 +285,10 @@ def _materials(hues: Pixels, saturations: Pixels) -> Pixels:
         degrees = np.arange(low, high, 2)
         there = smooth[degrees // 2 % 180]
         ends.append(float(degrees[there.argmax()]) if there.sum() > 0.01 * weights.sum() else usual)
-    low, high = ends
-    along = (2.0 * np.arange(180) - low + 60) % 360 - 60
+    organic, metal = ends
+    along = (2.0 * np.arange(180) - organic + 60) % 360 - 60
     # Hues beyond the metal end (violet) are metal; those below the organic end (red) organic.
-    return np.clip(np.rint(along / (high - low) * (MATERIALS - 1)), 0, MATERIALS - 1).astype(np.uint8)
+    return np.clip(np.rint(along / (metal - organic) * (MATERIALS - 1)), 0, MATERIALS - 1).astype(np.uint8)
 
 
 def _colours(pixels: Pixels, levels: Codes, kind: npt.NDArray[np.int64], hued: npt.NDArray[np.bool_]) -> Pixels:
@@ -331,7 +331,8 @@ def _contrasts(over: Array, kind: npt.NDArray[np.int64], known: npt.NDArray[np.b
     for band in range(BANDS):
         mine = over[seen & (np.abs(place - band) <= 0.75)]
         rows.append(np.quantile(mine, QUANTILES) if len(mine) >= ENOUGH else everywhere)
-    return np.maximum(np.array(rows, np.float32), 1) + np.arange(len(QUANTILES), dtype=np.float32) / 8
+    # Never two alike, or nothing could be interpolated between them.
+    return np.maximum(np.array(rows), 1).astype(np.float32) + np.arange(len(QUANTILES), dtype=np.float32) / 8
 
 
 def sharpen(levels: npt.NDArray[np.generic], amount: float) -> Array:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import cos, radians, sin
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ class Placed:
     paste: Paste
     scale: float
     matrix: Matrix
-    planes: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    planes: npt.NDArray[Any]
     alpha: Pixels
     mask: Pixels
     top: int
@@ -67,9 +68,11 @@ def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bo
     layers: whether attenuation and material are transformed, else the colours.
     """
     size = len(scene.bag)
-    stored = segment.layers if layers else segment.rgba
+    stored: npt.NDArray[Any] = segment.layers if layers else segment.rgba
     wanted = paste.scale * (share * scene.bag_size / segment.length if share else 1.0) / segment.zoom
-    matrix, scale, (width, height) = _geometry(stored.shape[:2], paste, min(wanted, ENLARGED), LARGEST * size)
+    matrix, scale, (width, height) = _geometry(
+        (stored.shape[0], stored.shape[1]), paste, min(wanted, ENLARGED), LARGEST * size
+    )
     if scale < 1:  # by area first: bilinear sampling alone would step over thin parts
         rows, cols = (max(1, round(side * scale)) for side in stored.shape[:2])
         y, x = stored.shape[0] / rows, stored.shape[1] / cols

@@ -79,7 +79,7 @@ class Paste:
 
 @dataclass(frozen=True)
 class View:
-    """One picture of a pair: candidates for its benign scan in order of preference, and what is pasted, subject first."""
+    """One picture: candidates for its benign scan in order of preference, and what is pasted, subject first."""
 
     backgrounds: tuple[int, ...]
     pastes: tuple[Paste, ...]

@@ -22,16 +22,21 @@ HEADER = 34
 OUTLINE, BOX, INK, PAPER = (225, 0, 152), (0, 0, 0), (20, 20, 20), (236, 236, 236)
 
 
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` places spread evenly over 0..total-1, in order, the first and the last among them."""
+    return [int(place) for place in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))]
+
+
 def contact_sheet(folder: Path, pairs: int = PAIRS) -> Image.Image:
     """Draw `pairs` samples spread evenly over a finished build; click.ClickException when it is none."""
     reader = ShardReader(folder)
-    places = np.unique(np.linspace(0, len(reader) - 1, min(pairs, len(reader))).astype(int))
+    places = spread(len(reader), pairs)
     width, height = 2 * TILE + 2 * GAP, TILE + HEADER + GAP
     rows = -(-len(places) // PAIRS_PER_ROW)
     sheet = Image.new("RGB", (PAIRS_PER_ROW * (width + GAP) + GAP, rows * height + GAP), PAPER)
     for number, place in enumerate(places):
         row, col = divmod(number, PAIRS_PER_ROW)
-        _draw_pair(sheet, reader[int(place)], GAP + col * (width + GAP), GAP + row * height)
+        _draw_pair(sheet, reader[place], GAP + col * (width + GAP), GAP + row * height)
     return sheet
 
 

@@ -90,11 +90,12 @@ def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> np.voi
         slot["darkness"] = cv2.resize(255 - grey, cells[::-1], interpolation=cv2.INTER_AREA)
         slot["bag"] = np.packbits(bag, axis=1)
         slot["pixels"] = picture
-    return slot[()]
+    filled: np.void = slot[()]
+    return filled
 
 
 def fit_scan(path: Path, size: int) -> tuple[Pixels | None, Pixels | None, list[str]]:
-    """(picture, bag, kinds of problems) of a benign scan: RGB uint8 [size, size, 3], 0/1 [size, size]; None: unusable."""
+    """(RGB uint8 [size, size, 3], 0/1 bag [size, size], kinds of problems) of a benign scan; None: unusable."""
     try:
         pixels, kinds = read_image(path, at_least=size)
     except BadImage as problem:
@@ -152,7 +153,7 @@ def same_bag(name: str, other: str, scene: Scene, other_scene: Scene) -> bool:
     if name == other:
         return True
     (stem, number), (other_stem, other_number) = _numbered(name), _numbered(other)
-    if number is not None and other_number is not None and stem == other_stem:
+    if stem == other_stem and number is not None and other_number is not None:
         if abs(number - other_number) <= NEIGHBOURS:
             return True
     mine, theirs = (scene.thumbnail.astype(np.float32) - scene.thumbnail.mean() for scene in (scene, other_scene))

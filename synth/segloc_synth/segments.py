@@ -114,26 +114,33 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
             found.append(Problem(kind, scan.name, f"annotation {annotation.id}"))
             continue
         share = (area / bag_area(bag)) ** 0.5 if bag_area(bag) >= ALONE * area else 0.0
-        crop = _Crop(pixels, mask, labelled)
-        detail = min(1.0, DETAIL * canvas_scale)
-        rgba, layers, carrier, origin = _cut(crop, load_palettes(palettes)[place], detail)
         name = f"{scan.name}#{annotation.id}"
-        zoom = round(detail / canvas_scale, 6)
-        segments.append(
-            Segment(
-                name,
-                annotation.class_id,
-                rgba,
-                layers,
-                carrier,
-                place,
-                zoom,
-                round(area**0.5, 4),
-                round(share, 4),
-                origin,
-            )
-        )
+        colours = load_palettes(palettes)[place]
+        segments.append(cut_out(name, annotation.class_id, pixels, mask, labelled, colours, place, canvas_scale, share))
     return segments, found
+
+
+def cut_out(
+    name: str,
+    class_id: int,
+    pixels: Pixels,
+    mask: Pixels,
+    labelled: Pixels,
+    colours: Palette,
+    place: int,
+    canvas_scale: float,
+    share: float,
+) -> Segment:
+    """The segment under a 0/1 mask of a scan, RGB uint8 [H, W, 3].
+
+    labelled: 0/1 mask of everything that is no carrier. colours: the scan's palette, at `place` in its source.
+    canvas_scale: canvas pixels per pixel of the scan. share: see Segment.
+    """
+    detail = min(1.0, DETAIL * canvas_scale)
+    rgba, layers, carrier, origin = _cut(_Crop(pixels, mask, labelled), colours, detail)
+    length = round(float(mask.sum()) ** 0.5 * canvas_scale, 4)
+    zoom = round(detail / canvas_scale, 6)
+    return Segment(name, class_id, rgba, layers, carrier, place, zoom, length, round(share, 4), origin)
 
 
 class _Crop:
@@ -161,31 +168,22 @@ def _cut(
     core = cv2.erode(crop.inside, np.ones((3, 3), np.uint8)) if crop.inside.sum() > 200 else crop.inside
     filled = np.where(core[..., None] == 1, crop.pixels, _spread(crop.pixels, core)).astype(np.uint8)
     attenuation, material = _without_carrier(crop, colours)
-    size = tuple(max(1, round(side * detail)) for side in crop.inside.shape[::-1])
+    size = max(1, round(crop.inside.shape[1] * detail)), max(1, round(crop.inside.shape[0] * detail))
     alpha = resize(crop.inside * np.uint8(255), *size)
     rgba = np.dstack([resize(filled, *size), alpha])
     layers = np.dstack([attenuation, material.astype(np.uint16) << 8])
-    layers = np.dstack([_resize16(layers, *size), alpha.astype(np.uint16) << 8])
+    layers = np.dstack([resize(layers, *size), alpha.astype(np.uint16) << 8])
     left, top, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
     margin = ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
     tight = (slice(top, top + height), slice(left, left + width))
     scale = (size[0] / crop.inside.shape[1], size[1] / crop.inside.shape[0])
     origin = (crop.left + (left - MARGIN) / scale[0], crop.top + (top - MARGIN) / scale[1])
     rgba, layers = np.pad(rgba[tight], margin, "edge"), np.pad(layers[tight], margin, "edge")
-    for edge in (np.s_[:MARGIN], np.s_[-MARGIN:], np.s_[:, :MARGIN], np.s_[:, -MARGIN:]):
-        rgba[(*_two(edge), 3)] = 0
-        layers[(*_two(edge), 0)] = 0
-        layers[(*_two(edge), 2)] = 0
+    empty = np.ones(rgba.shape[:2], bool)
+    empty[MARGIN:-MARGIN, MARGIN:-MARGIN] = False
+    rgba[empty, 3] = 0
+    layers[empty, 0] = layers[empty, 2] = 0
     return rgba, layers, (int(carrier[0]), int(carrier[1]), int(carrier[2])), origin
-
-
-def _two(edge: slice | tuple[slice, slice]) -> tuple[slice, slice]:
-    return edge if isinstance(edge, tuple) else (edge, slice(None))
-
-
-def _resize16(planes: npt.NDArray[np.uint16], width: int, height: int) -> npt.NDArray[np.uint16]:
-    """Resize by area, for 16 bits."""
-    return np.asarray(cv2.resize(planes, (width, height), interpolation=cv2.INTER_AREA), np.uint16)
 
 
 def _without_carrier(crop: _Crop, colours: Palette) -> tuple[npt.NDArray[np.uint16], Pixels]:

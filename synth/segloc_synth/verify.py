@@ -50,8 +50,8 @@ class Checked:
     summary: Summary | None
 
 
-def verify(folder: Path, workers: int) -> tuple[Config, Layout, Iterator[Finding]]:
-    """Config and layout of a finished build, and what is wrong in it, found by reading all of it once.
+def verify(folder: Path, workers: int) -> tuple[Config, Layout, dict[str, Any], Iterator[Finding]]:
+    """Config, layout, command and licences of a finished build, and what is wrong in it, found by reading all of it.
 
     click.ClickException when there is no manifest, or it and config.json are both too damaged to tell the config.
     """
@@ -63,7 +63,8 @@ def verify(folder: Path, workers: int) -> tuple[Config, Layout, Iterator[Finding
         raise click.ClickException(
             f"{folder / 'manifest.json'}: says no number of samples; run the same segloc-synth build again"
         ) from None
-    return config, layout, _verify(folder, manifest, config.hash, layout, findings, workers)
+    about = {"command": str(manifest.get("command", "")), "licences": list(manifest.get("licences", []))}
+    return config, layout, about, _verify(folder, manifest, config.hash, layout, findings, workers)
 
 
 def forget(folder: Path, config: Config, layout: Layout, findings: list[Finding]) -> None:

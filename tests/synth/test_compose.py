@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segloc_synth.compose import blend, place
 from tests.conftest import draw_scan
 
 from segloc_synth.backgrounds import bag_mask
-from segloc_synth.compose import blend, place
 from segloc_synth.config import BLENDS, Blend
 from segloc_synth.images import fit_to_canvas
 from segloc_synth.plan import View

@@ -1,0 +1,81 @@
+"""The data card: the same bytes wherever it is written, and numbers that are those of the shards."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from segloc_synth import charts
+from segloc_synth.card import Statistics, card, look
+from segloc_synth.cli import cli
+from segloc_synth.shards import ShardReader
+
+Sources = tuple[Path, Path]
+LICENCES = ("--licence", "objects:  drawn, CC0", "--licence", "backgrounds: 'ours'")
+
+
+def build(sources: Sources, out: Path, *more: object) -> Path:
+    args = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out, "--n", 20, "--size", 96]
+    result = CliRunner().invoke(cli, [str(part) for part in [*args, *more]])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def card_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".md", ".png")}
+
+
+def test_neither_path_nor_workers_change_the_card(sources: Sources, tmp_path: Path) -> None:
+    one = card_files(build(sources, tmp_path / "one", "--workers", 1, *LICENCES, "--scale", 0.8, "1.20"))
+    two = card_files(build(sources, tmp_path / "b" / "two", "--workers", 2, "--scale", ".80", 1.2, *LICENCES))
+    assert one == two
+    assert one.keys() >= {"README.md", "classes.png", "sizes.png", "preview.png"}
+    text = one["README.md"].decode()
+    assert not any(str(path) in text for path in (tmp_path, *sources))
+    command = next(line for line in text.splitlines() if line.startswith("segloc-synth build"))
+    parts = ("--objects OBJECTS", "--backgrounds BACKGROUNDS", "--out OUT", "--n 20", "--size 96", "--scale 0.8 1.2")
+    assert all(part in command for part in parts), command
+    assert not any(name in command for name in ("--workers", "--seed", "--coefficient", "--strict"))
+
+
+def test_a_licence_is_noted_and_changes_no_sample(sources: Sources, tmp_path: Path) -> None:
+    noted, plain = build(sources, tmp_path / "noted", *LICENCES), build(sources, tmp_path / "plain")
+    assert (noted / "manifest.json").read_bytes() == (plain / "manifest.json").read_bytes()
+    _, head, body = (noted / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(head)["license_name"] == "objects: drawn, CC0; backgrounds: 'ours'"
+    assert "\n- objects: drawn, CC0\n- backgrounds: 'ours'\n" in body
+    assert "license_name" not in (plain / "README.md").read_text()
+
+
+def test_statistics_are_those_of_the_masks(sources: Sources, tmp_path: Path) -> None:
+    reader = ShardReader(build(sources, tmp_path / "out"))
+    found = look(tmp_path / "out")
+    assert found.samples == 20
+    for place in range(20):
+        for view in ("key", "query"):
+            mask = coco_mask.decode(reader[place].meta[view]["mask"])
+            assert found.sizes[view][place] == pytest.approx(np.sqrt(mask.mean()))
+    assert "overlap.png" not in (tmp_path / "out" / "README.md").read_text()
+    sample = reader[0]
+    items = sample.meta["key"]["items"]
+    items += [reader[place].meta["key"]["items"][0] for place in (1, 2)] + [{**items[0]}]
+    sample.meta["key"]["occlusion"] = 0.25
+    several = Statistics()
+    several.add(sample)
+    assert (several.overlap, several.occlusion["key"]) == ({"key": [1.0], "query": []}, [0.25])
+    text = card(reader.manifest, several)
+    assert "overlap.png" in text
+    assert "occlusion.png" in text
+
+
+def test_bars_stand_where_the_values_are(tmp_path: Path) -> None:
+    (tmp_path / "chart.png").write_bytes(charts.histogram({"key": [0.31, 0.35, 0.9]}, [0, 0.25, 0.5, 0.75, 1], "", ""))
+    ink = (np.asarray(Image.open(tmp_path / "chart.png")) == charts.HUES[0]).all(2)
+    wide = charts.WIDTH - charts.LEFT - charts.RIGHT
+    bins = ink[:, charts.LEFT : charts.LEFT + wide].reshape(len(ink), 4, wide // 4).sum(0).max(1)
+    assert bins[[0, 2]].tolist() == [0, 0]
+    assert bins[1] == pytest.approx(2 * bins[3], abs=3)

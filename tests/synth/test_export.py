@@ -1,0 +1,110 @@
+"""A build as a COCO data set: pictures and masks as in the shards, read by COCO tools and by ours; whole or absent."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from segloc_eval.datasets import load_data
+from segloc_synth.cli import cli
+from segloc_synth.coco import read_labelled
+from segloc_synth.export import export_coco
+from segloc_synth.shards import Sample, ShardReader
+
+Sources = tuple[Path, Path]
+
+
+def build(sources: Sources, out: Path, *more: object) -> Path:
+    args = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out, "--workers", 1, *more]
+    result = CliRunner().invoke(cli, [str(part) for part in args])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def pairs(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(sources, tmp_path_factory.mktemp("export") / "pairs", "--n", 24, "--size", 96, "--shard-size", 10)
+
+
+def two_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every key gets a second item."""
+    read = ShardReader.__getitem__
+
+    def more(self: ShardReader, place: int) -> Sample:
+        sample = read(self, place)
+        sample.meta["key"]["items"].append({**sample.meta["query"]["items"][0], "segment": "another#1"})
+        return sample
+
+    monkeypatch.setattr(ShardReader, "__getitem__", more)
+
+
+def test_the_exported_set_is_the_build(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_items(monkeypatch)
+    assert export_coco(pairs, tmp_path / "coco") == 48
+    coco, reader = COCO(str(tmp_path / "coco" / "annotations.json")), ShardReader(pairs)
+    assert coco.dataset["info"]["config_hash"] == reader.manifest["config_hash"]
+    assert coco.dataset["categories"] == reader.classes
+    for id, image in coco.imgs.items():
+        sample, view = reader[image["pair"]], image["view"]
+        record = sample.meta[view]
+        assert (tmp_path / "coco" / "images" / image["file_name"]).read_bytes() == getattr(sample, view)
+        assert image["file_name"] == f"{image['pair']:012d}_{view}.jpg"
+        assert (image["background"], image["segment"]) == (record["background"], record["segment"])
+        annotations = coco.imgToAnns[id]
+        assert len(annotations) == (2 if view == "key" else 1)
+        for item, annotation in zip(record["items"], annotations, strict=True):
+            mask = coco_mask.decode(item["mask"])
+            assert (coco.annToMask(annotation) == mask).all()
+            assert annotation["area"] == mask.sum()
+            assert (annotation["bbox"], annotation["category_id"]) == (item["box"], item["class_id"])
+    assert 0 not in coco.anns  # which COCO's evaluation takes for "no match"
+    assert len(coco.anns) == 72
+
+
+def test_our_own_readers_take_it(pairs: Path, tmp_path: Path) -> None:
+    export_coco(pairs, tmp_path / "coco")
+    labelled = read_labelled(tmp_path / "coco")
+    assert not labelled.problems
+    assert sum(len(scan.annotations) for scan in labelled.scans) == 48
+    data = load_data(tmp_path / "coco", None, 0)
+    assert not data.problems
+    assert data.masks
+    assert len(data.train) + len(data.tests["test"]) == 48
+
+
+def test_a_part_of_it_keeps_its_ids(pairs: Path, tmp_path: Path) -> None:
+    for out, more in (("all", ()), ("part", ("--view", "query", "--n", "5"))):
+        result = CliRunner().invoke(cli, ["export", str(pairs), "--coco", str(tmp_path / out), *more])
+        assert result.exit_code == 0, result.output
+    whole, part = (json.loads((tmp_path / out / "annotations.json").read_text()) for out in ("all", "part"))
+    assert part["images"] == [image for image in whole["images"] if image["view"] == "query"][:5]
+    assert len(list((tmp_path / "part" / "images").iterdir())) == len(part["annotations"]) == 5
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "mine.txt").write_text("mine")
+    result = CliRunner().invoke(cli, ["export", str(pairs), "--coco", str(tmp_path / "coco")])
+    assert result.exit_code == 1
+    assert "not empty" in result.output
+    assert [path.name for path in tmp_path.rglob("*")] == ["coco", "mine.txt"]
+
+
+def test_interrupted_it_leaves_nothing(sources: Sources, tmp_path: Path) -> None:
+    many = build(sources, tmp_path / "pairs", "--n", 600, "--size", 32)
+    (tmp_path / "work").mkdir()
+    command = [sys.executable, "-m", "segloc_synth", "export", str(many), "--coco", str(tmp_path / "work" / "coco")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not any((tmp_path / "work").glob(".*/images/*")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.strip()) == (130, "Interrupted.")
+    assert not any((tmp_path / "work").iterdir())
