@@ -20,11 +20,11 @@ import cv2
 import numpy as np
 
 from segloc_synth.backgrounds import BenignSource, bag_mask
-from segloc_synth.coco import LabelledSource
 from segloc_synth.console import progress
 from segloc_synth.engines import check_stop, run_local
 from segloc_synth.files import cache_dir, read_json, write_json
 from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image
+from segloc_synth.labelled import LabelledSource
 from segloc_synth.problems import Problem
 from segloc_synth.segments import Segment, cut_segments
 
@@ -163,7 +163,7 @@ def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int
 
 
 def _write_backgrounds(folder: Path, source: BenignSource, size: int, workers: int) -> None:
-    count = len(source.files)
+    count = len(source.relative)
     needed, free = count * size * size * 3, shutil.disk_usage(folder).free
     if needed > free:  # a mapped file that outgrows its disk would end the process without a word
         raise click.ClickException(
@@ -174,13 +174,12 @@ def _write_backgrounds(folder: Path, source: BenignSource, size: int, workers: i
     bags = np.lib.format.open_memmap(folder / "bags.npy", "w+", np.uint8, (count, size, (size + 7) // 8))
     index: dict[str, list[Any]] = {"names": [], "rows": [], "problems": []}
     results = progress(
-        run_local(partial(fit_background, size=size), source.files, workers),
+        run_local(partial(fit_background, size=size), map(source.open_path, range(count)), workers),
         count,
         "fitting backgrounds",
     )
     for place, (picture, kinds) in enumerate(results):
-        name = source.files[place].relative_to(source.path)
-        index["problems"] += [Problem(kind, str(name)).as_dict() for kind in kinds]
+        index["problems"] += [Problem(kind, source.relative[place]).as_dict() for kind in kinds]
         if picture is None:
             continue
         pixels[place] = picture

@@ -6,11 +6,12 @@ import click
 
 from segloc_synth import bank, build, card, phantom, preview
 from segloc_synth.backgrounds import read_benign
-from segloc_synth.coco import read_labelled
 from segloc_synth.config import BLENDS, Blend, Config
 from segloc_synth.console import Finite, cores
 from segloc_synth.files import PathOrUrl, write_json
+from segloc_synth.labelled import join
 from segloc_synth.problems import Problem, describe, refuse
+from segloc_synth.sources import read_labelled_all, read_mapping, read_names
 
 PATH = PathOrUrl()
 
@@ -31,15 +32,44 @@ Examples:
 )
 @click.option(
     "--objects",
-    "objects_path",
+    "objects_paths",
     type=PATH,
-    help="Labelled source with masks: PIDray's folder, a COCO json, or a folder that holds one.  [default: PhantomRay]",
+    multiple=True,
+    help="Labelled source: PIDray's folder (either release), a COCO json or a folder that holds one, or a folder with "
+    "images/ and masks/ whose pixel values are class ids. VOC xml and OPIXray text files hold boxes only: they need "
+    "--masks-from-boxes. May be given several times; classes are merged by name.  [default: PhantomRay]",
 )
 @click.option(
     "--backgrounds",
     "backgrounds_path",
     type=PATH,
-    help="Benign source: a folder of scans, searched through.  [default: PhantomRay]",
+    help="Benign source: a folder of scans, searched through (SIXray's P*.jpg positives are left out), an ImageSet csv "
+    "of SIXray (rows without a positive label), or a text list of pictures beside it.  [default: PhantomRay]",
+)
+@click.option(
+    "--classes",
+    "classes_path",
+    type=PATH,
+    help='JSON file that names classes of --objects anew: {"their name": "our name", or null to leave the class out}. '
+    "Classes that it does not name keep their names.",
+)
+@click.option(
+    "--images",
+    "images_path",
+    type=PATH,
+    help="Text file of scan names (file names, stems or paths, one a line): only their objects are used.",
+)
+@click.option(
+    "--masks-from-boxes",
+    is_flag=True,
+    help="Where an object has a box and no mask, take the dark thing inside the box that stands out from its "
+    "surroundings; objects that do not are left out. Names of such segments end in ~box.",
+)
+@click.option(
+    "--allow-test",
+    is_flag=True,
+    help="Take sources that look like a test split: a json or list named test, folders easy, hard, hidden or test. "
+    "Without it they are refused, since scores on scans that fed pretraining mean nothing.",
 )
 @click.option(
     "--out",
@@ -81,8 +111,12 @@ Examples:
 @click.option("--strict", is_flag=True, help="Stop at bad records in a source instead of leaving them out.")
 def build_command(
     n: int,
-    objects_path: Path | None,
+    objects_paths: tuple[Path, ...],
     backgrounds_path: Path | None,
+    classes_path: Path | None,
+    images_path: Path | None,
+    masks_from_boxes: bool,
+    allow_test: bool,
     out: Path,
     size: int,
     seed: int,
@@ -97,12 +131,22 @@ def build_command(
     for name, (low, high) in (("--coefficient", coefficient), ("--scale", scale)):
         if low > high:
             raise click.BadParameter("LO must not exceed HI", param_hint=name)
-    if (objects_path is None) != (backgrounds_path is None):
+    if bool(objects_paths) != (backgrounds_path is not None):
         raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
-    if objects_path is None or backgrounds_path is None:
+    if backgrounds_path is None:
         simulated = phantom.default_phantom(workers=workers)
-        objects_path, backgrounds_path = simulated / "pidray", simulated / "sixray"
-    labelled, benign = read_labelled(objects_path), read_benign(backgrounds_path)
+        objects_paths, backgrounds_path = (simulated / "pidray",), simulated / "sixray"
+    labelled = join(
+        read_labelled_all(
+            objects_paths,
+            read_mapping(classes_path) if classes_path else None,
+            read_names(images_path) if images_path else None,
+            masks_from_boxes,
+            allow_test,
+        )
+    )
+    benign = read_benign(backgrounds_path, allow_test)
+    objects_path = labelled.path
     if strict:
         refuse(labelled.problems, str(objects_path))
     config = Config(
@@ -124,7 +168,7 @@ def build_command(
     manifest = build.build(config, objects_bank, backgrounds_bank, out, n, workers)
     preview.write_contact_sheet(out, out / "preview.png")
     card.write_card(out, manifest)
-    found = {"objects": labelled.problems + objects.problems, "backgrounds": backgrounds.problems}
+    found = {"objects": labelled.problems + objects.problems, "backgrounds": benign.problems + backgrounds.problems}
     write_json(out / "problems.json", {of: [problem.as_dict() for problem in found[of]] for of in found})
     _report(objects_path, found["objects"])
     _report(backgrounds_path, found["backgrounds"])

@@ -14,8 +14,11 @@ ALPHA = "image with an alpha channel, drawn over white"
 DEEP = "16-bit image, scaled to 8 bits"
 PALETTE = "palette image, converted to RGB"
 TURNED = "image turned upright by its EXIF tag"
+TWICE = "annotation whose id another has, renamed"
 CROWD = "crowd annotation"
-USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED})
+TEST_SPLIT = "scan of the test split"
+USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, TWICE})
+BY_DESIGN = frozenset({CROWD, TEST_SPLIT})  # left out, but no fault of the data
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ def describe(problems: Iterable[Problem]) -> list[str]:
 def refuse(problems: list[Problem], source: str) -> None:
     """Under --strict: click.ClickException naming the first bad record, if there is any.
 
-    Records that are used all the same, and crowds, which COCO has for a reason, are none.
+    Records that are used all the same, and those left out by design (crowds, test splits), are none.
     """
-    bad = [problem for problem in problems if problem.kind not in USABLE and problem.kind != CROWD]
+    bad = [problem for problem in problems if problem.kind not in USABLE | BY_DESIGN]
     if bad:
         first = bad[0]
         raise click.ClickException(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from segloc_synth.coco import BadMask, Scan, segmentation_to_mask
 from segloc_synth.engines import check_stop
-from segloc_synth.images import BadImage, Pixels, read_image, resize
+from segloc_synth.images import BadImage, Pixels, corrupt_rows, read_image, resize
+from segloc_synth.labelled import Scan
+from segloc_synth.masks import BadMask, annotation_mask, annotations_of, sized
 from segloc_synth.problems import Problem
 
 DETAIL = 1.5  # segments are kept at this multiple of the canvas scale, so that they may be enlarged
@@ -38,15 +39,18 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int) -> tuple[list[Segment]
     """Cut every usable segment out of a labelled scan, for a canvas of `size`; problems beside."""
     check_stop()
     try:
-        pixels, kinds = read_image(scan.path, expect=(scan.width, scan.height))
-    except BadImage as problem:
+        pixels, kinds = read_image(scan.path, expect=scan.size)
+        annotations = annotations_of(scan, pixels)
+    except (BadImage, BadMask) as problem:
         return [], [Problem(str(problem), scan.name, f"({len(scan.annotations)} annotations)")]
+    scan = sized(scan, pixels)
+    bottom_rows = max(bottom_rows, corrupt_rows(pixels))
     found = [Problem(kind, scan.name) for kind in kinds]
     kept = []
     labelled: Pixels = np.zeros((scan.height, scan.width), np.uint8)
-    for annotation in scan.annotations:
+    for annotation in annotations:
         try:
-            mask = segmentation_to_mask(annotation.segmentation, scan.height, scan.width)
+            mask = annotation_mask(annotation, scan, pixels)
         except BadMask as problem:
             found.append(Problem(str(problem), scan.name, f"annotation {annotation.id}"))
             continue
