@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from segloc_synth import phantom, preview
+from segloc_synth import check, phantom, preview
 from segloc_synth.cli_build import build_command
 from segloc_synth.console import cores, run
-from segloc_synth.files import PathOrUrl
+from segloc_synth.files import PathOrUrl, json_bytes
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 PATH = PathOrUrl()
@@ -21,6 +21,31 @@ def cli() -> None:
 
 
 cli.add_command(build_command)
+
+
+@cli.command("check")
+@click.argument("path", type=PATH)
+@click.option("--backgrounds", is_flag=True, help="Check a benign source, also where labels lie beside the pictures.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, with every record.")
+@click.option("--allow-test", is_flag=True, help="Check a test split too, which build refuses.")
+@click.option("--masks-from-boxes", is_flag=True, help="Derive masks for objects with boxes only, as build would.")
+@WORKERS
+def check_command(
+    path: Path, backgrounds: bool, as_json: bool, allow_test: bool, masks_from_boxes: bool, workers: int
+) -> None:
+    """List all that is wrong with the data set at PATH, by kind, with counts and the first records.
+
+    PATH is what `build` takes as --objects or --backgrounds; which of them is found out. Every picture and mask is
+    decoded. Records are "used" all the same, "skipped" by build, or just "noted". Exit code 0 when none is skipped,
+    1 otherwise; crowds and scans that a data set gives to its test split are skipped by design and count as fine.
+    """
+    report = check.check(path, backgrounds, allow_test, masks_from_boxes, workers)
+    if as_json:
+        click.echo(json_bytes(report.as_dict()).decode(), nl=False)
+    else:
+        click.echo("\n".join(report.lines()))
+    if not report.fine:
+        raise click.exceptions.Exit(1)
 
 
 @cli.command("preview")

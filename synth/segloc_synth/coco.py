@@ -96,10 +96,10 @@ def read_coco(path: Path, masks_from_boxes: bool = False, allow_test: bool = Fal
         if ids[id] > 1:
             problems.append(Problem(TWICE, json_path.name, name))
             id = f"{id}({ids[id]})"
-        found = Annotation(id, class_of[record["category_id"]], record.get("segmentation"))
-        if not found.segmentation:
-            found = replace(found, id=id + FROM_BOX, segmentation=None, box=record["bbox"])
-            derived += 1
+        segmentation = record.get("segmentation") or None
+        derived += segmentation is None
+        id += FROM_BOX if segmentation is None else ""
+        found = Annotation(id, class_of[record["category_id"]], segmentation, record.get("bbox"))
         per_image.setdefault(record["image_id"], []).append(found)
     if annotations and not masks and not masks_from_boxes:
         raise click.ClickException(

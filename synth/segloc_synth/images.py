@@ -12,10 +12,10 @@ from PIL import Image, ImageOps
 from upath import UPath
 
 from segloc_synth import problems
+from segloc_synth.listing import remote_bytes
 
 Pixels = NDArray[np.uint8]
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
 EXIF_ORIENTATION = 0x0112
 WHITE = 255
@@ -32,11 +32,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """A picture opened for decoding; a remote one is read once, whole.
 
     Raises:
-        BadImage: missing, empty, unreadable, not a picture, too large; also when decoding in the block fails.
+        BadImage: missing, empty, not to be read, not a picture, too large; also when decoding in the block fails.
+        click.ClickException: the remote file system cannot be reached; its pictures are not at fault.
     """
     try:
         if isinstance(path, UPath):
-            content = path.read_bytes()
+            content = remote_bytes(path)
             size, file = len(content), BytesIO(content)
         else:
             size, file = path.stat().st_size, path

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from segloc_synth.images import EXTENSIONS
+from segloc_synth.listing import EXTENSIONS
 from segloc_synth.problems import Problem
 
 # PIDray's categories in its own order, ids 1-12 (the json files of both releases).
@@ -34,8 +34,8 @@ FROM_BOX = "~box"  # ends the id of an annotation, and so the name of a segment,
 
 @dataclass(frozen=True)
 class Annotation:
-    """One labelled object: its id in the data set, our class id, and either a COCO segmentation as it stands there
-    or, where a mask is to be derived, a box (x, y, w, h) in pixels."""
+    """One labelled object: its id in the data set, our class id, and as they stand there, a COCO segmentation and a
+    box (x, y, w, h) in pixels, None where there is none. Without a segmentation the mask is derived from the box."""
 
     id: str
     class_id: int
@@ -44,8 +44,8 @@ class Annotation:
 
     @property
     def derived(self) -> bool:
-        """The mask is not the data set's: it was found by thresholding inside a box."""
-        return self.box is not None
+        """The mask is not the data set's: it is found by thresholding inside the box."""
+        return self.segmentation is None
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def prefixed(sources: Sequence[LabelledSource]) -> list[LabelledSource]:
     for place, source in enumerate(sources):
         if source.fingerprint in {earlier.fingerprint for earlier in sources[:place]}:
             raise click.ClickException(f"{source.path}: the same data are given twice as --objects")
-        folder = source.path.parent if source.path.suffix else source.path
+        folder = source.path.parent if source.path.suffix.lower() == ".json" else source.path
         folder = folder.parent if folder.name == "annotations" else folder
         name = folder.name or "source"
         prefix = next(p for p in (name, *(f"{name}-{n}" for n in range(2, len(sources) + 2))) if p not in taken)

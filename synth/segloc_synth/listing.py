@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import click
 from upath import UPath
 
-from segloc_synth.images import EXTENSIONS
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 Listed = list[tuple[str, int]]  # path relative to a folder, with "/", and bytes; sorted
 
@@ -29,11 +29,31 @@ def reaching(path: Path) -> Iterator[None]:
         raise click.ClickException(f"{path}: needs a library for its protocol ({error})") from None
     except click.ClickException:
         raise
-    except Exception as error:  # a remote file system raises what its client library has: there is no common class
+    except Exception as error:
         if not isinstance(path, UPath):
             raise
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise click.ClickException(f"{path}: cannot be reached ({words})") from None
+        raise _unreachable(path, error) from None
+
+
+def _unreachable(path: Path | UPath, error: Exception) -> click.ClickException:
+    """For whatever a remote file system raises: its client library's own errors have no common class."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return click.ClickException(f"{path}: cannot be reached ({words})")
+
+
+def remote_bytes(path: UPath) -> bytes:
+    """The content of a remote file, read at once.
+
+    Raises:
+        FileNotFoundError, PermissionError: as the file system says.
+        click.ClickException: it cannot be reached.
+    """
+    try:
+        return bytes(path.read_bytes())
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        raise _unreachable(path, error) from None
 
 
 def list_files(folder: Path) -> Listed:

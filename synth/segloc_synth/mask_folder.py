@@ -72,7 +72,7 @@ def read_mask_folder(path: Path, allow_test: bool = False) -> LabelledSource:
         ids.names,
         digest.hexdigest(),
         problems=problems,
-        others=[path / name for key, (name, _) in images.items() if key not in set(used)],
+        others=[path / images[key][0] for key in both if key in tests],
         folders=[path / found[0]],
         unnamed=frozenset() if names else frozenset(ids.names),
     )

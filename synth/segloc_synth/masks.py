@@ -5,7 +5,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segloc_synth.boxes import mask_from_box
@@ -32,7 +31,7 @@ def annotations_of(scan: Scan, pixels: Pixels) -> tuple[Annotation, ...]:
     values = read_class_ids(scan)
     height, width = values.shape
     if values.shape != pixels.shape[:2]:
-        raise BadMask(f"mask of another size than its image ({width}x{height})")
+        raise BadMask("mask of another size than its image")
     found = []
     present = [int(value) for value in np.unique(values) if value and int(value) not in scan.mask.void]
     for value in present:
@@ -55,7 +54,7 @@ def annotation_mask(annotation: Annotation, scan: Scan, pixels: Pixels) -> Pixel
         BadMask: the label cannot be decoded, lies outside the picture, or no object stands out in its box.
     """
     height, width = pixels.shape[:2]
-    if annotation.box is None:
+    if not annotation.derived:
         return segmentation_to_mask(annotation.segmentation, height, width)
     mask = mask_from_box(pixels, checked_box(annotation.box, height, width))
     if mask is None:
@@ -85,26 +84,17 @@ def read_class_ids(scan: Scan) -> Pixels:
     assert scan.mask is not None
     try:
         with opened(scan.mask.path) as image:
-            if image.mode == "1":
-                return np.asarray(image, np.uint8)
-            if image.mode in ("L", "P"):
-                return np.array(image)
-            if image.mode.startswith("I"):
-                deep = np.array(image)
-                if deep.min() >= 0 and deep.max() <= 255:
-                    return deep.astype(np.uint8)
-                raise BadMask("mask with values over 255")
-            return _single_channel(image)
+            single = image.mode in ("1", "L", "P") or image.mode.startswith("I")
+            values = np.array(image if single else image.convert("RGB"))
     except BadImage as problem:
         raise BadMask(str(problem).replace("image file", "mask file")) from None
-
-
-def _single_channel(image: Image.Image) -> Pixels:
-    """A class-id picture saved as RGB: its three channels must agree."""
-    rgb = np.asarray(image.convert("RGB"))
-    if (rgb != rgb[..., :1]).any():
-        raise BadMask("mask in colours; pixel values must be class ids")
-    return np.ascontiguousarray(rgb[..., 0])
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise BadMask("mask in colours; pixel values must be class ids")
+        values = values[..., 0]
+    if values.max() > 255 or values.min() < 0:
+        raise BadMask("mask with values over 255")
+    return np.ascontiguousarray(values, np.uint8)
 
 
 def sized(scan: Scan, pixels: Pixels) -> Scan:

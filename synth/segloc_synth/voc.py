@@ -91,7 +91,6 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test
         )
         scans.append(Scan("", path / picture, width, height, annotations))
         used.append((picture, size))
-    others += [path / name for name, _ in pictures.values()]
     if not scans:
         raise nothing_usable(path, problems)
     if not allow_test:
