@@ -164,10 +164,10 @@ def _renamed(source: LabelledSource, ours: Mapping[str, str | None], ids: ClassI
     classes = {new: ids.names[new] for new in new_id.values() if new is not None}
     if all(old == new for old, new in new_id.items()) and classes == source.classes:
         return source
-    scans = [scan for scan in (_with_ids(scan, new_id) for scan in source.scans) if scan.annotations or scan.mask]
+    scans = [_with_ids(scan, new_id) for scan in source.scans]
     return replace(
         source,
-        scans=scans,
+        scans=[scan for scan in scans if scan.annotations or (scan.mask and scan.mask.class_of)],
         classes=classes,
         fingerprint=_changed(source, [[old, new, classes.get(new or 0)] for old, new in new_id.items()]),
         unnamed=frozenset(),

@@ -49,7 +49,7 @@ def remote_bytes(path: UPath) -> bytes:
         click.ClickException: it cannot be reached.
     """
     try:
-        return bytes(path.read_bytes())
+        return bytes(path.fs.cat_file(path.path))  # one request; read_bytes would ask for the size first
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:

@@ -314,7 +314,16 @@ def test_a_list_of_images_limits_the_objects(tmp_path: Path) -> None:
     assert len(source.scans) == 6
     with pytest.raises(click.ClickException, match="no scan 'scan 9'"):
         limit(source, ["scan 3 (a)", "scan 9", "scan 10"])
+    data = json.loads((tmp_path / "set" / "set.json").read_text())
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] != 2]
+    (tmp_path / "set" / "set.json").write_text(json.dumps(data))
+    bare = read_labelled(tmp_path / "set")
+    assert len(limit(bare, ["scan 2 (a).png", "scan 3 (a).png"]).scans) == 1  # a scan without objects is no mistake
+    with pytest.raises(click.ClickException, match="none of the scans"):
+        limit(bare, ["scan 2 (a)"])
     masks = read_labelled(write_masks(tmp_path / "masks", "knife\nball\n"))
+    with pytest.raises(click.ClickException, match="leaves no class"):
+        read_labelled_all([tmp_path / "masks"], {"knife": None, "ball": None})
     assert [scan.name for scan in limit(masks, ["scan2.png"]).scans] == ["scan2"]
 
 
