@@ -12,7 +12,9 @@ STAGES = ("segloc_synth", "segloc_train", "segloc_eval")
 MAY_IMPORT = {
     "segloc_synth": set(),
     "segloc_train": {f"segloc_synth.{name}" for name in ("shards", "files", "console")},
-    "segloc_eval": {f"segloc_synth.{name}" for name in ("files", "console", "coco", "phantom", "images", "problems")}
+    "segloc_eval": {
+        f"segloc_synth.{name}" for name in ("files", "console", "coco", "masks", "phantom", "images", "problems")
+    }
     | {"segloc_train.backbone", "segloc_train.checkpoint"},
 }
 

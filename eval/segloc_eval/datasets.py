@@ -14,9 +14,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from segloc_eval.splits import difference_hash, label_order, split_apart
-from segloc_synth.coco import FAR, BadMask, find_coco, segmentation_to_mask
+from segloc_synth.coco import find_coco
 from segloc_synth.files import read_json
 from segloc_synth.images import MAX_PIXELS, BadImage, read_image
+from segloc_synth.masks import FAR, BadMask, segmentation_to_mask
 from segloc_synth.problems import USABLE, Problem
 
 # Name of a test split -> its json below annotations/; its images lie in the folder of the split's name.

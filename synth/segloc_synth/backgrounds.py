@@ -1,46 +1,146 @@
 """The benign source: scans without labels, and where in them a bag lies."""
 
-import hashlib
-import json
-from dataclasses import dataclass
-from pathlib import Path
+import csv
+import io
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 import click
 import cv2
 import numpy as np
 
-from segloc_synth.images import Pixels, list_images
+from segloc_synth.images import Pixels
+from segloc_synth.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below, stems
+from segloc_synth.problems import Problem
 
 # A pixel this much darker than the empty belt belongs to something; real belts vary by about 3 grey levels.
 BAG_CONTRAST = 10
 SMALLEST_BAG = 0.02  # share of the canvas; smaller blobs are loose straps and noise
 
+SIXRAY_POSITIVE = re.compile(r"P\d+")
+SIXRAY_NEGATIVE = re.compile(r"N\d{7}")
+
 
 @dataclass(frozen=True)
 class BenignSource:
-    """A folder of benign scans: `names` are the files' paths in it without extension, in sorted order."""
+    """Benign scans below the folder `path`: `relative` are their paths in it, with extension, in sorted order."""
 
     path: Path
     relative: list[str]
     fingerprint: str
+    problems: list[Problem] = field(default_factory=list)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """`relative` without extension."""
+        return stems(self.relative)
 
     def open_path(self, place: int) -> Path:
+        """Where the scan at `place` lies."""
         return self.path / self.relative[place]
 
 
-def read_benign(path: Path) -> BenignSource:
-    """List a folder of benign scans; click.ClickException when it is missing or holds fewer than two pictures."""
-    if not path.exists():
-        raise click.ClickException(f"{path}: no such folder")
-    if not path.is_dir():
-        raise click.ClickException(f"{path}: is a file; name a folder of benign scans as --backgrounds")
-    files = list_images(path)
+def read_benign(path: Path, allow_test: bool = False) -> BenignSource:
+    """List benign scans: of a folder, searched through; of one of SIXray's ImageSet csv files; or of a text list.
+
+    In a folder that looks like SIXray the positives (P00001 and on) are left out; of a csv, every row with a positive
+    label. A text list names one picture a line, relative to the list's folder. No picture is opened.
+
+    click.ClickException when there is no such path, it cannot be read, or lists fewer than two pictures; for a list of
+    a test split, unless `allow_test`.
+    """
+    problems: list[Problem] = []
+    with reaching(path):
+        if path.is_dir():
+            root, files = path, _without_positives(path, list_images(path))
+        elif not path.exists():
+            raise click.ClickException(f"{path}: no such folder")
+        elif path.suffix.lower() in (".csv", ".txt", ".lst"):
+            if "test" in path.stem.lower() and not allow_test:
+                raise click.ClickException(
+                    f"{path}: a test split must not feed synthesis; name the training list, or give --allow-test"
+                )
+            read = _from_csv if path.suffix.lower() == ".csv" else _from_list
+            root, files, problems = read(path)
+        else:
+            raise click.ClickException(
+                f"{path}: is a file; name a folder of benign scans as --backgrounds, an ImageSet csv or a text list"
+            )
     if len(files) < 2:
         raise click.ClickException(f"{path}: {len(files)} image files in it; a pair needs two different benign scans")
-    relative = [file.relative_to(path) for file in files]
-    sizes = [(str(name), file.stat().st_size) for name, file in zip(relative, files, strict=True)]
-    digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-    return BenignSource(path, [str(name) for name in relative], digest)
+    return BenignSource(root, [name for name, _ in files], fingerprint(files), problems)
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[0]
+
+
+def _without_positives(folder: Path, files: Listed) -> Listed:
+    """The files; of a folder that looks like SIXray, without its positives."""
+    top = {name.partition("/")[0] for name, _ in files}
+    like_sixray = (
+        folder.name == "JPEGImage"
+        or "JPEGImage" in top
+        or any(SIXRAY_NEGATIVE.fullmatch(_stem(name)) for name, _ in files)
+        or (folder / "ImageSet").is_dir()
+    )
+    if not like_sixray:
+        return files
+    return [(name, size) for name, size in files if not SIXRAY_POSITIVE.fullmatch(_stem(name))]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{path}: is no text in UTF-8") from None
+
+
+def _from_csv(path: Path) -> tuple[Path, Listed, list[Problem]]:
+    """Negatives of an ImageSet csv: a column of names, then one of 1 (there), -1 (not there), 0 (unsure) per class."""
+    rows = [row for row in csv.reader(io.StringIO(_text(path))) if row]
+    root = path.parent.parent.parent if path.parent.parent.name == "ImageSet" else path.parent
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise click.ClickException(f"{path}: not an ImageSet csv: it needs a column of names and one per class")
+    by_stem = {_stem(name): (name, size) for name, size in list_images(root)}
+    files, problems = [], []
+    for number, row in enumerate(rows[1:], 2):
+        name, labels = row[0].strip(), [label.strip() for label in row[1:]]
+        if len(row) != len(rows[0]) or not set(labels) <= {"1", "-1", "0"}:
+            raise click.ClickException(f"{path}, line {number}: {','.join(row)!r} is no name with a label per class")
+        if "1" in labels:
+            continue
+        stem = _stem(name) if is_image(name) else PurePosixPath(name).name
+        if stem in by_stem:
+            files.append(by_stem[stem])
+        else:
+            problems.append(Problem("image file is missing", path.name, name))
+    if not files:
+        raise click.ClickException(f"{path}: none of its {len(rows) - 1} images lies below {root}")
+    return root, sorted(set(files)), problems
+
+
+def _from_list(path: Path) -> tuple[Path, Listed, list[Problem]]:
+    """The pictures of a text list; lines that begin with # are comments."""
+    root = path.parent
+    size_of = sizes_below(root)
+    files = []
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        name = line.strip().replace("\\", "/")
+        if not name or name.startswith("#"):
+            continue
+        if name.startswith(f"{root}/"):
+            name = name.removeprefix(f"{root}/")
+        name = str(PurePosixPath(name))
+        if name.startswith("/") or ".." in name.split("/"):
+            raise click.ClickException(f"{path}, line {number}: {name} does not lie below {root}, the list's folder")
+        size = size_of(name)
+        if size is None:
+            raise click.ClickException(f"{path}, line {number}: {root / name}: no such file")
+        files.append((name, size))
+    return root, sorted(set(files)), []
 
 
 def bag_mask(pixels: Pixels) -> Pixels:

@@ -8,6 +8,7 @@ number of processes may fill it. Files are read by offset: memory grows neither 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
@@ -17,20 +18,22 @@ from typing import Any, Literal
 import click
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from segloc_synth import palette
 from segloc_synth.backgrounds import BenignSource
-from segloc_synth.coco import LabelledSource
 from segloc_synth.console import progress
+from segloc_synth.cutting import Segment
 from segloc_synth.distractors import cut_distractors
 from segloc_synth.engines import run_local
 from segloc_synth.files import cache_dir, new_folder, read_json, write_json
+from segloc_synth.labelled import LabelledSource
 from segloc_synth.palette import Palette
 from segloc_synth.problems import Problem
 from segloc_synth.scenes import Scene, fit_background, fit_scan, same_bag, slot_type
-from segloc_synth.segments import Segment, cut_segments, learn_palettes
+from segloc_synth.segments import cut_segments, learn_palettes
 
-VERSION = 2  # raised whenever prepared pixels change
+VERSION = 3  # raised whenever prepared pixels change
 PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
 LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
@@ -38,23 +41,34 @@ Form = Literal["raw", "jpeg"]
 
 
 class Objects:
-    """The prepared segments of a labelled source; opened from a bank folder."""
+    """The prepared segments of one labelled source, or of several; opened from bank folders."""
 
-    def __init__(self, folder: Path) -> None:
-        index = read_json(folder / "index.json")
-        self.names: list[str] = index["names"]
-        self.problems = [Problem(**problem) for problem in index["problems"]]
-        self.classes = {int(class_id): name for class_id, name in index["classes"].items()}
-        self.palettes: list[Palette] = palette.load(folder / "palettes.npz")
-        with np.load(folder / "rows.npz", allow_pickle=False) as rows:
-            self.rows = {name: rows[name] for name in rows.files}
-        self._file = os.open(folder / "pixels.bin", os.O_RDONLY)
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.names: list[str] = []
+        self.problems: list[Problem] = []
+        self.classes: dict[int, str] = {}
+        self.palettes: list[Palette] = []
+        columns: dict[str, list[npt.NDArray[Any]]] = {}
+        for part, folder in enumerate(folders):
+            index = read_json(folder / "index.json")
+            self.names += index["names"]
+            self.problems += [Problem(**problem) for problem in index["problems"]]
+            self.classes |= {int(class_id): name for class_id, name in index["classes"].items()}
+            with np.load(folder / "rows.npz", allow_pickle=False) as rows:
+                for name in rows.files:
+                    columns.setdefault(name, []).append(rows[name])
+            columns["palette"][-1] = columns["palette"][-1] + len(self.palettes)
+            columns.setdefault("part", []).append(np.full(len(index["names"]), part))
+            self.palettes += palette.load(folder / "palettes.npz")
+        self.rows = {name: np.concatenate([one for one in parts if len(one)]) for name, parts in columns.items()}
+        self._files = [os.open(folder / "pixels.bin", os.O_RDONLY) for folder in folders]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __del__(self) -> None:
-        os.close(self._file)
+        for file in getattr(self, "_files", ()):
+            os.close(file)
 
     def used_classes(self) -> list[int]:
         """Ids of the classes that have a segment, ascending."""
@@ -64,7 +78,7 @@ class Objects:
         row = {name: column[place] for name, column in self.rows.items()}
         height, width = row["shape"].tolist()
         area = height * width
-        data = os.pread(self._file, 10 * area, int(row["offset"]))
+        data = os.pread(self._files[row["part"]], 10 * area, int(row["offset"]))
         return Segment(
             name=self.names[place],
             class_id=int(row["class_id"]),
@@ -98,7 +112,7 @@ class Backgrounds:
         self._names, self._states, self._slots = self._files
 
     def __del__(self) -> None:
-        for file in self._files:
+        for file in getattr(self, "_files", ()):
             os.close(file)
 
     def __len__(self) -> int:
@@ -111,7 +125,7 @@ class Backgrounds:
 
     def name(self, place: int) -> str:
         """Path of a scan in its source, without extension."""
-        return str(Path(self.file(place)).with_suffix(""))
+        return stems([self.file(place)])[0]
 
     def get(self, place: int) -> tuple[Scene | None, list[str]]:
         """A scan, None when it cannot be used, and the kinds of problems it has."""
@@ -174,7 +188,7 @@ class Backgrounds:
         raise click.ClickException(f"{self.root}: a pair needs two usable scans of different bags{first}")
 
 
-def _notes(slot: np.void) -> list[str]:
+def _notes(slot: Any) -> list[str]:
     text = slot["notes"].decode(errors="replace")
     return text.split("; ") if text else []
 
@@ -187,20 +201,23 @@ def _write(file: int, data: bytes, offset: int) -> None:
         view, offset = view[done:], offset + done
 
 
-def prepare_objects(source: LabelledSource, size: int, workers: int) -> tuple[Path, Objects]:
-    """Folder and content of the bank entry for `source` at canvas `size`, made if need be.
+def prepare_objects(sources: Sequence[LabelledSource], size: int, workers: int) -> tuple[tuple[Path, ...], Objects]:
+    """Folders and content of the bank entries for labelled sources at canvas `size`, made if need be.
 
     click.ClickException when no segment is usable.
     """
-    folder = _entry("objects", f"{source.kind} {source.fingerprint}", size)
-    if not folder.exists():
-        with new_folder(folder) as tmp:
-            _write_objects(tmp, source, size, workers)
-    objects = Objects(folder)
+    folders = []
+    for source in sources:
+        folder = _entry("objects", f"{source.kind} {source.fingerprint}", size)
+        if not folder.exists():
+            with new_folder(folder) as tmp:
+                _write_objects(tmp, source, size, workers)
+        folders.append(folder)
+    objects = Objects(folders)
     if not len(objects):
-        first = [*source.problems, *objects.problems][0]
-        raise click.ClickException(f"{source.path}: no usable segment; {first.kind}: {first.where()}")
-    return folder, objects
+        first = [*(problem for source in sources for problem in source.problems), *objects.problems][0]
+        raise click.ClickException(f"{sources[0].path}: no usable segment; {first.kind}: {first.where()}")
+    return tuple(folders), objects
 
 
 def prepare_backgrounds(source: BenignSource, size: int, form: Form, workers: int) -> tuple[Path, Backgrounds]:
@@ -223,7 +240,7 @@ def prepare_distractors(source: BenignSource, size: int, workers: int) -> tuple[
         )
         with new_folder(folder) as tmp:
             _write_distractors(tmp, source, size, palettes, workers)
-    return folder, Objects(folder)
+    return folder, Objects([folder])
 
 
 def raw_size(count: int, size: int) -> int:
@@ -238,7 +255,7 @@ def _entry(kind: str, fingerprint: str, size: int) -> Path:
 
 def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int) -> None:
     palettes = folder / "palettes.npz"
-    palette.save(palettes, learn_palettes(source.scans, size, source.bottom_rows))
+    palette.save(palettes, learn_palettes(source, size))
     work = partial(cut_segments, size=size, bottom_rows=source.bottom_rows, palettes=palettes)
     results = progress(run_local(work, source.scans, workers), len(source.scans), "cutting segments")
     _write_segments(folder, results, source.classes)

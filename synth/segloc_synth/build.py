@@ -48,7 +48,7 @@ class Job:
     """
 
     config: Config
-    objects: Path
+    objects: tuple[Path, ...]
     backgrounds: Path
     scans: Path
     distractors: Path | None
@@ -64,7 +64,7 @@ class Stopped(click.ClickException):
 
 @lru_cache(maxsize=2)
 def _materials(job: Job) -> Materials:
-    distractors = Objects(job.distractors) if job.distractors else None
+    distractors = Objects([job.distractors]) if job.distractors else None
     return Materials(job.config, Objects(job.objects), Backgrounds(job.backgrounds, job.scans), distractors)
 
 

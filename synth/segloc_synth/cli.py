@@ -1,11 +1,12 @@
 """The command line of segloc-synth."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from segloc_synth import export, gallery, phantom, pipeline, preview, verify
-from segloc_synth.cli_build import build_command
+from segloc_synth import check, export, gallery, phantom, pipeline, preview, verify
+from segloc_synth.cli_build import build_command, source_options
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl, json_bytes
 
@@ -21,6 +22,31 @@ def cli() -> None:
 
 
 cli.add_command(build_command)
+
+
+@cli.command("check")
+@click.argument("path", type=PATH)
+@click.option("--backgrounds", is_flag=True, help="Check a benign source, also where labels lie beside the pictures.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, with every record.")
+@click.option("--allow-test", is_flag=True, help="Check a test split too, which build refuses.")
+@click.option("--masks-from-boxes", is_flag=True, help="Derive masks for objects with boxes only, as build would.")
+@WORKERS
+def check_command(
+    path: Path, backgrounds: bool, as_json: bool, allow_test: bool, masks_from_boxes: bool, workers: int
+) -> None:
+    """List all that is wrong with the data set at PATH, by kind, with counts and the first records.
+
+    PATH is what `build` takes as --objects or --backgrounds; which of them is found out. Every picture and mask is
+    decoded. Records are "used" all the same, "skipped" by build, or just "noted". Exit code 0 when none is skipped,
+    1 otherwise; crowds and scans that a data set gives to its test split are skipped by design and count as fine.
+    """
+    report = check.check(path, backgrounds, allow_test, masks_from_boxes, workers)
+    if as_json:
+        click.echo(json_bytes(report.as_dict()).decode(), nl=False)
+    else:
+        click.echo("\n".join(report.lines()))
+    if not report.fine:
+        raise click.exceptions.Exit(1)
 
 
 @cli.command("preview")
@@ -48,13 +74,10 @@ def preview_command(folder: Path, html: bool, out: Path | None, pairs: int | Non
 @cli.command("verify")
 @click.argument("folder", type=PATH)
 @click.option("--repair", is_flag=True, help="Make what is wrong anew, from the sources of the build.")
-@click.option("--objects", type=PATH, help="Labelled source of the build, for --repair.  [default: PhantomRay]")
-@click.option("--backgrounds", type=PATH, help="Benign source of the build, for --repair.  [default: PhantomRay]")
+@source_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @WORKERS
-def verify_command(
-    folder: Path, repair: bool, objects: Path | None, backgrounds: Path | None, as_json: bool, workers: int
-) -> None:
+def verify_command(folder: Path, repair: bool, as_json: bool, workers: int, **source: Any) -> None:
     """Read all of the finished build in FOLDER and name every missing, short or altered shard, and every sidecar, page
     or manifest that does not agree. Exit 0 if nothing is wrong or --repair mended it, else 1."""
     config, layout, about, found = verify.verify(folder, workers)
@@ -64,14 +87,17 @@ def verify_command(
         if not as_json:
             click.echo(f"{folder / finding.file}: {finding.problem}")
     if repair and findings:
-        labelled, benign = pipeline.read_sources(objects, backgrounds, workers)
-        for source, told in ((labelled, config.objects), (benign, config.backgrounds)):
-            if source.fingerprint != told["fingerprint"]:
+        sources = pipeline.read_sources(**source, workers=workers)
+        for mine, theirs, path in (
+            (sources.objects, config.objects, sources.labelled[0].path),
+            (sources.backgrounds, config.backgrounds, sources.benign.path),
+        ):
+            if mine["fingerprint"] != theirs["fingerprint"]:
                 raise click.ClickException(
-                    f"{source.path}: is not the source that {folder} was built from, or has changed since"
+                    f"{path}: is not the source that {folder} was built from, or has changed since"
                 )
         verify.forget(folder, config, layout, findings)
-        pipeline.make(config, labelled, benign, folder, layout.samples, workers, **about)
+        pipeline.make(config, sources, folder, layout.samples, workers, **about)
     if as_json:
         wrong = [finding.as_dict() for finding in findings]
         click.echo(json_bytes({"shards": layout.shards, "samples": layout.samples, "wrong": wrong}).decode(), nl=False)

@@ -1,5 +1,6 @@
 """The command `segloc-synth build`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,54 @@ class Part(click.ParamType):
         return int(part), int(parts)
 
 
+SOURCES = (
+    click.option(
+        "--objects",
+        type=PATH,
+        multiple=True,
+        help="Labelled source: PIDray's folder (either release), a COCO json or a folder that holds one, or a folder "
+        "with images/ and masks/ whose pixel values are class ids. VOC xml and OPIXray text files hold boxes only: they "
+        "need --masks-from-boxes. May be given several times; classes are merged by name.  [default: PhantomRay]",
+    ),
+    click.option(
+        "--backgrounds",
+        type=PATH,
+        help="Benign source: a folder of scans, searched through (SIXray's P*.jpg positives are left out), an ImageSet "
+        "csv of SIXray (rows without a positive label), or a text list of pictures beside it.  [default: PhantomRay]",
+    ),
+    click.option(
+        "--classes",
+        type=PATH,
+        help='JSON file that names classes of --objects anew: {"their name": "our name", or null to leave it out}. '
+        "Classes that it does not name keep their names.",
+    ),
+    click.option(
+        "--images",
+        type=PATH,
+        help="Text file of scan names (file names, stems or paths, one a line): only their objects are used.",
+    ),
+    click.option(
+        "--masks-from-boxes",
+        is_flag=True,
+        help="Where an object has a box and no mask, take the dark thing inside the box that stands out from its "
+        "surroundings; objects that do not are left out. Names of such segments end in ~box.",
+    ),
+    click.option(
+        "--allow-test",
+        is_flag=True,
+        help="Take sources that look like a test split: a json or list named test, folders easy, hard, hidden or test. "
+        "Without it they are refused, since scores on scans that fed pretraining mean nothing.",
+    ),
+)
+
+
+def source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name the sources of a build, as pipeline.read_sources takes them."""
+    for option in reversed(SOURCES):
+        command = option(command)
+    return command
+
+
 @click.command(
     "build",
     epilog="""\b
@@ -41,18 +90,7 @@ Examples:
     default=200_000,
     help="Pairs to make; a later build with more extends.",
 )
-@click.option(
-    "--objects",
-    "objects_path",
-    type=PATH,
-    help="Labelled source with masks: PIDray's folder, a COCO json, or a folder that holds one.  [default: PhantomRay]",
-)
-@click.option(
-    "--backgrounds",
-    "backgrounds_path",
-    type=PATH,
-    help="Benign source: a folder of scans, searched through.  [default: PhantomRay]",
-)
+@source_options
 @click.option(
     "--out",
     type=PATH,
@@ -160,8 +198,6 @@ Examples:
 @click.option("--strict", is_flag=True, help="Stop at bad records in a source instead of leaving them out.")
 def build_command(
     n: int,
-    objects_path: Path | None,
-    backgrounds_path: Path | None,
     out: Path,
     size: int,
     seed: int,
@@ -180,6 +216,7 @@ def build_command(
     part: tuple[int, int],
     licence: tuple[str, ...],
     strict: bool,
+    **source: Any,
 ) -> None:
     """Build WebDataset shards of pairs; goes on where an earlier run of the same build stopped."""
     coefficient = COEFFICIENTS[blend] if coefficient is None or blend == "hard" else coefficient
@@ -187,10 +224,10 @@ def build_command(
     for name, (low, high) in ranges.items():
         if low > high:
             raise click.BadParameter("LO must not exceed HI", param_hint=name)
-    labelled, benign = pipeline.read_sources(objects_path, backgrounds_path, workers)
+    sources = pipeline.read_sources(**source, workers=workers)
     config = Config(
-        objects={"kind": labelled.kind, "fingerprint": labelled.fingerprint},
-        backgrounds={"kind": "folder", "fingerprint": benign.fingerprint},
+        objects=sources.objects,
+        backgrounds=sources.backgrounds,
         size=size,
         seed=seed,
         shard_size=shard_size,
@@ -202,7 +239,7 @@ def build_command(
         positives=positives,
         balance=balance,
         distractors=distractors,
-        bank="raw" if bank.raw_size(len(benign.relative), size) <= bank_limit * 1e9 else "jpeg",
+        bank="raw" if bank.raw_size(len(sources.benign.relative), size) <= bank_limit * 1e9 else "jpeg",
     )
     command = card.command_line(click.get_current_context())
-    pipeline.make(config, labelled, benign, out, n, workers, command, licence, engine, part, strict)
+    pipeline.make(config, sources, out, n, workers, command, licence, engine, part, strict)

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 
 from segloc_synth import palette
+from segloc_synth.cutting import DETAIL, Segment, cut_out
 from segloc_synth.engines import check_stop
 from segloc_synth.scenes import bag_area, fit_scan
-from segloc_synth.segments import DETAIL, Segment, cut_out, load_palettes
+from segloc_synth.segments import load_palettes
 
 STANDS_OUT = 0.4  # e-folds of attenuation over the ground around
 GROUND = 0.12  # of the canvas; how far around a thing its ground is looked for

@@ -1,5 +1,8 @@
 """Reading scans of any kind as 8-bit RGB, and fitting them to the square canvas."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -7,13 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from upath import UPath
 
 from segloc_synth import problems
+from segloc_synth.listing import remote_bytes
 
 Pixels = NDArray[np.uint8]
 Depth = TypeVar("Depth", np.uint8, np.uint16)
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
 EXIF_ORIENTATION = 0x0112
 WHITE = 255
@@ -25,14 +29,34 @@ class BadImage(ValueError):
     """A picture that cannot be used; the message is the kind of problem."""
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files below `folder`, sorted by relative path; hidden and macOS `._` files are left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    return sorted(
-        path
-        for path in found
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
-    )
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture opened for decoding; a remote one is read once, whole.
+
+    Raises:
+        BadImage: missing, empty, not to be read, not a picture, too large; also when decoding in the block fails.
+        click.ClickException: the remote file system cannot be reached; its pictures are not at fault.
+    """
+    try:
+        if isinstance(path, UPath):
+            content = remote_bytes(path)
+            size, file = len(content), BytesIO(content)
+        else:
+            size, file = path.stat().st_size, path
+        if size == 0:
+            raise BadImage("image file of zero bytes")
+        with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(f"image of over {MAX_PIXELS // 1_000_000} megapixels")
+            yield image
+    except FileNotFoundError:
+        raise BadImage("image file is missing") from None
+    except PermissionError:
+        raise BadImage("image file may not be read") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, BadImage):
+            raise
+        raise BadImage("image file is damaged or no picture") from None
 
 
 def read_image(
@@ -47,29 +71,18 @@ def read_image(
     Raises:
         BadImage: missing, empty, truncated, not a picture, too large or of another size.
     """
-    try:
-        if path.stat().st_size == 0:
-            raise BadImage("image file of zero bytes")
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(f"image of over {MAX_PIXELS // 1_000_000} megapixels")
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-            if expect is not None and image.size != expect:
-                if not (turned and image.size[::-1] == expect):
-                    raise BadImage(f"image of another size than its json says ({image.width}x{image.height})")
-            else:
-                turned = False  # annotations describe the pixels as they are stored
-            if at_least is not None and image.format == "JPEG" and not turned:
-                shrink = at_least / max(image.size)
-                if shrink < 1:
-                    image.draft(None, (int(image.width * shrink), int(image.height * shrink)))
-            return _to_rgb(ImageOps.exif_transpose(image) if turned else image, turned)
-    except FileNotFoundError:
-        raise BadImage("image file is missing") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, BadImage):
-            raise
-        raise BadImage("image file is damaged or no picture") from None
+    with opened(path) as image:
+        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        if expect is not None and image.size != expect:
+            if not (turned and image.size[::-1] == expect):
+                raise BadImage(f"image of another size than its json says ({image.width}x{image.height})")
+        else:
+            turned = False  # annotations describe the pixels as they are stored
+        if at_least is not None and image.format == "JPEG" and not turned:
+            shrink = at_least / max(image.size)
+            if shrink < 1:
+                image.draft(None, (int(image.width * shrink), int(image.height * shrink)))
+        return _to_rgb(ImageOps.exif_transpose(image) if turned else image, turned)
 
 
 def _to_rgb(image: Image.Image, turned: bool) -> tuple[Pixels, list[str]]:
@@ -77,7 +90,10 @@ def _to_rgb(image: Image.Image, turned: bool) -> tuple[Pixels, list[str]]:
     if image.mode.startswith("I") or image.mode == "F":
         notes.append(problems.DEEP)
         deep = np.asarray(image, np.float64)
-        top = 65535.0 if deep.max() > 255 else 255.0
+        largest = float(deep.max())
+        # 12-bit detectors write 16-bit files; the belt is bright in any scan, so the largest value shows the depth.
+        depths = (1.0, 255.0, 4095.0) if image.mode == "F" else (255.0, 4095.0)
+        top = next((top for top in depths if largest <= top), 65535.0)
         grey = np.clip(np.rint(deep * (WHITE / top)), 0, WHITE).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2), notes
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -93,6 +109,23 @@ def _to_rgb(image: Image.Image, turned: bool) -> tuple[Pixels, list[str]]:
     elif image.mode == "P":
         notes.append(problems.PALETTE)
     return np.asarray(image.convert("RGB")), notes
+
+
+def corrupt_rows(pixels: Pixels) -> int:
+    """How many rows at the lower edge of a scan, RGB uint8 [H, W, 3], are corrupt: 0 to 4.
+
+    A row is corrupt when over a quarter of the belt, seen in the rows above it, turns far darker in it. PIDray's last
+    row is such a one, and the lower side of a thin dark frame.
+    """
+    if len(pixels) < 16:
+        return 0
+    foot = cv2.cvtColor(pixels[-12:], cv2.COLOR_RGB2GRAY).astype(np.int16)
+    above = np.median(foot[:8], axis=0)
+    belt = above > max(float(np.percentile(above, 90)) - 40, 100)
+    if belt.mean() < 0.2:
+        return 0
+    dark = (foot[8:] < above - 80)[:, belt].mean(axis=1) > 0.25
+    return int(dark[::-1].cumprod().sum())
 
 
 def resize(pixels: NDArray[Depth], width: int, height: int) -> NDArray[Depth]:

@@ -389,8 +389,9 @@ def save(path: Path, palettes: Sequence[Palette]) -> None:
     arrays = {
         f"{place}.{name}": np.asarray(value) for place, one in enumerate(palettes) for name, value in vars(one).items()
     }
+    arrays["count"] = np.asarray(len(palettes))
     with path.open("wb") as file:
-        np.savez(file, count=np.asarray(len(palettes)), **arrays)
+        np.savez(file, **arrays)
 
 
 def load(path: Path) -> list[Palette]:

@@ -1,6 +1,8 @@
 """Everything a build does, from its sources to the finished folder: bank, shards, contact sheet, data card."""
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +10,58 @@ import click
 
 from segloc_synth import bank, build, card, phantom, preview
 from segloc_synth.backgrounds import BenignSource, read_benign
-from segloc_synth.coco import LabelledSource, read_labelled
 from segloc_synth.config import Config
 from segloc_synth.files import write_json
+from segloc_synth.labelled import LabelledSource
 from segloc_synth.problems import describe, refuse
+from segloc_synth.sources import read_labelled_all, read_mapping, read_names
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a build is made from: labelled sources, whose classes are merged, and one benign source."""
+
+    labelled: list[LabelledSource]
+    benign: BenignSource
+
+    @property
+    def objects(self) -> dict[str, str]:
+        """Kind and fingerprint of the labelled sources together."""
+        if len(self.labelled) == 1:
+            return {"kind": self.labelled[0].kind, "fingerprint": self.labelled[0].fingerprint}
+        prints = "".join(source.fingerprint for source in self.labelled)
+        kinds = " + ".join(source.kind for source in self.labelled)
+        return {"kind": kinds, "fingerprint": hashlib.sha256(prints.encode()).hexdigest()}
+
+    @property
+    def backgrounds(self) -> dict[str, str]:
+        """Kind and fingerprint of the benign source."""
+        return {"kind": "folder", "fingerprint": self.benign.fingerprint}
 
 
 def read_sources(
-    objects_path: Path | None, backgrounds_path: Path | None, workers: int
-) -> tuple[LabelledSource, BenignSource]:
-    """The labelled and the benign source of a command line, PhantomRay's where it names none."""
-    if (objects_path is None) != (backgrounds_path is None):
+    objects: Sequence[Path],
+    backgrounds: Path | None,
+    classes: Path | None,
+    images: Path | None,
+    masks_from_boxes: bool,
+    allow_test: bool,
+    workers: int,
+) -> Sources:
+    """The sources that a command line names, PhantomRay's where it names none; see the options' help."""
+    if bool(objects) != (backgrounds is not None):
         raise click.UsageError("give both --objects and --backgrounds, or neither for simulated scans")
-    if objects_path is None or backgrounds_path is None:
+    if backgrounds is None:
         simulated = phantom.default_phantom(workers=workers)
-        objects_path, backgrounds_path = simulated / "pidray", simulated / "sixray"
-    return read_labelled(objects_path), read_benign(backgrounds_path)
+        objects, backgrounds = (simulated / "pidray",), simulated / "sixray"
+    mapping, names = read_mapping(classes) if classes else None, read_names(images) if images else None
+    labelled = read_labelled_all(objects, mapping, names, masks_from_boxes, allow_test)
+    return Sources(labelled, read_benign(backgrounds, allow_test))
 
 
 def make(
     config: Config,
-    labelled: LabelledSource,
-    benign: BenignSource,
+    sources: Sources,
     out: Path,
     n: int,
     workers: int,
@@ -43,12 +75,16 @@ def make(
 
     command, licences: noted in the manifest and the data card. strict: bad records in the sources stop the build.
     """
+    noted = [problem for source in sources.labelled for problem in source.problems] + sources.benign.problems
     if strict:
-        refuse(labelled.problems, str(labelled.path))
+        for source in sources.labelled:
+            refuse(source.problems, str(source.path))
+        refuse(sources.benign.problems, str(sources.benign.path))
     build.check_output(out, config, n)  # before minutes of preparation
-    objects_bank, objects = bank.prepare_objects(labelled, config.size, workers)
+    objects_bank, objects = bank.prepare_objects(sources.labelled, config.size, workers)
     if strict:
-        refuse(objects.problems, str(labelled.path))
+        refuse(objects.problems, str(sources.labelled[0].path))
+    benign = sources.benign
     backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, config.size, config.bank, workers)
     look_alikes = bank.prepare_distractors(benign, config.size, workers)[0] if config.distractors else None
     job = build.Job(config, objects_bank, backgrounds_bank, benign.path, look_alikes, out, strict)
@@ -58,13 +94,13 @@ def make(
         there = build.missing(out, config, n)
         click.echo(f"{out}: part {part[0]}/{part[1]} is done; {there}, run the other parts", err=True)
         return
-    found = labelled.problems + objects.problems
+    found = noted + objects.problems
     with build.resumable(out, range(1), workers):
         preview.write_contact_sheet(out, out / "preview.png")
         card.write_card(out, manifest)
-        write_json(out / "problems.json", {"objects": [problem.as_dict() for problem in found]})
+        write_json(out / "problems.json", [problem.as_dict() for problem in found])
     for line in describe(found):
-        click.echo(f"{labelled.path}: {line}", err=True)
+        click.echo(line, err=True)
     for kind, met in manifest["totals"]["problems"].items():
         click.echo(f"{out}: {met['count']} views: {kind}: {', '.join(met['first'])}", err=True)
     click.echo(

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segloc_synth.cutting import MARGIN, Segment
 from segloc_synth.images import Pixels, resize
 from segloc_synth.plan import Paste
 from segloc_synth.scenes import CELL, Scene
-from segloc_synth.segments import MARGIN, Segment
 
 Matrix = npt.NDArray[np.float64]
 

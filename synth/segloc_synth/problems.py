@@ -14,8 +14,16 @@ ALPHA = "image with an alpha channel, drawn over white"
 DEEP = "16-bit image, scaled to 8 bits"
 PALETTE = "palette image, converted to RGB"
 TURNED = "image turned upright by its EXIF tag"
+TWICE = "annotation whose id another has, renamed"
+DUPLICATE = "image of the same bytes as another"
+BOX_OUTSIDE = "box reaching outside its image, cut at the edge"
 CROWD = "crowd annotation"
-USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED})
+TEST_SPLIT = "scan of the test split"
+UNLISTED = "image without a label"
+EMPTY_CLASS = "class without an object"
+USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, TWICE, DUPLICATE, BOX_OUTSIDE})
+NOTED = frozenset({UNLISTED, EMPTY_CLASS})  # no record is lost
+BY_DESIGN = frozenset({CROWD, TEST_SPLIT})  # left out, but no fault of the data
 
 
 @dataclass(frozen=True)
@@ -33,26 +41,40 @@ class Problem:
         return asdict(self)
 
 
-def describe(problems: Iterable[Problem]) -> list[str]:
-    """One line per kind: what became of it, how many, the first few records."""
+def by_kind(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
+    """The problems of each kind, the commonest kind first."""
     groups: dict[str, list[Problem]] = {}
     for problem in problems:
         groups.setdefault(problem.kind, []).append(problem)
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+
+
+def fate(kind: str) -> str:
+    """What becomes of a record of this kind: 'used', 'noted' or 'skipped'."""
+    return "used" if kind in USABLE else "noted" if kind in NOTED else "skipped"
+
+
+def faults(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems for which a record is lost, other than by design (crowds, test splits)."""
+    return [problem for problem in problems if problem.kind not in USABLE | NOTED | BY_DESIGN]
+
+
+def describe(problems: Iterable[Problem]) -> list[str]:
+    """One line per kind: how many, what became of them, the first few records."""
     lines = []
-    for kind, group in sorted(groups.items(), key=lambda item: -len(item[1])):
-        fate = "used" if kind in USABLE else "skipped"
+    for kind, group in by_kind(problems).items():
         first = ", ".join(problem.where() for problem in group[:SHOWN])
         more = f" and {len(group) - SHOWN} more" if len(group) > SHOWN else ""
-        lines.append(f"{len(group)} {fate}: {kind}: {first}{more}")
+        lines.append(f"{len(group)} {fate(kind)}: {kind}: {first}{more}")
     return lines
 
 
 def refuse(problems: list[Problem], source: str) -> None:
     """Under --strict: click.ClickException naming the first bad record, if there is any.
 
-    Records that are used all the same, and crowds, which COCO has for a reason, are none.
+    Records that are used all the same, and those left out by design (crowds, test splits), are none.
     """
-    bad = [problem for problem in problems if problem.kind not in USABLE and problem.kind != CROWD]
+    bad = faults(problems)
     if bad:
         first = bad[0]
         raise click.ClickException(

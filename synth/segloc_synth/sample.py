@@ -12,11 +12,11 @@ from segloc_synth import blend
 from segloc_synth.bank import Backgrounds, Objects
 from segloc_synth.blend import Translation
 from segloc_synth.config import Config
+from segloc_synth.cutting import Segment
 from segloc_synth.images import Pixels
 from segloc_synth.place import Placed, place
 from segloc_synth.plan import Catalogue, Paste, View, catalogue, plan_pair
 from segloc_synth.scenes import Scene
-from segloc_synth.segments import Segment
 from segloc_synth.shards import Sample
 
 OFF_BAG = "object more than half off the bag"

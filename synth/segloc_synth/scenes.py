@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ class Scene:
     thumbnail: Pixels
 
     @classmethod
-    def of(cls, slot: np.void, pixels: Pixels) -> "Scene":
+    def of(cls, slot: Any, pixels: Pixels) -> "Scene":
         """From a slot of the bank and its decoded pixels."""
         bag = np.unpackbits(slot["bag"], axis=1, count=len(pixels))
         size, place = float(slot["bag_size"]), int(slot["palette"])
@@ -73,8 +74,8 @@ def slot_type(size: int) -> np.dtype[np.void]:
     )
 
 
-def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> np.void:
-    """The slot of a benign scan; without a bag_size when it is unusable, `notes` says why, or what was converted."""
+def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> npt.NDArray[np.void]:
+    """The slot (an array of no dimensions) of a benign scan; without a bag_size when it is unusable, `notes` says why, or what was converted."""
     slot = np.zeros((), slot_type(size))
     picture, bag, kinds = fit_scan(path, size)
     slot["notes"] = "; ".join(kinds).encode()[:NOTES]
@@ -90,8 +91,7 @@ def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> np.voi
         slot["darkness"] = cv2.resize(255 - grey, cells[::-1], interpolation=cv2.INTER_AREA)
         slot["bag"] = np.packbits(bag, axis=1)
         slot["pixels"] = picture
-    filled: np.void = slot[()]
-    return filled
+    return slot
 
 
 def fit_scan(path: Path, size: int) -> tuple[Pixels | None, Pixels | None, list[str]]:
@@ -153,16 +153,15 @@ def same_bag(name: str, other: str, scene: Scene, other_scene: Scene) -> bool:
     if name == other:
         return True
     (stem, number), (other_stem, other_number) = _numbered(name), _numbered(other)
-    if stem == other_stem and number is not None and other_number is not None:
-        if abs(number - other_number) <= NEIGHBOURS:
-            return True
+    if stem == other_stem and abs(number - other_number) <= NEIGHBOURS:
+        return True
     mine, theirs = (scene.thumbnail.astype(np.float32) - scene.thumbnail.mean() for scene in (scene, other_scene))
     size = float(np.sqrt((mine**2).sum() * (theirs**2).sum()))
     alike = max(float((mine * turned).sum()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
     return alike >= ALIKE * max(size, 1.0)
 
 
-def _numbered(name: str) -> tuple[str, int | None]:
-    """A name as (what stands before its last digits, their number)."""
+def _numbered(name: str) -> tuple[str, int]:
+    """A name as (what stands before its last digits, their number); names without digits have number 0."""
     found = re.search(r"(\d+)\D*$", name)
-    return (name[: found.start(1)], int(found[1])) if found else (name, None)
+    return (name[: found.start(1)], int(found[1])) if found else (name, 0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tests.conftest import rle, uncompressed
 
-from segloc_synth.coco import BadMask, segmentation_to_mask
+from segloc_synth.masks import BadMask, segmentation_to_mask
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))

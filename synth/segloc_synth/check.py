@@ -1,0 +1,188 @@
+"""All that is wrong with a data set: every picture and mask decoded, every fault in one list."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segloc_synth.backgrounds import BenignSource, bag_mask, read_benign
+from segloc_synth.console import progress
+from segloc_synth.engines import check_stop, run_local
+from segloc_synth.images import BadImage, fit_to_canvas, read_image
+from segloc_synth.labelled import Annotation, LabelledSource, Scan
+from segloc_synth.listing import list_images, reaching
+from segloc_synth.masks import BadMask, annotation_mask, annotations_of
+from segloc_synth.problems import (
+    BOX_OUTSIDE,
+    DUPLICATE,
+    EMPTY_CLASS,
+    SHOWN,
+    UNLISTED,
+    Problem,
+    by_kind,
+    describe,
+    fate,
+    faults,
+)
+from segloc_synth.sources import layout_of, read_labelled
+
+SLACK = 2.0  # pixels by which a box may reach over the edge (rounding)
+GLANCE = 256  # canvas on which a benign scan is looked at
+
+
+@dataclass
+class Report:
+    """What `check` found; `classes` counts the usable objects of each, and is None for a benign source."""
+
+    path: Path
+    kind: str
+    images: int
+    classes: dict[str, int] | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def fine(self) -> bool:
+        """No record is lost."""
+        return not faults(self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: problems grouped by kind, with every record."""
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "fine": self.fine,
+            "images": self.images,
+            **({} if self.classes is None else {"objects": sum(self.classes.values()), "classes": self.classes}),
+            "problems": [
+                {
+                    "kind": kind,
+                    "fate": fate(kind),
+                    "count": len(group),
+                    "first": [problem.where() for problem in group[:SHOWN]],
+                    "records": [{"file": problem.file, "record": problem.record} for problem in group],
+                }
+                for kind, group in by_kind(self.problems).items()
+            ],
+        }
+
+    def lines(self) -> list[str]:
+        """For people: what was checked, then a line per kind of problem."""
+        what = f"{self.path}: {self.kind}, {self.images} images"
+        if self.classes is not None:
+            counts = ", ".join(f"{name} {count}" for name, count in sorted(self.classes.items()) if count)
+            what += f", {sum(self.classes.values())} objects ({counts or 'none'})"
+        return [what, *(f"  {line}" for line in describe(self.problems)), *([] if self.problems else ["  no problem"])]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One picture looked at: sha256 of its bytes ('' when missing), problems, class ids of its usable objects."""
+
+    digest: str
+    problems: list[Problem]
+    class_ids: list[int]
+
+
+def check(path: Path, backgrounds: bool, allow_test: bool, masks_from_boxes: bool, workers: int) -> Report:
+    """Check the labelled or, with `backgrounds` or where no labels are found, benign source at `path`.
+
+    click.ClickException where `build` would refuse the source as a whole.
+    """
+    with reaching(path):
+        lists = path.suffix.lower() in (".csv", ".txt", ".lst")
+        bare = path.is_dir() and not any(layout_of(folder) for folder in (path, path / "train") if folder.is_dir())
+    if backgrounds or lists or bare:
+        return _check_benign(read_benign(path, allow_test), workers)
+    return _check_labelled(read_labelled(path, masks_from_boxes, allow_test), workers)
+
+
+def _check_benign(source: BenignSource, workers: int) -> Report:
+    count = len(source.relative)
+    results = run_local(_look_at_background, ((source.open_path(n), source.relative[n]) for n in range(count)), workers)
+    report = Report(source.path, "benign", count, problems=list(source.problems))
+    _collect(report, source.relative, progress(results, count, "checking scans"))
+    return report
+
+
+def _check_labelled(source: LabelledSource, workers: int) -> Report:
+    bare = [Scan(path.name, path, 0, 0, ()) for path in source.others]
+    scans = [*source.scans, *bare]
+    results = run_local(_look_at_scan, scans, workers)
+    report = Report(source.path, source.kind, len(scans), {}, list(source.problems))
+    names = (scan.name for scan in scans)
+    counts = _collect(report, names, progress(results, len(scans), "checking scans"))
+    # Classes that we named ourselves are there as far as they are met.
+    report.classes = {name: counts[id] for id, name in source.classes.items() if id not in source.unnamed or counts[id]}
+    report.problems += [Problem(EMPTY_CLASS, name) for name, count in report.classes.items() if not count]
+    known = {str(scan.path) for scan in scans}
+    for folder in source.folders:
+        for name, _ in list_images(folder):
+            if str(folder / name) not in known:
+                known.add(str(folder / name))
+                report.problems.append(Problem(UNLISTED, name))
+    return report
+
+
+def _collect(report: Report, names: Iterable[str], results: Iterator[_Seen]) -> Counter[int]:
+    """Gather problems, duplicates among them, into the report; the number of usable objects of each class."""
+    first: dict[str, str] = {}
+    counts: Counter[int] = Counter()
+    for name, seen in zip(names, results, strict=True):
+        report.problems += seen.problems
+        counts.update(seen.class_ids)
+        if seen.digest and first.setdefault(seen.digest, name) != name:
+            report.problems.append(Problem(DUPLICATE, name, f"(as {first[seen.digest]})"))
+    return counts
+
+
+def _digest(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return ""
+    return hashlib.sha256(content).hexdigest() if content else ""
+
+
+def _look_at_background(task: tuple[Path, str]) -> _Seen:
+    path, name = task
+    check_stop()
+    try:
+        pixels, kinds = read_image(path, at_least=2 * GLANCE)
+        if not bag_mask(fit_to_canvas(pixels, GLANCE)).any():
+            kinds = [*kinds, "scan without a bag"]
+    except BadImage as problem:
+        kinds = [str(problem)]
+    return _Seen(_digest(path), [Problem(kind, name) for kind in kinds], [])
+
+
+def _look_at_scan(scan: Scan) -> _Seen:
+    check_stop()
+    found: list[Problem] = []
+    good: list[int] = []
+    problem_of = partial(Problem, file=scan.name)
+    try:
+        pixels, kinds = read_image(scan.path, expect=scan.size)
+        found += [problem_of(kind) for kind in kinds]
+        for annotation in annotations_of(scan, pixels):
+            record = f"annotation {annotation.id}"
+            if _reaches_out(annotation, *pixels.shape[:2]):
+                found.append(problem_of(BOX_OUTSIDE, record=record))
+            try:
+                annotation_mask(annotation, scan, pixels)
+                good.append(annotation.class_id)
+            except BadMask as problem:
+                found.append(problem_of(str(problem), record=record))
+    except (BadImage, BadMask) as problem:
+        found.append(problem_of(str(problem), record=f"({len(scan.annotations)} annotations)"))
+    return _Seen(_digest(scan.path), found, good)
+
+
+def _reaches_out(annotation: Annotation, height: int, width: int) -> bool:
+    """Whether the annotation has a box that leaves the picture by more than rounding."""
+    box = annotation.box
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+        return False
+    return min(box[0], box[1], width - box[0] - box[2], height - box[1] - box[3]) < -SLACK

@@ -1,0 +1,163 @@
+"""Masks of labelled objects, from whatever a data set gives: COCO segmentations, class-id pictures, boxes."""
+
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from segloc_synth.boxes import mask_from_box
+from segloc_synth.images import BadImage, Pixels, opened
+from segloc_synth.labelled import Annotation, Scan
+
+FAR = 1e12  # beyond it numbers are no coordinates, and arithmetic on them overflows
+
+
+class BadMask(ValueError):
+    """A label that yields no mask; the message is the kind of problem."""
+
+
+def annotations_of(scan: Scan, pixels: Pixels) -> tuple[Annotation, ...]:
+    """The annotations of a scan with decoded `pixels` [H, W, 3]; one per connected component of a class-id picture.
+
+    That is read here. A component's id is "value.place", components of a value counted from 1 in reading order.
+
+    Raises:
+        BadMask: the class-id picture is missing, damaged, of another size, or holds values that are no class.
+    """
+    if scan.mask is None:
+        return scan.annotations
+    values = read_class_ids(scan)
+    height, width = values.shape
+    if values.shape != pixels.shape[:2]:
+        raise BadMask("mask of another size than its image")
+    found = []
+    present = [int(value) for value in np.unique(values) if value and int(value) not in scan.mask.void]
+    for value in present:
+        if value not in scan.mask.class_of:
+            raise BadMask(f"mask value {value}, which is no class")
+        count, labels = cv2.connectedComponents((values == value).astype(np.uint8), connectivity=8)
+        for place in range(1, count):
+            rle = coco_mask.encode(np.asfortranarray(labels == place, np.uint8))
+            segmentation = {"size": [height, width], "counts": rle["counts"].decode()}
+            found.append(Annotation(f"{value}.{place}", scan.mask.class_of[value], segmentation))
+    return tuple(found)
+
+
+def annotation_mask(annotation: Annotation, scan: Scan, pixels: Pixels) -> Pixels:
+    """The mask of one annotation as 0/1, uint8 [H, W], of the scan's decoded `pixels`, RGB uint8 [H, W, 3].
+
+    An annotation that has only a box gets the dark object found inside it (see `boxes`).
+
+    Raises:
+        BadMask: the label cannot be decoded, lies outside the picture, or no object stands out in its box.
+    """
+    height, width = pixels.shape[:2]
+    if not annotation.derived:
+        return segmentation_to_mask(annotation.segmentation, height, width)
+    mask = mask_from_box(pixels, checked_box(annotation.box, height, width))
+    if mask is None:
+        raise BadMask("box in which no object stands out")
+    return mask
+
+
+def checked_box(box: Any, height: int, width: int) -> tuple[float, float, float, float]:
+    """(x, y, w, h) cut to the picture; BadMask when it is no box, or without area there, or mostly outside."""
+    if (
+        not isinstance(box, list | tuple)
+        or len(box) != 4
+        or not all(type(number) in (int, float) and abs(number) < FAR for number in box)
+    ):
+        raise BadMask("box that is no list of four numbers")
+    x, y, w, h = (float(number) for number in box)
+    left, top, right, bottom = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
+    if right - left < 1 or bottom - top < 1:
+        raise BadMask("box without area or outside the image")
+    if (right - left) * (bottom - top) < 0.5 * w * h:
+        raise BadMask("box mostly outside the image")
+    return left, top, right - left, bottom - top
+
+
+def read_class_ids(scan: Scan) -> Pixels:
+    """The values of a scan's class-id picture, uint8 [H, W]; BadMask when it is missing, damaged or in colours."""
+    assert scan.mask is not None
+    try:
+        with opened(scan.mask.path) as image:
+            single = image.mode in ("1", "L", "P") or image.mode.startswith("I")
+            values = np.array(image if single else image.convert("RGB"))
+    except BadImage as problem:
+        raise BadMask(str(problem).replace("image file", "mask file")) from None
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise BadMask("mask in colours; pixel values must be class ids")
+        values = values[..., 0]
+    if values.max() > 255 or values.min() < 0:
+        raise BadMask("mask with values over 255")
+    return np.ascontiguousarray(values, np.uint8)
+
+
+def sized(scan: Scan, pixels: Pixels) -> Scan:
+    """The scan with the size of its decoded picture, where the data set did not state it."""
+    return replace(scan, height=pixels.shape[0], width=pixels.shape[1])
+
+
+def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Pixels:
+    """Decode a COCO segmentation to a 0/1 mask, uint8 [height, width].
+
+    Takes polygons (several parts are united, parts of under 3 points dropped), compressed and uncompressed RLE.
+
+    Raises:
+        BadMask: none of these, of another size than the image, outside of it or without area.
+    """
+    if isinstance(segmentation, dict):
+        rle = _checked_rle(segmentation, height, width)
+    elif isinstance(segmentation, list) and segmentation:
+        rle = coco_mask.merge(coco_mask.frPyObjects(_checked_parts(segmentation, height, width), height, width))
+    else:
+        raise BadMask("annotation without a mask")
+    try:
+        mask = coco_mask.decode(rle)
+    except (ValueError, TypeError):
+        raise BadMask("damaged RLE") from None
+    if mask.sum() != coco_mask.area(rle):  # runs beyond the end of the picture
+        raise BadMask("damaged RLE")
+    if not mask.any():
+        raise BadMask("mask without area")
+    return np.asarray(mask, np.uint8)
+
+
+def _checked_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    counts = rle.get("counts")
+    if rle.get("size") != [height, width]:
+        raise BadMask("RLE of another size than its image")
+    if isinstance(counts, str):
+        if not all("0" <= char <= "o" for char in counts):  # six bits a character, from 48 on
+            raise BadMask("damaged RLE")
+        return {"size": [height, width], "counts": counts.encode()}
+    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
+        raise BadMask("damaged RLE")
+    if sum(counts) != height * width:
+        raise BadMask("damaged RLE")
+    return dict(coco_mask.frPyObjects(rle, height, width))
+
+
+def _checked_parts(parts: list[Any], height: int, width: int) -> list[list[float]]:
+    good: list[list[float]] = []
+    for part in parts:
+        if not isinstance(part, list) or not all(type(number) in (int, float) for number in part):
+            raise BadMask("polygon that is no list of numbers")
+        if not all(abs(number) < FAR for number in part):  # nan fails too
+            raise BadMask("polygon that is no list of numbers")
+        if len(part) >= 6 and len(part) % 2 == 0:
+            good.append(part)
+    if not good:
+        raise BadMask("polygon of fewer than 3 points")
+    x = np.concatenate([part[0::2] for part in good])
+    y = np.concatenate([part[1::2] for part in good])
+    outside = x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height
+    # Rasterising walks along every edge, so a corner far out would cost memory without end.
+    far = max(np.abs(x).max() - 2 * width, np.abs(y).max() - 2 * height) > 0
+    if outside or far:
+        raise BadMask("polygon outside the image")
+    return good

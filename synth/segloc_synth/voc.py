@@ -1,0 +1,172 @@
+"""Data sets with one label file of boxes per picture: VOC xml, and OPIXray's text files."""
+
+import csv
+import io
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+import click
+
+from segloc_synth.images import MAX_PIXELS
+from segloc_synth.labelled import (
+    FROM_BOX,
+    Annotation,
+    ClassIds,
+    LabelledSource,
+    Scan,
+    nothing_usable,
+    refuse_test_folders,
+)
+from segloc_synth.listing import Listed, fingerprint, is_image, list_files, stems
+from segloc_synth.problems import TEST_SPLIT, Problem
+
+VOC, OPIXRAY = "voc", "opixray"
+LABELS = {VOC: ".xml", OPIXRAY: ".txt"}
+BOXES_ONLY = (
+    "are boxes without masks, which cannot be cut out; name a source with masks as --objects, "
+    "or have masks made with --masks-from-boxes"
+)
+
+Label = tuple[str, tuple[float, float, float, float]]  # class name; box (x, y, w, h) in pixels
+
+
+class BadLabel(ValueError):
+    """A label file that cannot be used; the message is the kind of problem."""
+
+
+def is_opixray_line(line: str) -> bool:
+    """Whether a line reads `image_name class x1 y1 x2 y2`."""
+    words = line.split()
+    return len(words) == 6 and is_image(words[0]) and all(_number(word) is not None for word in words[2:])
+
+
+def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test: bool = False) -> LabelledSource:
+    """Read a folder of pictures with one VOC xml or OPIXray text file each, at any depth, joined by their stems.
+
+    Pictures are not opened. Scans that ImageSets/*/test.txt (VOC), ImageSet/*/test.csv (SIXray) or test_*.txt lists
+    (OPIXray) name are left out unless `allow_test`, a folder beside train/ with the test pictures likewise.
+
+    click.ClickException without `masks_from_boxes`, for a test split, and when nothing usable is left.
+    """
+    if not masks_from_boxes:
+        raise click.ClickException(f"{path}: its labels ({LABELS[kind]} files) {BOXES_ONLY}")
+    files = list_files(path)
+    pictures = {PurePosixPath(name).stem: (name, size) for name, size in files if is_image(name)}
+    labels = [(name, size) for name, size in files if name.endswith(LABELS[kind])]
+    tests = set() if allow_test else _test_stems(path, files)
+    read: Callable[[str], tuple[list[Label], tuple[int, int]]] = _read_xml if kind == VOC else _read_lines
+    problems: list[Problem] = []
+    ids = ClassIds()
+    used: Listed = []
+    scans: list[Scan] = []
+    others: list[Path] = []
+    digest = sha256()
+    for name, _ in labels:
+        stem = PurePosixPath(name).stem
+        if kind == OPIXRAY and stem not in pictures:
+            continue  # lists of names, readme and the like
+        if stem not in pictures:
+            problems.append(Problem("image file is missing", name))
+            continue
+        picture, size = pictures.pop(stem)
+        if stem in tests:
+            problems.append(Problem(TEST_SPLIT, picture))
+            others.append(path / picture)
+            continue
+        content = (path / name).read_bytes()
+        digest.update(sha256(content).digest())
+        try:
+            found, (width, height) = read(content.decode("utf-8-sig"))
+        except (BadLabel, UnicodeDecodeError) as problem:
+            kind_of = str(problem) if isinstance(problem, BadLabel) else "label file that is no text in UTF-8"
+            problems.append(Problem(kind_of, name))
+            continue
+        if not found:
+            others.append(path / picture)
+            continue
+        annotations = tuple(
+            Annotation(f"{place}{FROM_BOX}", ids.id_of(label), box=box) for place, (label, box) in enumerate(found, 1)
+        )
+        scans.append(Scan("", path / picture, width, height, annotations))
+        used.append((picture, size))
+    if not scans:
+        raise nothing_usable(path, problems)
+    if not allow_test:
+        refuse_test_folders(path, scans)
+    digest.update(fingerprint(sorted(used)).encode())
+    named = [
+        Scan(name, scan.path, scan.width, scan.height, scan.annotations)
+        for name, scan in zip(stems(name for name, _ in used), scans, strict=True)
+    ]
+    return LabelledSource(
+        path,
+        f"{kind}+boxes",
+        named,
+        ids.names,
+        digest.hexdigest(),
+        problems=problems,
+        others=others,
+        folders=[path],
+    )
+
+
+def _test_stems(path: Path, files: Listed) -> set[str]:
+    """Stems of the scans that the data set's own lists give to the test split."""
+    found: set[str] = set()
+    for name, _ in files:
+        parts = PurePosixPath(name).parts
+        if len(parts) < 2 or not parts[0].startswith("ImageSet") or not parts[-1].startswith("test"):
+            continue
+        text = (path / name).read_bytes().decode("utf-8-sig", "replace")
+        rows = csv.reader(io.StringIO(text)) if name.endswith(".csv") else (line.split() for line in text.splitlines())
+        found |= {PurePosixPath(row[0]).stem if is_image(row[0]) else row[0] for row in rows if row}
+    return found
+
+
+def _number(word: str | None) -> float | None:
+    try:
+        return float(word) if word is not None else None
+    except ValueError:
+        return None
+
+
+def _corners(words: list[str | None]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (_number(word) for word in words)
+    if x1 is None or y1 is None or x2 is None or y2 is None:
+        raise BadLabel("box that is no list of four numbers")
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def _read_xml(text: str) -> tuple[list[Label], tuple[int, int]]:
+    """Labels of a VOC xml, and (width, height), 0 where it does not say."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        raise BadLabel("label file that is no xml") from None
+    size = tuple(int(_number(root.findtext(f"size/{side}")) or 0) for side in ("width", "height"))
+    if not 0 <= size[0] * size[1] <= MAX_PIXELS or min(size) < 0:
+        raise BadLabel("label file with an impossible size")
+    return list(_objects(root)), (size[0], size[1])
+
+
+def _objects(root: ElementTree.Element) -> Iterator[Label]:
+    for thing in root.iter("object"):
+        name = (thing.findtext("name") or "").strip()
+        if not name:
+            raise BadLabel("label without a class name")
+        yield name, _corners([thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")])
+
+
+def _read_lines(text: str) -> tuple[list[Label], tuple[int, int]]:
+    """Labels of OPIXray's lines `image_name class x1 y1 x2 y2`; the size is not said."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 6:
+            raise BadLabel("label line that is not `image_name class x1 y1 x2 y2`")
+        found.append((words[1], _corners(list(words[2:]))))
+    return found, (0, 0)
