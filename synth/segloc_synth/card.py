@@ -5,7 +5,6 @@ Names no path and no date.
 
 import json
 import math
-import os
 import shlex
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from segloc_synth import charts
-from segloc_synth.files import atomic_write
+from segloc_synth.files import PathOrUrl, atomic_write
 from segloc_synth.preview import spread
 from segloc_synth.shards import Sample, ShardReader
 
@@ -89,11 +88,13 @@ def command_line(context: click.Context) -> str:
         if option.name in NO_MATTER or value in (None, False, ()) or value == option.get_default(context):
             continue
         flag = max(option.opts, key=len)
-        several = option.multiple and len(value) > 1 if isinstance(option, click.Option) else False
-        for number, one in enumerate(value if getattr(option, "multiple", False) else [value], 1):
-            hidden = flag.lstrip("-").upper() + (f"_{number}" if several else "")
-            values = [] if one is True else one if isinstance(one, tuple) else [one]
-            words += [flag, *(hidden if isinstance(part, os.PathLike) else _word(part) for part in values)]
+        given = value if isinstance(option, click.Option) and option.multiple else [value]
+        for number, one in enumerate(given, 1):
+            if isinstance(option.type, PathOrUrl):
+                values = [flag.lstrip("-").upper() + (f"_{number}" if len(given) > 1 else "")]
+            else:
+                values = [] if one is True else [_word(part) for part in (one if isinstance(one, tuple) else [one])]
+            words += [flag, *values]
     return " ".join(words)
 
 
@@ -221,7 +222,9 @@ def _statistics(found: Statistics) -> str:
     text += f"Size of the subject, the root of its mask's area over the side of the picture: {_spread(found.sizes)}.\n"
     if any(found.occlusion.values()):
         text += "\n![occlusion](occlusion.png)\n\n"
-        text += f"Occlusion, how dense the background under the object is: {_spread(found.occlusion)}.\n"
+        text += (
+            f"Occlusion, how dark the background under the object is, 0 white to 1 black: {_spread(found.occlusion)}.\n"
+        )
     if any(found.overlap.values()):
         pictures = sum(map(len, found.overlap.values()))
         text += "\n![overlap](overlap.png)\n\n"
@@ -241,7 +244,11 @@ def _charts(manifest: dict[str, Any], found: Statistics) -> dict[str, bytes]:
     counts = {names[class_id]: count for class_id, count in manifest["totals"]["per_class"].items()}
     about = {
         "sizes.png": (found.sizes, "Size of the objects", "root of the mask's area / side of the picture"),
-        "occlusion.png": (found.occlusion, "Occlusion", "density of the background under the object"),
+        "occlusion.png": (
+            found.occlusion,
+            "Occlusion",
+            "darkness of the background under the object, 0 white to 1 black",
+        ),
         "overlap.png": (found.overlap, "Overlap of objects in one picture", "greatest IoU of two masks"),
     }
     pictures = {"classes.png": charts.bars(counts, "Pairs by class")}

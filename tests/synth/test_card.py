@@ -1,7 +1,9 @@
 """The data card: the same bytes wherever it is written, and numbers that are those of the shards."""
 
+import shlex
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import yaml
@@ -10,8 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segloc_synth import charts
-from segloc_synth.card import Statistics, card, look
+from segloc_synth.card import Statistics, card, command_line, look
 from segloc_synth.cli import cli
+from segloc_synth.files import PathOrUrl
 from segloc_synth.shards import ShardReader
 
 Sources = tuple[Path, Path]
@@ -40,6 +43,26 @@ def test_neither_path_nor_workers_change_the_card(sources: Sources, tmp_path: Pa
     parts = ("--objects OBJECTS", "--backgrounds BACKGROUNDS", "--out OUT", "--n 20", "--size 96", "--scale 0.8 1.2")
     assert all(part in command for part in parts), command
     assert not any(name in command for name in ("--workers", "--seed", "--coefficient", "--strict"))
+
+
+def test_the_command_hides_every_path_and_repeats_what_was_given() -> None:
+    path = PathOrUrl()
+    options = [
+        click.Option(["--objects"], type=path, multiple=True),
+        click.Option(["--backgrounds"], type=path),
+        click.Option(["--items"], type=int, nargs=2, default=(1, 1)),
+        click.Option(["--rate"], type=float, default=0.5),
+        click.Option(["--allow-test"], is_flag=True),
+        click.Option(["--workers"], type=int, default=1),
+    ]
+    given = (
+        "--backgrounds s3://bucket/key --rate 0.10 --items 1 3 --objects /a --objects 'b c' --allow-test --workers 7"
+    )
+    context = click.Command("build", params=list(options)).make_context("build", shlex.split(given))
+    assert command_line(context) == (
+        "segloc-synth build --objects OBJECTS_1 --objects OBJECTS_2 --backgrounds BACKGROUNDS --items 1 3 --rate 0.1 "
+        "--allow-test"
+    )
 
 
 def test_a_licence_is_noted_and_changes_no_sample(sources: Sources, tmp_path: Path) -> None:
