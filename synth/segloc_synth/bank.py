@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import click
@@ -104,6 +104,7 @@ class Backgrounds:
         index = read_json(folder / "index.json")
         self.size: int = index["size"]
         self.form: Form = index["form"]
+        self._unique: bool = index["unique"]
         self.palettes = palette.load(folder / "palettes.npz")
         self._ends = np.load(folder / "names.npy", mmap_mode="r")
         self._slot = slot_type(self.size)
@@ -124,8 +125,9 @@ class Backgrounds:
         return os.pread(self._names, end - start, start).decode(errors="surrogateescape")
 
     def name(self, place: int) -> str:
-        """Path of a scan in its source, without extension."""
-        return stems([self.file(place)])[0]
+        """Path of a scan in its source, without extension unless names would be alike without."""
+        file = self.file(place)
+        return str(PurePosixPath(file).with_suffix("")) if self._unique else file
 
     def get(self, place: int) -> tuple[Scene | None, list[str]]:
         """A scan, None when it cannot be used, and the kinds of problems it has."""
@@ -154,7 +156,7 @@ class Backgrounds:
         slot = fit_background(self.root / self.file(place), self.size, self.palettes)
         usable = bool(slot["bag_size"] > 0)
         data = slot.tobytes()
-        pixels = slot["pixels"]
+        pixels: Any = slot["pixels"]
         if not usable:
             data = data[: self._header]
         elif self.form == "jpeg":
@@ -281,7 +283,7 @@ def _write_segments(
                 file.write(segment.rgba.tobytes() + segment.layers.tobytes())
     arrays: dict[str, Any] = {name: np.asarray(column) for name, column in rows.items()}
     with (folder / "rows.npz").open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     named = {str(class_id): name for class_id, name in classes.items()}
     write_json(folder / "index.json", {"names": names, "classes": named, "problems": problems}, indent=None)
 
@@ -315,4 +317,5 @@ def _write_backgrounds(folder: Path, source: BenignSource, size: int, form: Form
     (folder / "names.bin").write_bytes(b"".join(encoded))
     (folder / "states.bin").write_bytes(bytes(count))
     (folder / "slots.bin").touch()
-    write_json(folder / "index.json", {"size": size, "form": form})
+    unique = len({PurePosixPath(name).with_suffix("") for name in source.relative}) == count
+    write_json(folder / "index.json", {"size": size, "form": form, "unique": unique})

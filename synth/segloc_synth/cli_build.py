@@ -34,8 +34,8 @@ SOURCES = (
         type=PATH,
         multiple=True,
         help="Labelled source: PIDray's folder (either release), a COCO json or a folder that holds one, or a folder "
-        "with images/ and masks/ whose pixel values are class ids. VOC xml and OPIXray text files hold boxes only: they "
-        "need --masks-from-boxes. May be given several times; classes are merged by name.  [default: PhantomRay]",
+        "with images/ and masks/ whose pixel values are class ids. VOC xml and OPIXray text files hold boxes only: "
+        "they need --masks-from-boxes. May be given several times; classes are merged by name.  [default: PhantomRay]",
     ),
     click.option(
         "--backgrounds",

@@ -391,7 +391,7 @@ def save(path: Path, palettes: Sequence[Palette]) -> None:
     }
     arrays["count"] = np.asarray(len(palettes))
     with path.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: Path) -> list[Palette]:

@@ -75,7 +75,7 @@ def slot_type(size: int) -> np.dtype[np.void]:
 
 
 def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> npt.NDArray[np.void]:
-    """The slot (an array of no dimensions) of a benign scan; without a bag_size when it is unusable, `notes` says why, or what was converted."""
+    """A benign scan's slot, of no dimensions; unusable without a bag_size: `notes` says why, or what was converted."""
     slot = np.zeros((), slot_type(size))
     picture, bag, kinds = fit_scan(path, size)
     slot["notes"] = "; ".join(kinds).encode()[:NOTES]
