@@ -191,7 +191,7 @@ class Backgrounds:
 
 
 def _notes(slot: Any) -> list[str]:
-    text = slot["notes"].decode(errors="replace")
+    text = slot["notes"].item().decode(errors="replace")
     return text.split("; ") if text else []
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -62,10 +62,16 @@ class Stopped(click.ClickException):
     exit_code = 3
 
 
-@lru_cache(maxsize=2)
+_opened: tuple[Job, Materials] | None = None  # of the last shard made in this process
+
+
 def _materials(job: Job) -> Materials:
-    distractors = Objects([job.distractors]) if job.distractors else None
-    return Materials(job.config, Objects(job.objects), Backgrounds(job.backgrounds, job.scans), distractors)
+    global _opened
+    if _opened is None or _opened[0] != job:
+        distractors = Objects([job.distractors]) if job.distractors else None
+        materials = Materials(job.config, Objects(job.objects), Backgrounds(job.backgrounds, job.scans), distractors)
+        _opened = job, materials
+    return _opened[1]
 
 
 def build_shard(task: tuple[int, int], job: Job) -> Summary:
