@@ -30,13 +30,14 @@ from segloc_synth.files import cache_dir, new_folder, read_json, write_json
 from segloc_synth.labelled import LabelledSource
 from segloc_synth.palette import Palette
 from segloc_synth.problems import Problem
-from segloc_synth.scenes import Scene, fit_background, fit_scan, same_bag, slot_type
+from segloc_synth.scenes import Scene, fit_background, fit_scan, look_alike, neighbours, slot_type
 from segloc_synth.segments import cut_segments, learn_palettes
 
 VERSION = 3  # raised whenever prepared pixels change
 PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
 LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
+NEAR = "scan whose number is near the other's in its pair, as there is no farther one"
 Form = Literal["raw", "jpeg"]
 
 
@@ -173,21 +174,29 @@ class Backgrounds:
         """The first of `candidates` that can be used and shows another bag than scan `other`.
 
         Returns its place, the scan, and (file, kind) of every problem met on the way. When none will do, the scans
-        after the last candidate are tried, round the whole source. click.ClickException when nothing is left.
+        after the last candidate are tried, round the whole source; then neighbours of `other` that do not look alike.
+        click.ClickException when nothing is left.
         """
+        last = candidates[-1] + 1
         met: list[tuple[str, str]] = []
-        beside = self.get(other)[0] if other is not None else None
-        last = candidates[-1]
-        for place in chain(candidates, (index % len(self) for index in range(last + 1, last + 1 + len(self)))):
-            scene, kinds = self.get(place)
-            met += [(self.file(place), kind) for kind in kinds]
-            if scene is None:
-                continue
-            if other is not None and beside is not None and same_bag(self.name(other), self.name(place), beside, scene):
-                continue
-            return place, scene, met
+        near: list[int] = []
+        for place in chain(candidates, (index % len(self) for index in range(last, last + len(self)))):
+            if other is not None and neighbours(self.name(other), self.name(place)):
+                near.append(place)
+            elif (scene := self._another(place, other, met)) is not None:
+                return place, scene, met
+        for place in near:
+            if place != other and (scene := self._another(place, other, met)) is not None:
+                return place, scene, [*met, (self.file(place), NEAR)]
         first = f"; {met[0][1]}: {met[0][0]}" if met else ""
         raise click.ClickException(f"{self.root}: a pair needs two usable scans of different bags{first}")
+
+    def _another(self, place: int, other: int | None, met: list[tuple[str, str]]) -> Scene | None:
+        """A scan, unless it is unusable or looks like `other`; its problems are added to `met`."""
+        scene, kinds = self.get(place)
+        met += [(self.file(place), kind) for kind in kinds]
+        beside = self.get(other)[0] if other is not None else None
+        return None if scene is None or (beside is not None and look_alike(beside, scene)) else scene
 
 
 def _notes(slot: Any) -> list[str]:

@@ -148,14 +148,15 @@ def bag_area(bag: Pixels) -> int:
     return int(stats[1:, cv2.CC_STAT_AREA].max(initial=0))
 
 
-def same_bag(name: str, other: str, scene: Scene, other_scene: Scene) -> bool:
-    """Whether two scans may show one bag: neighbours by the numbers that their names end in, or look-alikes."""
-    if name == other:
-        return True
+def neighbours(name: str, other: str) -> bool:
+    """Whether two scans may show one bag by the numbers that their names end in."""
     (stem, number), (other_stem, other_number) = _numbered(name), _numbered(other)
-    if stem == other_stem and abs(number - other_number) <= NEIGHBOURS:
-        return True
-    mine, theirs = (scene.thumbnail.astype(np.float32) - scene.thumbnail.mean() for scene in (scene, other_scene))
+    return stem == other_stem and abs(number - other_number) <= NEIGHBOURS
+
+
+def look_alike(scene: Scene, other: Scene) -> bool:
+    """Whether two scans show one bag by their looks, perhaps mirrored."""
+    mine, theirs = (one.thumbnail.astype(np.float32) - one.thumbnail.mean() for one in (scene, other))
     size = float(np.sqrt((mine**2).sum() * (theirs**2).sum()))
     alike = max(float((mine * turned).sum()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
     return alike >= ALIKE * max(size, 1.0)
