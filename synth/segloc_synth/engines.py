@@ -118,7 +118,8 @@ def run_ray(function: Callable[[Task], Result], tasks: Iterable[Task], workers: 
 
     The cluster is the one that this process is in already or that $RAY_ADDRESS names, else one of `workers` processes
     started here for the time of the call. Each task takes one core. Lost workers are retried RETRIES times, then
-    click.ClickException; a task's own error arrives as it was raised. On an error or Ctrl-C the rest is cancelled.
+    click.ClickException; a task's own error arrives as it was raised. At the end, on an error and on Ctrl-C a cluster
+    joined or started here is left, which ends the tasks still running there.
     """
     ray = _import_ray()
     ours = not ray.is_initialized()
@@ -139,7 +140,7 @@ def run_ray(function: Callable[[Task], Result], tasks: Iterable[Task], workers: 
                 result = ray.get(waiting[0])
             except ray.exceptions.RayTaskError as error:  # raised by the function
                 raise error.cause from None
-            except (ray.exceptions.RayError, ray.exceptions.RaySystemError) as error:
+            except ray.exceptions.RayError as error:
                 reason = str(error).strip().partition("\n")[0]
                 raise click.ClickException(f"Ray lost a task's worker {RETRIES + 1} times: {reason}") from None
             waiting.popleft()
