@@ -7,13 +7,13 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -118,17 +118,13 @@ def run_ray(function: Callable[[Task], Result], tasks: Iterable[Task], workers: 
 
     The cluster is the one that this process is in already or that $RAY_ADDRESS names, else one of `workers` processes
     started here for the time of the call. Each task takes one core. Lost workers are retried RETRIES times, then
-    click.ClickException; a task's own error arrives as it was raised. On an error or Ctrl-C the rest is cancelled.
+    click.ClickException; a task's own error arrives as it was raised. At the end, on an error and on Ctrl-C a cluster
+    joined or started here is left, which ends the tasks still running there.
     """
     ray = _import_ray()
     ours = not ray.is_initialized()
     if ours:
-        local = {"address": "local", "num_cpus": workers, "include_dashboard": False}
-        where = {} if os.environ.get("RAY_ADDRESS") else local
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise click.ClickException(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}") from None
+        _start_ray(ray, workers)
     remote = ray.remote(_on_ray).options(num_cpus=1, max_retries=RETRIES)
     shared, rest = ray.put(function), iter(tasks)  # sent once to each node
     waiting: deque[Any] = deque()
@@ -144,19 +140,14 @@ def run_ray(function: Callable[[Task], Result], tasks: Iterable[Task], workers: 
                 result = ray.get(waiting[0])
             except ray.exceptions.RayTaskError as error:  # raised by the function
                 raise error.cause from None
-            except (ray.exceptions.RayError, ray.exceptions.RaySystemError) as error:
+            except ray.exceptions.RayError as error:
                 reason = str(error).strip().partition("\n")[0]
                 raise click.ClickException(f"Ray lost a task's worker {RETRIES + 1} times: {reason}") from None
             waiting.popleft()
             yield result
     finally:
-        with suppress(ray.exceptions.RayError):
-            for reference in waiting:
-                ray.cancel(reference)
-            if waiting:
-                ray.wait(list(waiting), num_returns=len(waiting), timeout=30, fetch_local=False)
         if ours:
-            ray.shutdown()
+            ray.shutdown()  # ends the workers too; ray.cancel has been seen to crash this process
 
 
 def _import_ray() -> Any:
@@ -168,6 +159,19 @@ def _import_ray() -> Any:
     except ImportError:
         raise click.ClickException("--engine ray needs Ray: pip install 'segloc[ray]'") from None
     return ray
+
+
+def _start_ray(ray: Any, workers: int) -> None:
+    """Join the cluster that $RAY_ADDRESS names, else start one here; click.ClickException when that fails."""
+    address = os.environ.get("RAY_ADDRESS")
+    where = {} if address else {"address": "local", "num_cpus": workers, "include_dashboard": False}
+    try:
+        host, _, port = (address or "").rpartition(":")
+        if host and port.isdecimal() and "//" not in host:
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself tries for minutes
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise click.ClickException(f"no Ray cluster at {address or 'this machine'}: {error}") from None
 
 
 def _on_ray(function: Callable[[Task], Result], task: Task) -> Result:

@@ -48,7 +48,15 @@ class PathOrUrl(click.ParamType):
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        return as_path(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            path = as_path(value)
+            if not is_local(path):
+                _ = cast(UPath, path).fs
+        except (ImportError, ValueError) as error:  # the store's library is not installed, or nobody knows it
+            self.fail(f"{value}: {error}", param, ctx)
+        return path
 
 
 class Hashed:

@@ -252,6 +252,37 @@ def test_ray_makes_the_same_bytes_though_a_worker_is_killed_while_it_writes(
     assert content(out) == content(whole)
 
 
+@pytest.mark.slow
+def test_ctrl_c_on_ray_leaves_nothing_half_done(sources: Sources, tmp_path: Path) -> None:
+    args = ["--n", 4000, "--shard-size", 100, "--workers", 2]
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*COMMAND, *build_args(sources, out, *args, "--engine", "ray")], stderr=subprocess.PIPE, text=True
+    )
+    while len(list(out.glob("segloc-*.json"))) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert message.splitlines()[-1] == "Interrupted."
+    assert not (out / "manifest.json").exists(), "it was over before the signal came"
+    assert not (out / ".tmp").exists()
+    build(sources, out, *args)
+    assert content(out) == content(build(sources, tmp_path / "undisturbed", *args))
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, sources: Sources) -> None:
+    result = subprocess.run(
+        [*COMMAND, *build_args(sources, tmp_path / "out", "--n", 9, "--engine", "ray")],
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Error: no Ray cluster at 127.0.0.1:9: [Errno 111] Connection refused" in result.stderr.splitlines()
+
+
 def test_without_ray_one_line_says_what_to_install(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +383,12 @@ def test_a_store_that_keeps_something_else_is_noticed(bucket: str, monkeypatch: 
     assert caught.value.filename.endswith("file.json")
     assert path.read_bytes() == b'{\n "whole": 1\n}\n'
     assert keys_of(f"{bucket}/checked") == ["checked/file.json"]
+
+
+def test_a_store_that_nobody_knows_is_wrong_usage(sources: Sources) -> None:
+    result = CliRunner().invoke(cli, build_args(sources, "nonsense://x/y", "--n", 9))
+    assert result.exit_code == 2
+    assert "nonsense://x/y: Unsupported filesystem" in result.output
 
 
 def test_a_store_that_does_not_answer_is_one_line(sources: Sources, tmp_path: Path, bucket: str) -> None:
