@@ -13,7 +13,7 @@ import numpy as np
 
 from segloc_synth.images import Pixels
 from segloc_synth.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below, stems
-from segloc_synth.problems import Problem
+from segloc_synth.problems import MISSING, Problem
 
 # A pixel this much darker than the empty belt belongs to something; real belts vary by about 3 grey levels.
 BAG_CONTRAST = 10
@@ -116,7 +116,7 @@ def _from_csv(path: Path) -> tuple[Path, Listed, list[Problem]]:
         if stem in by_stem:
             files.append(by_stem[stem])
         else:
-            problems.append(Problem("image file is missing", path.name, name))
+            problems.append(Problem(MISSING, path.name, name))
     if not files:
         raise click.ClickException(f"{path}: none of its {len(rows) - 1} images lies below {root}")
     return root, sorted(set(files)), problems

@@ -5,6 +5,7 @@ at once; backgrounds one by one when a build first uses them, each in a slot of 
 number of processes may fill it. Files are read by offset: memory grows neither with the bank nor with the build.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -29,7 +30,7 @@ from segloc_synth.engines import run_local
 from segloc_synth.files import cache_dir, new_folder, read_json, write_json
 from segloc_synth.labelled import LabelledSource
 from segloc_synth.palette import Palette
-from segloc_synth.problems import Problem
+from segloc_synth.problems import MISSING, Problem
 from segloc_synth.scenes import Scene, fit_background, fit_scan, look_alike, neighbours, slot_type
 from segloc_synth.segments import cut_segments, learn_palettes
 
@@ -154,7 +155,10 @@ class Backgrounds:
         return np.frombuffer(data, self._slot)[0]
 
     def _prepare(self, place: int) -> tuple[Scene | None, list[str]]:
-        slot = fit_background(self.root / self.file(place), self.size, self.palettes)
+        path = self.root / self.file(place)
+        slot = fit_background(path, self.size, self.palettes)
+        if _notes(slot) == [MISSING]:  # it was there when the source was listed: no bytes may depend on this
+            raise FileNotFoundError(errno.ENOENT, "vanished from its source", str(path))
         usable = bool(slot["bag_size"] > 0)
         data = slot.tobytes()
         pixels: Any = slot["pixels"]

@@ -21,7 +21,7 @@ from segloc_synth.labelled import (
     refuse_test_folders,
 )
 from segloc_synth.listing import sizes_below, stems
-from segloc_synth.problems import CROWD, TWICE, Problem
+from segloc_synth.problems import CROWD, MISSING, TWICE, Problem
 
 # Name of the training json below annotations/, for the ICCV and the journal release.
 PIDRAY_TRAIN = ("xray_train.json", "train.json")
@@ -200,7 +200,7 @@ def _read_images(
             continue
         path, size = next(((folder / name, n) for folder, of in size_in if (n := of(name)) is not None), (None, 0))
         if path is None:
-            problems.append(Problem("image file is missing", name, f"({len(annotations)} annotations)"))
+            problems.append(Problem(MISSING, name, f"({len(annotations)} annotations)"))
         elif annotations:
             scans.append(Scan("", path, width, height, tuple(annotations)))
             sizes.append((name, size))

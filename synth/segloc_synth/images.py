@@ -50,7 +50,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
                 raise BadImage(f"image of over {MAX_PIXELS // 1_000_000} megapixels")
             yield image
     except FileNotFoundError:
-        raise BadImage("image file is missing") from None
+        raise BadImage(problems.MISSING) from None
     except PermissionError:
         raise BadImage("image file may not be read") from None
     except (OSError, SyntaxError, ValueError) as error:

@@ -9,6 +9,7 @@ import click
 SHOWN = 5  # records listed per kind
 
 # Kinds whose record is used all the same; every other kind means that the record was left out.
+MISSING = "image file is missing"
 GREY = "greyscale image, used as grey"
 ALPHA = "image with an alpha channel, drawn over white"
 DEEP = "16-bit image, scaled to 8 bits"

@@ -20,7 +20,7 @@ from segloc_synth.labelled import (
     refuse_test_folders,
 )
 from segloc_synth.listing import Listed, fingerprint, is_image, list_files, stems
-from segloc_synth.problems import TEST_SPLIT, Problem
+from segloc_synth.problems import MISSING, TEST_SPLIT, Problem
 
 VOC, OPIXRAY = "voc", "opixray"
 LABELS = {VOC: ".xml", OPIXRAY: ".txt"}
@@ -68,7 +68,7 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test
         if kind == OPIXRAY and stem not in pictures:
             continue  # lists of names, readme and the like
         if stem not in pictures:
-            problems.append(Problem("image file is missing", name))
+            problems.append(Problem(MISSING, name))
             continue
         picture, size = pictures.pop(stem)
         if stem in tests:
