@@ -1,0 +1,130 @@
+"""How well a linear model tells composites from real scans: out-of-fold AUC, with intervals over bags."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segloc_synth.crops import FOLDS, Trial, trials
+from segloc_synth.features import FAMILIES, describe
+
+DRAWS = 2000  # bootstrap samples
+CLIP = 4.0  # standard deviations at which features are cut off
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An AUC with the bounds of its 95 % interval, and the number of comparable crops on each side."""
+
+    auc: float
+    low: float
+    high: float
+    ones: int
+    others: int
+
+
+def probe(folder: Path, real: Path | None, limit: int, seed: int = 0) -> dict[str, dict[str, Verdict]]:
+    """For each question of `trials`: the verdict on all features ("all") and on each family alone."""
+    return {trial.name: linear(trial) for trial in trials(folder, real, limit, seed)}
+
+
+def linear(trial: Trial) -> dict[str, Verdict]:
+    """Verdicts on a trial by the features it uses: "all", then each family of FAMILIES."""
+    vectors = [describe(crop) for crop in [*trial.ones, *trial.others]]
+    parts = {family: np.stack([vector[family] for vector in vectors]) for family in FAMILIES}
+    tables = {"all": np.hstack(list(parts.values())), **parts}
+    return {name: judge(out_of_fold(table, trial), trial) for name, table in tables.items()}
+
+
+def out_of_fold(table: Floats, trial: Trial) -> Floats:
+    """Scores [N] of features [N, D], each by a ridge regression that saw no crop of its fold."""
+    scores = np.empty(len(table))
+    for number in range(FOLDS):
+        test = trial.folds == number
+        train = table[~test]
+        # Features without a value are given the mean; a few wild ones must not decide.
+        middle, spread = np.nanmean(train, 0), np.nanstd(train, 0) + 1e-9
+        normed = np.nan_to_num(np.clip((table - middle) / spread, -CLIP, CLIP))
+        target = 2.0 * trial.labels[~test] - 1
+        if trial.paired:
+            half = len(target) // 2
+            weights = ridge(normed[~test][:half] - normed[~test][half:], np.ones(half))
+        else:
+            weights = ridge(normed[~test] - normed[~test].mean(0), target - target.mean())
+        scores[test] = normed[test] @ weights
+    return scores
+
+
+def ridge(table: Floats, target: Floats) -> Floats:
+    """Weights [D] of a ridge regression without intercept, the penalty chosen by the closed leave-one-out error."""
+    left, values, right = np.linalg.svd(table, full_matrices=False)
+    along = left.T @ target
+    errors, weights = [], []
+    for penalty in len(table) * np.logspace(-4, 1, 11):
+        shrink = values**2 / (values**2 + penalty)
+        error = (target - left @ (shrink * along)) / (1 - (left**2) @ shrink)
+        errors.append(float((error**2).mean()))
+        weights.append(right.T @ (shrink * along / np.maximum(values, 1e-12)))
+    return weights[int(np.argmin(errors))]
+
+
+def judge(scores: Floats, trial: Trial, seed: int = 0) -> Verdict:
+    """AUC of out-of-fold scores, crops compared within a fold (within a picture, if the trial is paired).
+
+    The interval is the percentile bootstrap's, whole groups (bags) drawn with replacement.
+    """
+    names, place = np.unique(trial.groups, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), DRAWS)
+    ones, others = len(trial.ones), len(trial.others)
+    if trial.paired:
+        wins = 0.5 + 0.5 * np.sign(scores[:ones] - scores[ones:])
+        weights = draws[:, place[:ones]]
+        value, drawn = float(wins.mean()), weights @ wins / np.maximum(weights.sum(1), 1)
+    else:
+        strata = trial.folds
+        value = auc(scores, trial.labels, strata)
+        drawn = np.array([auc(scores, trial.labels, strata, draw[place]) for draw in draws])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Verdict(value, float(low), float(high), ones, others)
+
+
+def auc(scores: Floats, labels: NDArray[Any], strata: NDArray[Any] | None = None, weights: Any = None) -> float:
+    """Probability that a 1 scores above a 0 of its stratum, ties half; entries count `weights` times. 0.5 if no pair."""
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    strata = np.zeros(len(scores), int) if strata is None else np.asarray(strata)
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
+    order = np.lexsort((scores, strata))
+    scores, strata, ones = scores[order], strata[order], weights[order] * labels[order]
+    zeros = weights[order] * (1 - labels[order])
+    new = np.append(True, strata[1:] != strata[:-1])
+    tie = new | np.append(True, scores[1:] != scores[:-1])
+    below = np.cumsum(zeros) - zeros  # zeros before each entry
+    block, run = np.cumsum(new) - 1, np.cumsum(tie) - 1
+    before = below[tie] - below[new][block[tie]]
+    tied_ones, tied_zeros = (np.bincount(run, part) for part in (ones, zeros))
+    pairs = float(np.bincount(block, ones) @ np.bincount(block, zeros))
+    return float(tied_ones @ (before + tied_zeros / 2)) / pairs if pairs else 0.5
+
+
+def table(results: dict[str, dict[str, Verdict]]) -> Iterable[str]:
+    """The results as lines of text."""
+    width = max(map(len, results)) + 2
+    yield f"{'AUC (0.5 is perfect)':<{width}}{'crops':>6}  {'all (95 % interval)':<22}" + "".join(
+        f"{family:>8}" for family in FAMILIES
+    )
+    for name, verdicts in results.items():
+        whole = verdicts["all"]
+        figure = f"{whole.auc:.3f} ({whole.low:.3f}-{whole.high:.3f})"
+        parts = "".join(f"{verdicts[family].auc:8.3f}" for family in FAMILIES)
+        yield f"{name:<{width}}{min(whole.ones, whole.others):>6}  {figure:<22}{parts}"
+
+
+def as_dict(results: dict[str, dict[str, Verdict]]) -> dict[str, dict[str, dict[str, float]]]:
+    """The results for json."""
+    return {name: {part: asdict(verdict) for part, verdict in of.items()} for name, of in results.items()}
