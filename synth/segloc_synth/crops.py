@@ -21,9 +21,10 @@ from segloc_synth.shards import ShardReader
 
 MARGIN = 16  # pixels of surroundings on each side of an object
 SIDE = 64  # least side of a crop
+TRIES = 300  # places for the other region
 IN_BAG = 0.98  # share of a region that must lie on the bag
 CALIPER = 0.25  # largest difference in log area between an object and its match: 12 % in length
-FOLDS = 5
+FOLDS = 2  # the more, the longer the training, but the fewer crops are independent of it
 FEWEST = 40  # comparisons below which a figure says nothing
 ENOUGH = 150  # comparisons for which no object need be used twice
 
@@ -281,7 +282,7 @@ def _which_region(
     for number, item in enumerate(items):
         picture, mask, labelled = _load(item, reader)
         x, y, width, height = cv2.boundingRect(mask)
-        shift = _elsewhere(bag_mask(picture), labelled, (x, y, width, height), rng)
+        shift = _elsewhere(picture, labelled, (x, y, width, height), rng)
         if shift is None:
             continue
         box = np.zeros_like(mask)
@@ -300,22 +301,28 @@ def _which_region(
 
 
 def _elsewhere(
-    bag: Pixels, labelled: Pixels, box: tuple[int, int, int, int], rng: np.random.Generator
+    picture: Pixels, labelled: Pixels, box: tuple[int, int, int, int], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """How far to move a box (x, y) so that it lies in the bag, as far as it did, and clear of labelled objects."""
+    """How far to move a box (x, y) so that it lies in the bag, as far as it did, clear of labelled objects, and on
+    what is as dark and as varied as its content, as far as a few hundred random places allow."""
     x, y, width, height = box
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    slope = np.hypot(cv2.Sobel(grey, cv2.CV_64F, 1, 0), cv2.Sobel(grey, cv2.CV_64F, 0, 1))
 
-    def counts(mask: Pixels) -> NDArray[np.int64]:
-        total = cv2.integral(mask).astype(np.int64)
-        return (
-            total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-        )
+    def means(values: NDArray[Any]) -> NDArray[np.float64]:
+        total = cv2.integral(values)
+        return np.asarray(
+            total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width],
+            np.float64,
+        ) / (width * height)
 
-    in_bag = counts(bag)
-    free = counts(cv2.dilate(labelled, np.ones((5, 5), np.uint8))) == 0
-    spots = np.argwhere(free & (in_bag >= min(IN_BAG * width * height, in_bag[y, x])))
+    in_bag = means(bag_mask(picture))
+    free = means(cv2.dilate(labelled, np.ones((5, 5), np.uint8))) == 0
+    spots = np.argwhere(free & (in_bag >= min(IN_BAG, in_bag[y, x])))
     if not len(spots):
         return None
-    top, left = spots[rng.integers(len(spots))]
+    spots = spots[rng.integers(len(spots), size=TRIES)]
+    looks = [means(grey), np.sqrt(np.maximum(means(grey**2) - means(grey) ** 2, 0)), means(slope)]
+    unlike = sum((np.log((look[tuple(spots.T)] + 4) / (look[y, x] + 4)) ** 2 for look in looks), np.zeros(len(spots)))
+    top, left = spots[int(unlike.argmin())]
     return int(left) - x, int(top) - y
-

@@ -76,40 +76,39 @@ def ridge(table: Floats, target: Floats) -> Floats:
 def judge(scores: Floats, trial: Trial, seed: int = 0) -> Verdict:
     """AUC of out-of-fold scores, crops compared within a fold (within a picture, if the trial is paired).
 
-    The interval is the percentile bootstrap's, whole groups (bags) drawn with replacement.
+    Each fold's interval is the percentile bootstrap's, whole groups (bags) drawn with replacement. Folds are not
+    independent: the crops that one is tested on train the others' models, and near 0.5 the errors agree. The verdict's
+    interval is therefore the mean of the folds' intervals and does not shrink with their number.
     """
-    names, place = np.unique(trial.groups, return_inverse=True)
     rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), DRAWS)
     ones, others = len(trial.ones), len(trial.others)
-    if trial.paired:
-        wins = 0.5 + 0.5 * np.sign(scores[:ones] - scores[ones:])
-        weights = draws[:, place[:ones]]
-        value, drawn = float(wins.mean()), weights @ wins / np.maximum(weights.sum(1), 1)
-    else:
-        strata = trial.folds
-        value = auc(scores, trial.labels, strata)
-        drawn = np.array([auc(scores, trial.labels, strata, draw[place]) for draw in draws])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Verdict(value, float(low), float(high), ones, others)
+    rows = []
+    for number in range(FOLDS):
+        test = np.flatnonzero(trial.folds == number)
+        names, place = np.unique(trial.groups[test], return_inverse=True)
+        draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), DRAWS)
+        if trial.paired:
+            half = test[test < ones]
+            wins = 0.5 + 0.5 * np.sign(scores[half] - scores[half + ones])
+            weights = draws[:, place[: len(half)]]
+            value, drawn = wins.mean(), weights @ wins / weights.sum(1)
+        else:
+            value = auc(scores[test], trial.labels[test])
+            drawn = np.array([auc(scores[test], trial.labels[test], draw[place]) for draw in draws])
+        rows.append([value, *np.quantile(drawn, [0.025, 0.975])])
+    value, low, high = np.mean(rows, axis=0)
+    return Verdict(float(value), float(low), float(high), ones, others)
 
 
-def auc(scores: Floats, labels: NDArray[Any], strata: NDArray[Any] | None = None, weights: Any = None) -> float:
-    """Probability that a 1 scores above a 0 of its stratum, ties half; entries count `weights` times. 0.5 if no pair."""
-    scores, labels = np.asarray(scores), np.asarray(labels)
-    strata = np.zeros(len(scores), int) if strata is None else np.asarray(strata)
-    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
-    order = np.lexsort((scores, strata))
-    scores, strata, ones = scores[order], strata[order], weights[order] * labels[order]
-    zeros = weights[order] * (1 - labels[order])
-    new = np.append(True, strata[1:] != strata[:-1])
-    tie = new | np.append(True, scores[1:] != scores[:-1])
-    below = np.cumsum(zeros) - zeros  # zeros before each entry
-    block, run = np.cumsum(new) - 1, np.cumsum(tie) - 1
-    before = below[tie] - below[new][block[tie]]
-    tied_ones, tied_zeros = (np.bincount(run, part) for part in (ones, zeros))
-    pairs = float(np.bincount(block, ones) @ np.bincount(block, zeros))
-    return float(tied_ones @ (before + tied_zeros / 2)) / pairs if pairs else 0.5
+def auc(scores: Floats, labels: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
+    """Probability that a 1 scores above a 0, ties half; entries count `weights` times. 0.5 if there is no pair."""
+    order = np.argsort(scores, kind="stable")
+    weights = np.ones(len(order)) if weights is None else weights[order].astype(float)
+    ones, zeros = weights * labels[order], weights * (1 - labels[order])
+    starts = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))  # of equal scores
+    ones, zeros = np.add.reduceat(ones, starts), np.add.reduceat(zeros, starts)
+    pairs = ones.sum() * zeros.sum()
+    return float(ones @ (np.cumsum(zeros) - zeros / 2) / pairs) if pairs else 0.5
 
 
 def table(results: dict[str, dict[str, Verdict]]) -> Iterable[str]:
