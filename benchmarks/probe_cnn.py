@@ -1,8 +1,9 @@
 """The second adversary: a small CNN on the crops and folds of segloc-synth probe. Needs torch.
 
-  python benchmarks/probe_cnn.py PAIRS --real LABELLED
+python benchmarks/probe_cnn.py PAIRS --real LABELLED
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -16,8 +17,8 @@ from segloc_synth.console import run
 from segloc_synth.crops import FOLDS, Crop, Trial, trials
 from segloc_synth.probe import Verdict, judge
 
-SIDE = 96  # of the network's window; of larger objects it sees the middle
-EPOCHS = 14
+SIDE = 64  # of the network's window; of larger objects it sees the middle
+EPOCHS = 16
 BATCH = 64
 RATE = 3e-3
 
@@ -29,7 +30,7 @@ class Net(nn.Module):
         super().__init__()
         widths = (3 + outline, 16, 32, 48, 64)
         layers: list[nn.Module] = []
-        for number, (wide, wider) in enumerate(zip(widths, widths[1:], strict=False)):
+        for number, (wide, wider) in enumerate(pairwise(widths)):
             stride = 1 if number == 0 else 2
             layers += [nn.Conv2d(wide, wider, 3, stride, 1, bias=False), nn.BatchNorm2d(wider), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
@@ -63,7 +64,9 @@ def scores(trial: Trial, outline: bool, seed: int = 0) -> NDArray[np.float64]:
         net = train(images[~test], labels[~test], trial.paired, seed + number)
         with torch.inference_mode():
             # The mean over the eight ways to turn and mirror a crop.
-            views = [torch.cat([net(turned(part, way)) for part in normed(images[test]).split(256)]) for way in range(8)]
+            views = [
+                torch.cat([net(turned(part, way)) for part in normed(images[test]).split(256)]) for way in range(8)
+            ]
         out[test.numpy()] = torch.stack(views).mean(0).double().numpy()
     return out
 

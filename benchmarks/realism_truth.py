@@ -33,7 +33,10 @@ from segloc_synth.phantom.scene import (
     silhouette,
 )
 from segloc_synth.phantom.shapes import bounds
-from segloc_synth.plan import TRIES
+from segloc_synth.shards import Sample
+
+TRIES = 8  # places for an object
+OTHER_NOISE = 6  # names a stream of random numbers that no scan uses
 
 
 def as_jpeg(pixels: Pixels) -> bytes:
@@ -140,7 +143,9 @@ def scan_to_canvas(record: dict[str, Any], mask: Pixels) -> NDArray[np.float64]:
     shear, along_x, along_y = record.get("pose", (0.0, 0.0, 0.0))
     c, s = np.cos(np.radians(record["rotation"])), np.sin(np.radians(record["rotation"]))
     flip, longer = -1.0 if record["flip"] else 1.0, max(width, height)
-    turn = np.array([[c * flip, c * shear + s, 0], [-s * flip, c - s * shear, 0], [along_x / longer, along_y / longer, 1]])
+    turn = np.array(
+        [[c * flip, c * shear + s, 0], [-s * flip, c - s * shear, 0], [along_x / longer, along_y / longer, 1]]
+    )
     to_middle = np.array([[1, 0, -(x + (width - 1) / 2)], [0, 1, -(y + (height - 1) / 2)], [0, 0, 1]])
     zoom = record["scale"] * canvas_scale
     matrix = np.diag([zoom, zoom, 1]) @ turn @ to_middle
@@ -157,8 +162,12 @@ def difference(picture: Pixels, truth: Pixels, mask: Pixels) -> tuple[float, flo
     """Root mean square difference in grey levels, and mean difference in CIE Lab (dE76), within 2 px of a mask."""
     near = cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 1
     grey, lab = (
-        [cv2.cvtColor(image if code == cv2.COLOR_RGB2GRAY else image.astype(np.float32) / 255, code)[near].astype(float)
-         for image in (picture, truth)]
+        [
+            cv2.cvtColor(image if code == cv2.COLOR_RGB2GRAY else image.astype(np.float32) / 255, code)[near].astype(
+                float
+            )
+            for image in (picture, truth)
+        ]
         for code in (cv2.COLOR_RGB2GRAY, cv2.COLOR_RGB2LAB)
     )
     return float(np.sqrt(((grey[0] - grey[1]) ** 2).mean())), float(np.linalg.norm(lab[0] - lab[1], axis=1).mean())
@@ -169,3 +178,21 @@ def recoded(picture: Pixels, quality: int) -> tuple[Pixels, bytes]:
     done, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     return cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1], jpeg.tobytes()
+
+
+def decoded(jpeg: bytes) -> Pixels:
+    """RGB of a JPEG file."""
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+
+
+def true_density(record: dict[str, Any]) -> float:
+    """The factor on the object's attenuation that a composite means: mixing colours is none."""
+    return 1.0 if record["blend"] in ("hard", "alpha") else float(record["coefficient"])
+
+
+def distances(truth: Truth, sample: Sample, quality: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """`difference` of a sample's key view from its truth, and of another exposure of the truth from it."""
+    record = sample.meta["key"]
+    mask, density = coco_mask.decode(record["mask"]), true_density(record)
+    true, again = (recoded(truth.view(record, density, noise), quality)[0] for noise in (1, OTHER_NOISE))
+    return difference(decoded(sample.key), true, mask), difference(again, true, mask)

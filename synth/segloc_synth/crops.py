@@ -24,6 +24,7 @@ SIDE = 64  # least side of a crop
 TRIES = 300  # places for the other region
 IN_BAG = 0.98  # share of a region that must lie on the bag
 CALIPER = 0.25  # largest difference in log area between an object and its match: 12 % in length
+CONTROLS = ("which region, real scans", "real against real")  # questions about real scans alone
 FOLDS = 2  # the more, the longer the training, but the fewer crops are independent of it
 FEWEST = 40  # comparisons below which a figure says nothing
 ENOUGH = 150  # comparisons for which no object need be used twice
@@ -105,9 +106,9 @@ def trials(folder: Path, real: Path | None, limit: int, seed: int = 0) -> list[T
     control = np.concatenate([fold(bags[half], rng), fold(bags[~half], rng)])
     return [
         _which_region("which region", ones, groups, reader, rng, str(folder)),
-        _which_region("which region, real scans", others, groups, reader, rng, str(real)),
+        _which_region(CONTROLS[0], others, groups, reader, rng, str(real)),
         Trial("composite against real", fakes, reals, False, both, fold(both, rng)),
-        Trial("real against real", halves[:split], halves[split:], False, bags[order], control),
+        Trial(CONTROLS[1], halves[:split], halves[split:], False, bags[order], control),
     ]
 
 
@@ -158,9 +159,7 @@ def _rle(mask: Pixels) -> dict[str, Any]:
     return dict(coco_mask.encode(np.asfortranarray(mask)))
 
 
-def match(
-    pool: list[Found], objects: list[Found], limit: int
-) -> tuple[list[Found], list[Found], NDArray[np.int64]]:
+def match(pool: list[Found], objects: list[Found], limit: int) -> tuple[list[Found], list[Found], NDArray[np.int64]]:
     """Composites and real objects alike in class and area, pair by pair, and the group of each pair.
 
     No bag and no object is used twice where that leaves ENOUGH pairs; otherwise objects and real bags recur, and

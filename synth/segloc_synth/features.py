@@ -1,7 +1,8 @@
-"""What a linear model sees of an object and its surroundings: edge, ring, noise and colour, from a crop and its mask."""
+"""What a linear model sees of a crop and its mask: edge, ring, noise and colour."""
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from segloc_synth.crops import Crop
@@ -14,7 +15,7 @@ _EPS = 1e-3
 
 
 def describe(crop: Crop) -> dict[str, Vector]:
-    """The features of a crop by family, float64 vectors whose lengths depend on nothing; nan where there is no pixel."""
+    """The features of a crop by family, float64 vectors of fixed lengths; nan where there is no pixel."""
     inside = cv2.distanceTransform(crop.mask, cv2.DIST_L2, 5)
     outside = cv2.distanceTransform(1 - crop.mask, cv2.DIST_L2, 5)
     distance = np.where(crop.mask == 1, 0.5 - inside, outside - 0.5).astype(np.float32)
@@ -117,7 +118,7 @@ def _noise(pixels: NDArray[np.float32], grey: NDArray[np.float32], distance: NDA
     checks = cv2.filter2D(grey, cv2.CV_32F, kernel)
     soft = grey - cv2.GaussianBlur(grey, (0, 0), 1.0)
     right, below = np.roll(soft, -1, 1), np.roll(soft, -1, 0)
-    out = []
+    out: list[npt.ArrayLike] = []
     for zone in zones:
         if zone.sum() < 8:
             out.append(np.full(19, np.nan))

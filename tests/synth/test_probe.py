@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import draw_scan, save, uncompressed
 
 from segloc_synth import crops, probe
 from segloc_synth.cli import cli
 from segloc_synth.crops import Crop, Found, Trial
 from segloc_synth.features import describe
-from tests.conftest import draw_scan, save, uncompressed
 
 ENTRIES = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1), st.integers(0, 3)), min_size=1)
 
