@@ -101,6 +101,10 @@ class Truth:
             stem = Path(image["file_name"]).stem
             self._threats[f"train/{stem}#{mark['id']}"] = (int(stem.removeprefix("xray_")), place, mask)
 
+    def object(self, segment: str) -> tuple[int, int, Pixels]:
+        """Of a segment by its name: scan of the train split, place among its items, mask (0/1, uint8 [H, W])."""
+        return self._threats[segment]
+
     def view(self, record: dict[str, Any], coefficient: float = 1.0, noise: int = 1) -> Pixels:
         """What the scanner would have made of a view of a sample: RGB uint8 [size, size, 3] before the last JPEG.
 
@@ -108,7 +112,7 @@ class Truth:
         all of it exposed with the benign scan's noise (another `noise`: another exposure of the same).
         """
         canvas_size = int(record["mask"]["size"][0])
-        index, place, mask = self._threats[record["segment"]]
+        index, place, mask = self.object(record["segment"])
         own = cast(plan_scene(self.seed, "train", index), self.size).threats[place]
         benign = int(record["background"][1:]) - 1
         bag = cast(plan_scene(self.seed, BENIGN, benign), self.size).bag
