@@ -65,7 +65,7 @@ def phantom_command(out: Path, images: int, backgrounds: int, seed: int, size: i
     type=PATH,
     help="Labelled source with masks, of the backgrounds' scanner: its objects are really inside.",
 )
-@click.option("--limit", type=click.IntRange(40), default=1500, help="Most composites to look at.")
+@click.option("--limit", type=click.IntRange(20), default=1500, help="Most composites to look at.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def probe_command(folder: Path, real: Path | None, limit: int, as_json: bool) -> None:
     """Measure how well a linear model tells the composites of FOLDER from real scans: AUC, 0.5 is perfect.

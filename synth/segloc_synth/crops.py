@@ -26,7 +26,7 @@ IN_BAG = 0.98  # share of a region that must lie on the bag
 CALIPER = 0.25  # largest difference in log area between an object and its match: 12 % in length
 CONTROLS = ("which region, real scans", "real against real")  # questions about real scans alone
 FOLDS = 2  # the more, the longer the training, but the fewer crops are independent of it
-FEWEST = 40  # comparisons below which a figure says nothing
+FEWEST = 20  # comparisons below which a figure says nothing
 ENOUGH = 150  # comparisons for which no object need be used twice
 
 

@@ -12,6 +12,7 @@ from segloc_synth.crops import FOLDS, Trial, trials
 from segloc_synth.features import FAMILIES, describe
 
 DRAWS = 2000  # bootstrap samples
+MANY = 60  # bags below which figures are doubtful
 CLIP = 4.0  # standard deviations at which features are cut off
 
 Floats = NDArray[np.float64]
@@ -19,13 +20,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Verdict:
-    """An AUC with the bounds of its 95 % interval, and the number of comparable crops on each side."""
+    """An AUC with the bounds of its 95 % interval; numbers of crops on each side, and of groups (bags) among them."""
 
     auc: float
     low: float
     high: float
     ones: int
     others: int
+    bags: int
 
 
 def probe(folder: Path, real: Path | None, limit: int, seed: int = 0) -> dict[str, dict[str, Verdict]]:
@@ -48,7 +50,10 @@ def out_of_fold(table: Floats, trial: Trial) -> Floats:
         test = trial.folds == number
         train = table[~test]
         # Features without a value are given the mean; a few wild ones must not decide.
-        middle, spread = np.nanmean(train, 0), np.nanstd(train, 0) + 1e-9
+        known = ~np.isnan(train)
+        count = np.maximum(known.sum(0), 1)
+        middle = np.where(known, train, 0).sum(0) / count
+        spread = np.sqrt((np.where(known, train - middle, 0) ** 2).sum(0) / count) + 1e-9
         normed = np.nan_to_num(np.clip((table - middle) / spread, -CLIP, CLIP))
         target = 2.0 * trial.labels[~test] - 1
         if trial.paired:
@@ -97,7 +102,7 @@ def judge(scores: Floats, trial: Trial, seed: int = 0) -> Verdict:
             drawn = np.array([auc(scores[test], trial.labels[test], draw[place]) for draw in draws])
         rows.append([value, *np.quantile(drawn, [0.025, 0.975])])
     value, low, high = np.mean(rows, axis=0)
-    return Verdict(float(value), float(low), float(high), ones, others)
+    return Verdict(float(value), float(low), float(high), ones, others, len(np.unique(trial.groups)))
 
 
 def auc(scores: Floats, labels: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
@@ -114,14 +119,18 @@ def auc(scores: Floats, labels: NDArray[Any], weights: NDArray[Any] | None = Non
 def table(results: dict[str, dict[str, Verdict]]) -> Iterable[str]:
     """The results as lines of text."""
     width = max(map(len, results)) + 2
-    yield f"{'AUC (0.5 is perfect)':<{width}}{'crops':>6}  {'all (95 % interval)':<22}" + "".join(
+    yield f"{'AUC (0.5 is perfect)':<{width}}{'crops':>6}{'bags':>6}  {'all (95 % interval)':<22}" + "".join(
         f"{family:>8}" for family in FAMILIES
     )
+    fewest = MANY
     for name, verdicts in results.items():
         whole = verdicts["all"]
         figure = f"{whole.auc:.3f} ({whole.low:.3f}-{whole.high:.3f})"
         parts = "".join(f"{verdicts[family].auc:8.3f}" for family in FAMILIES)
-        yield f"{name:<{width}}{min(whole.ones, whole.others):>6}  {figure:<22}{parts}"
+        fewest = min(fewest, whole.bags)
+        yield f"{name:<{width}}{min(whole.ones, whole.others):>6}{whole.bags:>6}  {figure:<22}{parts}"
+    if fewest < MANY:
+        yield f"Only {fewest} bags: what tells these bags apart may pass for what tells real from composite."
 
 
 def as_dict(results: dict[str, dict[str, Verdict]]) -> dict[str, dict[str, dict[str, float]]]:
