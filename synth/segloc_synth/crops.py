@@ -1,7 +1,7 @@
 """Crops of objects with their surroundings, composited and real, and which of them are compared with which."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from segloc_synth.backgrounds import bag_mask
 from segloc_synth.coco import BadMask, read_labelled, segmentation_to_mask
 from segloc_synth.images import WHITE, BadImage, Pixels, fit_to_canvas, read_image
+from segloc_synth.matching import FOLDS, Found, fold, group, match, unique
 from segloc_synth.segments import SMALLEST
 from segloc_synth.shards import ShardReader
 
@@ -23,11 +24,8 @@ MARGIN = 16  # pixels of surroundings on each side of an object
 SIDE = 64  # least side of a crop
 TRIES = 300  # places for the other region
 IN_BAG = 0.98  # share of a region that must lie on the bag
-CALIPER = 0.25  # largest difference in log area between an object and its match: 12 % in length
 CONTROLS = ("which region, real scans", "real against real")  # questions about real scans alone
-FOLDS = 2  # the more, the longer the training, but the fewer crops are independent of it
 FEWEST = 20  # comparisons below which a figure says nothing
-ENOUGH = 150  # comparisons for which no object need be used twice
 
 
 @dataclass(frozen=True)
@@ -63,18 +61,6 @@ class Trial:
         return np.repeat([1, 0], [len(self.ones), len(self.others)])
 
 
-@dataclass(frozen=True)
-class Found:
-    """An object on a canvas: where its picture is to be had, and what must match. `keys` name its bag and its scan."""
-
-    source: Any
-    class_name: str
-    area: int
-    keys: tuple[str, ...]
-    mask: dict[str, Any]
-    others: tuple[dict[str, Any], ...]
-
-
 def trials(folder: Path, real: Path | None, limit: int, seed: int = 0) -> list[Trial]:
     """The questions that the composites of a build allow, and with a labelled source `real` those beside real objects.
 
@@ -86,7 +72,7 @@ def trials(folder: Path, real: Path | None, limit: int, seed: int = 0) -> list[T
     config, rng = reader.manifest["config"], np.random.default_rng(seed)
     pool = list(_composites(reader, rng, 12 * limit))
     if real is None:
-        chosen, groups = _unique(pool, limit, str(folder))
+        chosen, groups = unique(pool, limit)
         return [_which_region("which region", chosen, groups, reader, rng, str(folder))]
     objects = list(_real_objects(real, config["size"], config["jpeg_quality"]))
     rng.shuffle(objects)  # type: ignore[arg-type]
@@ -99,6 +85,8 @@ def trials(folder: Path, real: Path | None, limit: int, seed: int = 0) -> list[T
     fakes, reals = ([_crop(*_load(item, reader)[:2]) for item in side] for side in (ones, others))
     both = np.tile(groups, 2)
     bags = group([item.keys[:1] for item in others])
+    if bags.max() < 2 * FOLDS - 1:
+        raise click.ClickException(f"{real}: usable objects in {bags.max() + 1} scans; {2 * FOLDS} are needed")
     half = np.isin(bags, rng.permutation(bags.max() + 1)[::2])
     order = np.argsort(~half, kind="stable")
     halves = [reals[i] for i in order]
@@ -159,86 +147,6 @@ def _rle(mask: Pixels) -> dict[str, Any]:
     return dict(coco_mask.encode(np.asfortranarray(mask)))
 
 
-def match(pool: list[Found], objects: list[Found], limit: int) -> tuple[list[Found], list[Found], NDArray[np.int64]]:
-    """Composites and real objects alike in class and area, pair by pair, and the group of each pair.
-
-    No bag and no object is used twice where that leaves ENOUGH pairs; otherwise objects and real bags recur, and
-    groups are those of the bags alone.
-    """
-    by_class: dict[str, list[Found]] = {}
-    for item in pool:
-        by_class.setdefault(item.class_name, []).append(item)
-    logs = {name: np.log([item.area for item in items]) for name, items in by_class.items()}
-    pairs: list[tuple[Found, Found]] = []
-    for strict in (True, False):
-        pairs, used = [], set[str]()
-        for thing in objects:
-            near = np.abs(logs.get(thing.class_name, np.empty(0)) - np.log(thing.area))
-            for place in np.argsort(near, kind="stable"):
-                one = by_class[thing.class_name][place]
-                keys = set(_bags(one, thing, strict))
-                if near[place] > CALIPER or len(pairs) == limit:
-                    break
-                if not keys & used:
-                    pairs.append((one, thing))
-                    used |= keys if strict else {one.keys[0]}
-                    break
-        if len(pairs) >= min(ENOUGH, limit):
-            break
-    groups = group([_bags(one, thing, strict) for one, thing in pairs])
-    return [one for one, _ in pairs], [thing for _, thing in pairs], groups
-
-
-def _bags(one: Found, thing: Found, strict: bool) -> tuple[str, ...]:
-    return one.keys + thing.keys if strict else one.keys[:1] + thing.keys
-
-
-def _unique(pool: list[Found], limit: int, where: str) -> tuple[list[Found], NDArray[np.int64]]:
-    """Composites of which no two share a bag or an object, or only no bag where that leaves too few; their groups."""
-    chosen: list[Found] = []
-    for keys in (2, 1):
-        chosen, used = [], set[str]()
-        for item in pool:
-            if not used & set(item.keys[:keys]) and len(chosen) < limit:
-                chosen.append(item)
-                used |= set(item.keys[:keys])
-        if len(chosen) >= min(ENOUGH, limit):
-            break
-    if len(chosen) < FEWEST:
-        raise click.ClickException(
-            f"{where}: composites on {len(chosen)} different backgrounds; {FEWEST} are needed: "
-            "build more pairs, with more benign scans"
-        )
-    return chosen, group([item.keys[:keys] for item in chosen])
-
-
-def group(keys: Iterable[tuple[str, ...]]) -> NDArray[np.int64]:
-    """A number for each entry, 0 on, the same for all that share a key, directly or by way of others (union-find)."""
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            parent[key] = key = parent[parent[key]]
-        return key
-
-    entries = list(keys)
-    for first, *rest in entries:
-        for other in rest:
-            parent[root(other)] = root(first)
-    number: dict[str, int] = {}
-    return np.array([number.setdefault(root(first), len(number)) for first, *_ in entries], np.int64)
-
-
-def fold(groups: NDArray[np.int64], rng: np.random.Generator, folds: int = FOLDS) -> NDArray[np.int64]:
-    """The fold of each entry: whole groups, the largest first, each to the fold that has the fewest entries."""
-    names, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    filled, fold_of = np.zeros(folds, np.int64), np.empty(len(names), np.int64)
-    for name in sorted(rng.permutation(len(names)), key=lambda name: -sizes[name]):
-        fold_of[name] = filled.argmin()
-        filled[fold_of[name]] += sizes[name]
-    return fold_of[place]
-
-
 def _load(item: Found, reader: ShardReader) -> tuple[Pixels, Pixels, Pixels]:
     """The canvas of an object, its mask, and the mask of all labelled objects."""
     jpeg = item.source
@@ -289,12 +197,12 @@ def _which_region(
         ones.append(_crop(picture, box))
         others.append(_crop(picture, box, shift))
         kept.append(number)
-    if len(kept) < FEWEST:
-        raise click.ClickException(
-            f"{where}: {len(kept)} pictures have room in the bag for a second region of the object's size; "
-            f"{FEWEST} are needed"
-        )
     part = groups[kept]
+    if len(kept) < FEWEST or len(np.unique(part)) < FOLDS:
+        raise click.ClickException(
+            f"{where}: {len(kept)} composites on different backgrounds have room in the bag for a second region of the "
+            f"object's size; {FEWEST} are needed: build more pairs, with more benign scans"
+        )
     folds = fold(part, rng)
     return Trial(name, ones, others, True, np.tile(part, 2), np.tile(folds, 2))
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segloc_synth.crops import FOLDS, Trial, trials
+from segloc_synth.crops import Trial, trials
 from segloc_synth.features import FAMILIES, describe
+from segloc_synth.matching import FOLDS
 
 DRAWS = 2000  # bootstrap samples
 MANY = 60  # bags below which figures are doubtful

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import draw_scan, save, uncompressed
 
-from segloc_synth import crops, probe
+from segloc_synth import matching, probe
 from segloc_synth.cli import cli
-from segloc_synth.crops import Crop, Found, Trial
+from segloc_synth.crops import Crop, Trial
 from segloc_synth.features import describe
+from segloc_synth.matching import Found
 
 ENTRIES = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1), st.integers(0, 3)), min_size=1)
 
@@ -36,8 +37,8 @@ KEYS = st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3).
 
 @given(KEYS, st.integers(0, 5))
 def test_no_bag_lies_in_two_folds(keys: list[tuple[str, ...]], seed: int) -> None:
-    groups = crops.group(keys)
-    folds = crops.fold(groups, np.random.default_rng(seed), 3)
+    groups = matching.group(keys)
+    folds = matching.fold(groups, np.random.default_rng(seed), 3)
     fold_of: dict[str, int] = {}
     for entry, fold in zip(keys, folds, strict=True):
         assert {fold_of.setdefault(key, fold) for key in entry} == {fold}
@@ -58,11 +59,11 @@ def test_matches_are_alike_and_use_nothing_twice(seed: int) -> None:
         return found("ab"[rng.integers(2)], int(rng.integers(30, 90)), *keys)
 
     pool = [thing(f"bag {rng.integers(400)}", f"bag x{rng.integers(400)}") for _ in range(900)]
-    ones, others, groups = crops.match(pool, [thing(f"bag y{i}") for i in range(200)], 170)
+    ones, others, groups = matching.match(pool, [thing(f"bag y{i}") for i in range(200)], 170)
     assert 150 <= len(ones) == len(others) == len(groups) <= 170
     for one, other in zip(ones, others, strict=True):
         assert one.class_name == other.class_name
-        assert abs(np.log(one.area / other.area)) <= crops.CALIPER
+        assert abs(np.log(one.area / other.area)) <= matching.CALIPER
     keys = [key for item in [*ones, *others] for key in item.keys]
     assert len(keys) == len(set(keys))
     assert len(set(groups)) == len(groups)
@@ -82,7 +83,7 @@ def draw_trial(noise: float, paired: bool, count: int = 80) -> Trial:
     rng = np.random.default_rng(5)
     ones, others = ([draw_crop(rng, level) for _ in range(count)] for level in (noise, 2.0))
     groups = np.tile(np.arange(count) // 2, 2)
-    return Trial("drawn", ones, others, paired, groups, crops.fold(groups, rng))
+    return Trial("drawn", ones, others, paired, groups, matching.fold(groups, rng))
 
 
 @pytest.mark.parametrize("paired", [False, True])
