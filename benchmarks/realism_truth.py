@@ -36,6 +36,7 @@ from segloc_synth.phantom.shapes import bounds
 from segloc_synth.shards import Sample
 
 TRIES = 8  # places for an object
+FINER = 2  # how much finer than other shadows an object is drawn that will be turned and scaled
 OTHER_NOISE = 6  # names a stream of random numbers that no scan uses
 
 
@@ -113,7 +114,9 @@ class Truth:
         """
         canvas_size = int(record["mask"]["size"][0])
         index, place, mask = self.object(record["segment"])
-        own = cast(plan_scene(self.seed, "train", index), self.size).threats[place]
+        scene = plan_scene(self.seed, "train", index)
+        alone = Scene((), (scene.threats[place],), scene.width, scene.height)
+        own = cast(alone, FINER * self.size).threats[0]  # so that its edges stay sharp when it is turned
         benign = int(record["background"][1:]) - 1
         bag = cast(plan_scene(self.seed, BENIGN, benign), self.size).bag
         to_canvas = scan_to_canvas(record, mask)
@@ -121,7 +124,7 @@ class Truth:
         scale = canvas_size / max(width, height)
         left, top = ((canvas_size - round(side * scale)) // 2 for side in (width, height))
         fit = np.array([[scale, 0, left + scale / 2 - 0.5], [0, scale, top + scale / 2 - 0.5], [0, 0, 1]])
-        matrix = FINE @ np.linalg.inv(fit) @ to_canvas @ np.linalg.inv(FINE)
+        matrix = _finer(OVERSAMPLE) @ np.linalg.inv(fit) @ to_canvas @ np.linalg.inv(_finer(FINER * OVERSAMPLE))
         laid = [cv2.warpPerspective(energy, matrix, bag.shape[:0:-1], flags=cv2.INTER_LINEAR) for energy in own]
         shadow = Shadow(bag, (np.float32(coefficient) * np.stack(laid),))
         with TemporaryDirectory() as folder:  # read as the benign scan was
@@ -132,8 +135,9 @@ class Truth:
         return picture
 
 
-# From pixels of a scan to those of its shadow, which is drawn finer.
-FINE = np.array([[OVERSAMPLE, 0, (OVERSAMPLE - 1) / 2], [0, OVERSAMPLE, (OVERSAMPLE - 1) / 2], [0, 0, 1]])
+def _finer(factor: float) -> NDArray[np.float64]:
+    """From pixel centres of a picture to those of one that is `factor` times as fine, [3, 3]."""
+    return np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
 
 
 def scan_to_canvas(record: dict[str, Any], mask: Pixels) -> NDArray[np.float64]:
