@@ -36,7 +36,6 @@ from segloc_synth.phantom.shapes import bounds
 from segloc_synth.shards import Sample
 
 TRIES = 8  # places for an object
-FINER = 2  # how much finer than other shadows an object is drawn that will be turned and scaled
 OTHER_NOISE = 6  # names a stream of random numbers that no scan uses
 
 
@@ -114,19 +113,25 @@ class Truth:
         """
         canvas_size = int(record["mask"]["size"][0])
         index, place, mask = self.object(record["segment"])
-        scene = plan_scene(self.seed, "train", index)
-        alone = Scene((), (scene.threats[place],), scene.width, scene.height)
-        own = cast(alone, FINER * self.size).threats[0]  # so that its edges stay sharp when it is turned
         benign = int(record["background"][1:]) - 1
-        bag = cast(plan_scene(self.seed, BENIGN, benign), self.size).bag
-        to_canvas = scan_to_canvas(record, mask)
-        height, width = (side / OVERSAMPLE for side in bag.shape[1:])
+        scene, bag = plan_scene(self.seed, "train", index), plan_scene(self.seed, BENIGN, benign)
+        width, height = detector(bag, self.size)
         scale = canvas_size / max(width, height)
         left, top = ((canvas_size - round(side * scale)) // 2 for side in (width, height))
         fit = np.array([[scale, 0, left + scale / 2 - 0.5], [0, scale, top + scale / 2 - 0.5], [0, 0, 1]])
-        matrix = _finer(OVERSAMPLE) @ np.linalg.inv(fit) @ to_canvas @ np.linalg.inv(_finer(FINER * OVERSAMPLE))
-        laid = [cv2.warpPerspective(energy, matrix, bag.shape[:0:-1], flags=cv2.INTER_LINEAR) for energy in own]
-        shadow = Shadow(bag, (np.float32(coefficient) * np.stack(laid),))
+        matrix = FINE @ np.linalg.inv(fit) @ scan_to_canvas(record, mask) @ np.linalg.inv(FINE)
+        shadow = cast(bag, self.size)
+        if np.abs(matrix[2, :2]).max() < 1e-9:  # drawn anew in its new place, as sharp as everything else
+            zooms = [OVERSAMPLE * detector(one, self.size)[0] / one.width for one in (bag, scene)]
+            in_cm = np.diag([1 / zooms[0], 1 / zooms[0], 1]) @ matrix @ np.diag([zooms[1], zooms[1], 1])
+            threat = scene.threats[place]
+            placed = Placed(threat.placed.item, chain(in_cm[:2], threat.placed.matrix), threat.placed.depth)
+            alone = Scene((), (Threat(threat.category, placed),), bag.width, bag.height)
+            laid = cast(alone, self.size).threats[0]
+        else:  # perspective is no affine map: the shadow itself is warped, which softens it a little
+            own = cast(scene, self.size).threats[place]
+            laid = np.stack([cv2.warpPerspective(energy, matrix, shadow.bag.shape[:0:-1]) for energy in own])
+        shadow = Shadow(shadow.bag, (np.float32(coefficient) * laid,))
         with TemporaryDirectory() as folder:  # read as the benign scan was
             path = Path(folder) / "scan.jpg"
             path.write_bytes(as_jpeg(expose(shadow, SIXRAY, scan_rng(self.seed, BENIGN, benign, noise))))
@@ -135,9 +140,8 @@ class Truth:
         return picture
 
 
-def _finer(factor: float) -> NDArray[np.float64]:
-    """From pixel centres of a picture to those of one that is `factor` times as fine, [3, 3]."""
-    return np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
+# From pixels of a scan to those of its shadow, which is drawn finer.
+FINE = np.array([[OVERSAMPLE, 0, (OVERSAMPLE - 1) / 2], [0, OVERSAMPLE, (OVERSAMPLE - 1) / 2], [0, 0, 1]])
 
 
 def scan_to_canvas(record: dict[str, Any], mask: Pixels) -> NDArray[np.float64]:
