@@ -1,11 +1,12 @@
 """The command line of segloc-synth."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from segloc_synth import check, export, gallery, phantom, pipeline, preview, verify
+from segloc_synth import check, export, gallery, phantom, pipeline, preview, probe, verify
 from segloc_synth.cli_build import build_command, source_options
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl, json_bytes
@@ -152,6 +153,27 @@ def phantom_command(out: Path, images: int, backgrounds: int, seed: int, size: i
     """Simulate PhantomRay: labelled scans in PIDray's layout, benign ones in SIXray's, on two scanner models."""
     phantom.write_phantom(out, images, backgrounds, seed, size, workers)
     click.echo(f"{images} labelled scans in {out / 'pidray'}, {backgrounds} benign ones in {out / 'sixray'}", err=True)
+
+
+@cli.command("probe")
+@click.argument("folder", type=PATH)
+@click.option(
+    "--real",
+    type=PATH,
+    help="Labelled source with masks, of the backgrounds' scanner: its objects are really inside.",
+)
+@click.option("--limit", type=click.IntRange(20), default=1500, help="Most composites to look at.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def probe_command(folder: Path, real: Path | None, limit: int, as_json: bool) -> None:
+    """Measure how well a linear model tells the composites of FOLDER from real scans: AUC, 0.5 is perfect.
+
+    "which region" asks which of two boxes in one composite holds the object. Real objects can be found too: --real
+    shows the same figure for real scans. With --real, composites are also told from real objects of the same classes
+    and sizes, and real objects from each other, which must yield 0.5 within its interval.
+    """
+    results = probe.probe(folder, real, limit)
+    for line in [json.dumps(probe.as_dict(results), indent=1)] if as_json else probe.table(results):
+        click.echo(line)
 
 
 def main() -> None:

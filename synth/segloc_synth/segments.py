@@ -27,7 +27,7 @@ def learn_palettes(source: LabelledSource, size: int) -> list[Palette]:
     for place in np.unique(np.linspace(0, len(source.scans) - 1, min(PALETTE_SCANS, len(source.scans))).astype(int)):
         check_stop()
         try:
-            pixels, _, labelled, _ = _open(source.scans[place], source.bottom_rows)
+            pixels, _, labelled, _ = open_scan(source.scans[place], source.bottom_rows)
         except (BadImage, BadMask):
             continue
         picture = fit_to_canvas(pixels, size)
@@ -50,7 +50,7 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
     """
     check_stop()
     try:
-        pixels, masks, labelled, found = _open(scan, bottom_rows)
+        pixels, masks, labelled, found = open_scan(scan, bottom_rows)
     except (BadImage, BadMask) as problem:
         return [], [Problem(str(problem), scan.name, f"({len(scan.annotations)} annotations)")]
     canvas_scale = size / max(pixels.shape[:2])
@@ -73,7 +73,7 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
     return segments, found
 
 
-def _open(scan: Scan, bottom_rows: int) -> tuple[Pixels, list[tuple[Annotation, Pixels]], Pixels, list[Problem]]:
+def open_scan(scan: Scan, bottom_rows: int) -> tuple[Pixels, list[tuple[Annotation, Pixels]], Pixels, list[Problem]]:
     """A scan without its corrupt rows: RGB uint8 [H, W, 3], the 0/1 mask of each annotation, their union, problems.
 
     Raises BadImage, or BadMask for a damaged picture of class ids.
