@@ -26,10 +26,11 @@ from segloc_synth.console import cores, progress, run
 from segloc_synth.crops import CONTROLS, Trial, trials
 from segloc_synth.engines import run_local
 from segloc_synth.files import write_json
+from segloc_synth.manifest import Layout, shard_path, write_manifest
 from segloc_synth.phantom import write_phantom
 from segloc_synth.phantom.scene import CLASSES
 from segloc_synth.probe import Verdict, linear
-from segloc_synth.shards import Sample, ShardReader, write_manifest, write_shard
+from segloc_synth.shards import Sample, ShardReader, write_shard
 
 sys.path.insert(0, str(Path(__file__).parent))
 import probe_cnn
@@ -95,9 +96,9 @@ def write_truth(data: Path, hard: Path, out: Path, count: int, workers: int) -> 
     batches = [range(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
     found = progress(run_local(partial(_true_samples, data, hard), batches, workers), len(batches), "re-simulating")
     manifest = ShardReader(hard).manifest
-    write_shard(out / "segloc-00000000.tar", (sample for batch in found for sample in batch), "truth", {})
+    summary = write_shard(shard_path(out, 0), (sample for batch in found for sample in batch), "truth", {})
     head = {part: manifest[part] for part in ("config", "sources", "classes") if part in manifest}
-    write_manifest(out, {**head, "config_hash": "truth"}, 1)
+    write_manifest(out, {**head, "config_hash": "truth"}, Layout(count, count), [summary])
 
 
 def _true_samples(data: Path, hard: Path, batch: range) -> list[Sample]:
