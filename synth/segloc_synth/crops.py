@@ -130,7 +130,7 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
                 mask = segmentation_to_mask(annotation.segmentation, scan.height, scan.width)
             except BadMask:
                 continue
-            masks.append((annotation.class_id, _rle(_fit_mask(mask[: scan.height - source.bottom_rows], size))))
+            masks.append((annotation.class_id, _rle(fit_mask(mask[: scan.height - source.bottom_rows], size))))
         for number, (class_id, rle) in enumerate(masks):
             rest = tuple(other for place, (_, other) in enumerate(masks) if place != number)
             name, area = source.classes[class_id].casefold(), int(coco_mask.area(rle))
@@ -138,7 +138,8 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
                 yield Found(jpeg.tobytes(), name, area, (f"bag {scan.name}",), rle, rest)
 
 
-def _fit_mask(mask: Pixels, size: int) -> Pixels:
+def fit_mask(mask: Pixels, size: int) -> Pixels:
+    """A mask, 0/1 uint8 [H, W], on the canvas, uint8 [size, size], where a scan's pixels are."""
     paper = np.repeat(WHITE * (1 - mask)[..., None], 3, axis=2)
     return (fit_to_canvas(paper, size)[..., 0] < WHITE / 2).astype(np.uint8)
 
