@@ -20,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 
 from segloc_synth.config import BLENDS
 from segloc_synth.console import cores, progress, run
@@ -108,6 +109,10 @@ def _true_samples(data: Path, hard: Path, batch: range) -> list[Sample]:
     for index in batch:
         meta = reader[index].meta
         views = [realism_truth.recoded(truth.view(meta[view]), quality)[1] for view in ("key", "query")]
+        for view in ("key", "query"):  # masks as exact as real ones
+            rle = coco_mask.encode(np.asfortranarray(truth.outline(meta[view])))
+            mask = {"size": rle["size"], "counts": rle["counts"].decode()}
+            meta[view]["mask"] = meta[view]["items"][0]["mask"] = mask
         samples.append(Sample(meta, *views))
     return samples
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segloc_synth.backgrounds import bag_mask
-from segloc_synth.crops import IN_BAG
+from segloc_synth.crops import IN_BAG, fit_mask
 from segloc_synth.files import read_json
 from segloc_synth.images import Pixels
 from segloc_synth.masks import segmentation_to_mask
@@ -111,6 +111,22 @@ class Truth:
         The shadow of the segment's object, alone, is laid over the benign bag's with the composite's own geometry, and
         all of it exposed with the benign scan's noise (another `noise`: another exposure of the same).
         """
+        canvas_size, benign = int(record["mask"]["size"][0]), int(record["background"][1:]) - 1
+        shadow = self.shadow(record)
+        shadow = Shadow(shadow.bag, (np.float32(coefficient) * shadow.threats[0],))
+        with TemporaryDirectory() as folder:  # read as the benign scan was
+            path = Path(folder) / "scan.jpg"
+            path.write_bytes(as_jpeg(expose(shadow, SIXRAY, scan_rng(self.seed, BENIGN, benign, noise))))
+            picture, _, _ = fit_scan(path, canvas_size)
+        assert picture is not None
+        return picture
+
+    def outline(self, record: dict[str, Any]) -> Pixels:
+        """The true mask, 0/1 uint8 [size, size], fitted to the canvas as real ones are."""
+        return fit_mask(silhouette(self.shadow(record).threats[0]).astype(np.uint8), int(record["mask"]["size"][0]))
+
+    def shadow(self, record: dict[str, Any]) -> Shadow:
+        """The benign bag and, where the composite has it, the object alone."""
         canvas_size = int(record["mask"]["size"][0])
         index, place, mask = self.object(record["segment"])
         benign = int(record["background"][1:]) - 1
@@ -131,13 +147,7 @@ class Truth:
         else:  # perspective is no affine map: the shadow itself is warped, which softens it a little
             own = cast(scene, self.size).threats[place]
             laid = np.stack([cv2.warpPerspective(energy, matrix, shadow.bag.shape[:0:-1]) for energy in own])
-        shadow = Shadow(shadow.bag, (np.float32(coefficient) * laid,))
-        with TemporaryDirectory() as folder:  # read as the benign scan was
-            path = Path(folder) / "scan.jpg"
-            path.write_bytes(as_jpeg(expose(shadow, SIXRAY, scan_rng(self.seed, BENIGN, benign, noise))))
-            picture, _, _ = fit_scan(path, canvas_size)
-        assert picture is not None
-        return picture
+        return Shadow(shadow.bag, (laid,))
 
 
 # From pixels of a scan to those of its shadow, which is drawn finer.

@@ -116,7 +116,7 @@ def _composites(reader: ShardReader, rng: np.random.Generator, most: int) -> Ite
 
 def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
     """The objects of a labelled source on the canvas, as a build's backgrounds are: fitted, encoded as JPEG."""
-    source = read_labelled(path)
+    source = read_labelled(path, allow_test=True)
     for scan in source.scans:
         try:
             pixels, found, _, _ = open_scan(scan, source.bottom_rows)
@@ -124,7 +124,7 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
             continue
         done, jpeg = cv2.imencode(".jpg", fit_to_canvas(pixels, size)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert done
-        masks = [(annotation.class_id, _rle(_fit_mask(mask, size))) for annotation, mask in found]
+        masks = [(annotation.class_id, _rle(fit_mask(mask, size))) for annotation, mask in found]
         for number, (class_id, rle) in enumerate(masks):
             rest = tuple(other for place, (_, other) in enumerate(masks) if place != number)
             name, area = source.classes[class_id].casefold(), int(coco_mask.area(rle))
@@ -132,7 +132,8 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
                 yield Found(jpeg.tobytes(), name, area, (f"bag {scan.name}",), rle, rest)
 
 
-def _fit_mask(mask: Pixels, size: int) -> Pixels:
+def fit_mask(mask: Pixels, size: int) -> Pixels:
+    """A mask, 0/1 uint8 [H, W], on the canvas, uint8 [size, size], where a scan's pixels are."""
     paper = np.repeat(WHITE * (1 - mask)[..., None], 3, axis=2)
     return (fit_to_canvas(paper, size)[..., 0] < WHITE / 2).astype(np.uint8)
 
