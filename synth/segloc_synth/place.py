@@ -90,7 +90,8 @@ def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bo
     alpha *= cv2.dilate(mask, NEIGHBOURS)
     left, top, width, height = cv2.boundingRect(alpha)
     tight = (slice(top, top + height), slice(left, left + width))
-    planes, alpha, mask = warped[(*tight, slice(-1))], alpha[tight], mask[tight]
+    planes = warped[tight][..., :-1] if layers else cv2.cvtColor(warped[tight], cv2.COLOR_RGBA2RGB)
+    alpha, mask = alpha[tight], mask[tight]
     y, x, in_bag = _choose_position(mask, scene, paste)
     matrix = np.array([[1, 0, x - left], [0, 1, y - top], [0, 0, 1]]) @ matrix
     return Placed(paste, round(scale * segment.zoom, 4), matrix, planes, alpha, mask, y, x, in_bag)
