@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -129,7 +129,7 @@ class Backgrounds:
     def name(self, place: int) -> str:
         """Path of a scan in its source, without extension unless names would be alike without."""
         file = self.file(place)
-        return str(PurePosixPath(file).with_suffix("")) if self._unique else file
+        return os.path.splitext(file)[0] if self._unique else file  # noqa: PTH122 - five times as fast as pathlib
 
     def get(self, place: int) -> tuple[Scene | None, list[str]]:
         """A scan, None when it cannot be used, and the kinds of problems it has."""
@@ -174,32 +174,35 @@ class Backgrounds:
         _write(self._states, bytes([READY if usable else UNUSABLE]), place)
         return (Scene.of(slot, pixels) if usable else None), _notes(slot)
 
-    def choose(self, candidates: Sequence[int], other: int | None = None) -> tuple[int, Scene, list[tuple[str, str]]]:
-        """The first of `candidates` that can be used and shows another bag than scan `other`.
+    def choose(
+        self, candidates: Sequence[int], other: tuple[int, Scene] | None = None
+    ) -> tuple[int, Scene, list[tuple[str, str]]]:
+        """The first of `candidates` that can be used and shows another bag than the scan `other`, at its place.
 
         Returns its place, the scan, and (file, kind) of every problem met on the way. When none will do, the scans
         after the last candidate are tried, round the whole source; then neighbours of `other` that do not look alike.
         click.ClickException when nothing is left.
         """
         last = candidates[-1] + 1
+        taken, beside = other or (None, None)
+        name = None if taken is None else self.name(taken)
         met: list[tuple[str, str]] = []
         near: list[int] = []
         for place in chain(candidates, (index % len(self) for index in range(last, last + len(self)))):
-            if other is not None and neighbours(self.name(other), self.name(place)):
+            if name is not None and neighbours(name, self.name(place)):
                 near.append(place)
-            elif (scene := self._another(place, other, met)) is not None:
+            elif (scene := self._another(place, beside, met)) is not None:
                 return place, scene, met
         for place in near:
-            if place != other and (scene := self._another(place, other, met)) is not None:
+            if place != taken and (scene := self._another(place, beside, met)) is not None:
                 return place, scene, [*met, (self.file(place), NEAR)]
         first = f"; {met[0][1]}: {met[0][0]}" if met else ""
         raise click.ClickException(f"{self.root}: a pair needs two usable scans of different bags{first}")
 
-    def _another(self, place: int, other: int | None, met: list[tuple[str, str]]) -> Scene | None:
-        """A scan, unless it is unusable or looks like `other`; its problems are added to `met`."""
+    def _another(self, place: int, beside: Scene | None, met: list[tuple[str, str]]) -> Scene | None:
+        """A scan, unless it is unusable or looks like `beside`; its problems are added to `met`."""
         scene, kinds = self.get(place)
         met += [(self.file(place), kind) for kind in kinds]
-        beside = self.get(other)[0] if other is not None else None
         return None if scene is None or (beside is not None and look_alike(beside, scene)) else scene
 
 

@@ -8,6 +8,7 @@ Material is where a hue lies between the source's organic and metal ends, coded 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ ORGANIC, METAL = (-30, 110), (160, 290)  # degrees of hue among which each end i
 USUAL = (35.0, 215.0)  # the ends in the colours that most makers use
 # Density of a channel value in codes; one is added so that black has an end.
 DENSITY = np.rint(-np.log((np.arange(256) + 1) / 256) * UNIT).astype(np.uint16)
+MEAN = np.full((1, 3), 1 / 3)
 APART = 0.9  # difference of mean signatures from which two groups of scans may be two palettes
 CLEAR = 1.3  # they are if a scan drawn with the other is that many times as wrong
 FEWEST = 0.05  # share of the scans that makes a palette
@@ -74,11 +76,17 @@ class Palette:
     noise: Array
     signature: float
 
+    @cached_property
+    def by_hsv(self) -> Pixels:
+        """Table [256, 1, 3]: material by hue, whether a saturation is too faint to tell, the metal of dark values."""
+        values = np.arange(256)
+        dark = np.where(values < DARK, MATERIALS - 1, 0)
+        return np.dstack([np.resize(self.material, 256), values < FAINT, dark]).astype(np.uint8).reshape(256, 1, 3)
+
 
 def attenuation(pixels: Pixels) -> Codes:
     """Mean density of the channels in codes, uint16 [h, w], of RGB uint8 [h, w, 3]."""
-    density = DENSITY[pixels]
-    return np.asarray((density[..., 0] + density[..., 1] + density[..., 2] + 1) // 3, np.uint16)
+    return np.asarray(cv2.transform(cv2.LUT(pixels, DENSITY), MEAN), np.uint16)
 
 
 def amounts(depth: float) -> tuple[npt.NDArray[np.int32], Codes]:
@@ -97,15 +105,9 @@ def amounts(depth: float) -> tuple[npt.NDArray[np.int32], Codes]:
 
 def read(palette: Palette, pixels: Pixels) -> tuple[Codes, Pixels]:
     """Attenuation, uint16 [h, w] in codes, and material, uint8 [h, w] below MATERIALS, of RGB uint8 [h, w, 3]."""
-    hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
-    material = cv2.LUT(hue, _padded(palette.material))
-    material[saturation < FAINT] = MIXED
-    material[value < DARK] = MATERIALS - 1
+    coded = cv2.LUT(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), palette.by_hsv)
+    material = np.maximum(np.where(coded[..., 1] > 0, np.uint8(MIXED), coded[..., 0]), coded[..., 2])
     return attenuation(pixels), material
-
-
-def _padded(table: Pixels) -> Pixels:
-    return np.resize(table, 256)
 
 
 def strength(material: Any) -> Any:
@@ -387,7 +389,9 @@ def _noise(scans: Sequence[Pixels], bags: Sequence[Pixels]) -> Array:
 def save(path: Path, palettes: Sequence[Palette]) -> None:
     """Write palettes as an .npz file."""
     arrays = {
-        f"{place}.{name}": np.asarray(value) for place, one in enumerate(palettes) for name, value in vars(one).items()
+        f"{place}.{name}": np.asarray(getattr(one, name))
+        for place, one in enumerate(palettes)
+        for name in Palette.__dataclass_fields__
     }
     arrays["count"] = np.asarray(len(palettes))
     with path.open("wb") as file:

@@ -1,7 +1,7 @@
 """Placing: an object's flip, pose, turn, size and position on the canvas. Pure; pixels stay integers."""
 
 from dataclasses import dataclass
-from math import cos, radians, sin
+from math import ceil, cos, radians, sin
 from typing import Any
 
 import cv2
@@ -90,7 +90,8 @@ def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bo
     alpha *= cv2.dilate(mask, NEIGHBOURS)
     left, top, width, height = cv2.boundingRect(alpha)
     tight = (slice(top, top + height), slice(left, left + width))
-    planes, alpha, mask = warped[(*tight, slice(-1))], alpha[tight], mask[tight]
+    planes = warped[tight][..., :-1] if layers else cv2.cvtColor(warped[tight], cv2.COLOR_RGBA2RGB)
+    alpha, mask = alpha[tight], mask[tight]
     y, x, in_bag = _choose_position(mask, scene, paste)
     matrix = np.array([[1, 0, x - left], [0, 1, y - top], [0, 0, 1]]) @ matrix
     return Placed(paste, round(scale * segment.zoom, 4), matrix, planes, alpha, mask, y, x, in_bag)
@@ -105,44 +106,41 @@ def _geometry(
     flip, c, s = -1.0 if paste.flip else 1.0, cos(angle), sin(angle)
     longer = max(height, width)
     # Turn x shear x flip about the middle, seen a little from the side: w = 1 + (along_x x + along_y y) / longer.
-    turn = np.array(
-        [
-            [c * flip, c * shear + s, 0],
-            [-s * flip, c - s * shear, 0],
-            [along_x / longer, along_y / longer, 1],
-        ]
-    )
-    middle = np.array([(width - 1) / 2, (height - 1) / 2])
-    inner = middle + 0.5 - MARGIN  # the object without its empty margin
-    corners = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]]) * np.array([[inner[0]], [inner[1]], [1]])
-    seen = turn @ corners
-    seen = seen[:2] / seen[2]
-    extent = np.ptp(seen, axis=1)
-    scale = min(scale, limit / float(extent.max()))
-    out = [int(np.ceil(side * scale)) + 3 for side in extent]
-    centre = (seen.max(1) + seen.min(1)) / 2
-    shift = np.array([(out[0] - 1) / 2, (out[1] - 1) / 2]) - scale * centre
-    to_array = np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]])
-    from_middle = np.array([[1, 0, -middle[0]], [0, 1, -middle[1]], [0, 0, 1]])
-    return to_array @ turn @ from_middle, scale, (out[0], out[1])
+    xx, xy, yx, yy = c * flip, c * shear + s, -s * flip, c - s * shear
+    wx, wy = along_x / longer, along_y / longer
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    inner_x, inner_y = middle_x + 0.5 - MARGIN, middle_y + 0.5 - MARGIN  # the object without its empty margin
+    seen_x, seen_y = [], []
+    for x, y in ((-inner_x, -inner_y), (inner_x, -inner_y), (inner_x, inner_y), (-inner_x, inner_y)):
+        away = wx * x + wy * y + 1
+        seen_x.append((xx * x + xy * y) / away)
+        seen_y.append((yx * x + yy * y) / away)
+    left, right, top, bottom = min(seen_x), max(seen_x), min(seen_y), max(seen_y)
+    scale = min(scale, limit / max(right - left, bottom - top))
+    out = ceil((right - left) * scale) + 3, ceil((bottom - top) * scale) + 3
+    shift_x = (out[0] - 1) / 2 - scale * (left + right) / 2
+    shift_y = (out[1] - 1) / 2 - scale * (top + bottom) / 2
+    to_array = np.array([[scale, 0, shift_x], [0, scale, shift_y], [0, 0, 1]])
+    turn = np.array([[xx, xy, 0], [yx, yy, 0], [wx, wy, 1]])
+    from_middle = np.array([[1, 0, -middle_x], [0, 1, -middle_y], [0, 0, 1]])
+    return to_array @ turn @ from_middle, scale, out
 
 
 def _choose_position(mask: Pixels, scene: Scene, paste: Paste) -> tuple[int, int, float]:
     """(top, left, share of the mask on the bag) of the place that lies well inside the bag, else the best, and whose
     background's darkness comes nearest to the wanted rank among those tried."""
-    size, (height, width) = len(scene.bag), mask.shape
-    spots = scene.spots[(np.array(paste.positions) * len(scene.spots)).astype(np.intp)].astype(np.intp)
-    left = np.clip(spots[:, 0] - width // 2, 0, size - width)
-    top = np.clip(spots[:, 1] - height // 2, 0, size - height)
-    x0, x1, y0, y1 = left // CELL, -(-(left + width) // CELL), top // CELL, -(-(top + height) // CELL)
+    height, width = mask.shape
+    extent, limit = np.array([width, height]), len(scene.bag) - np.array([width, height])
+    spots = scene.spots[[int(position * len(scene.spots)) for position in paste.positions]].astype(np.intp)
+    corner = np.minimum(np.maximum(spots - extent // 2, 0), limit)  # x, y of each place tried
     sums = cv2.integral(scene.darkness)
-    x1, y1 = np.minimum(x1, sums.shape[1] - 1), np.minimum(y1, sums.shape[0] - 1)
+    (x0, y0), (x1, y1) = (corner // CELL).T, np.minimum(-(-(corner + extent) // CELL), len(sums) - 1).T
     dark = (sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]) / np.maximum((y1 - y0) * (x1 - x0), 1)
     rank = dark.argsort(kind="stable").argsort(kind="stable")
     area = int(np.count_nonzero(mask))
     best = (0, 0, -1.0)
     for place in np.abs(rank - paste.occlusion * (len(rank) - 1)).argsort(kind="stable").tolist():
-        y, x = int(top[place]), int(left[place])
+        x, y = corner[place].tolist()
         share = int(np.count_nonzero(scene.bag[y : y + height, x : x + width] & mask)) / area
         if share > best[2]:
             best = (y, x, share)

@@ -1,5 +1,6 @@
 """The plan: what goes where in sample `index`, as a pure function of (config, catalogue, number of scans, index)."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -120,7 +121,7 @@ def plan_pair(config: Config, catalogue: Catalogue, backgrounds: int, index: int
 
 
 def _class(catalogue: Catalogue, draw: float) -> int:
-    return int(np.searchsorted(catalogue.chances, draw, side="right").clip(0, len(catalogue.members) - 1))
+    return min(bisect_right(catalogue.chances, draw), len(catalogue.members) - 1)
 
 
 def _member(places: npt.NDArray[np.int64], draw: float) -> int:

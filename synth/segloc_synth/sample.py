@@ -62,7 +62,7 @@ class Composed:
     """A finished picture.
 
     Attributes:
-        background: place of the benign scan in its bank.
+        background, scene: place of the benign scan in its bank, and the scan.
         picture: RGB uint8 [size, size, 3].
         items: labelled objects as placed, the subject first, each with its segment.
         occlusion: mean darkness, 0 to 1, of what lay under the subject.
@@ -71,6 +71,7 @@ class Composed:
     """
 
     background: int
+    scene: Scene
     picture: Pixels
     items: list[tuple[Segment, Placed]]
     occlusion: float
@@ -83,7 +84,7 @@ def make_sample(materials: Materials, index: int) -> tuple[Sample, list[tuple[st
     config, backgrounds = materials.config, materials.backgrounds
     pair = plan_pair(config, materials.catalogue, len(backgrounds), index)
     key = compose_view(materials, pair.key)
-    query = compose_view(materials, pair.query, key.background)
+    query = compose_view(materials, pair.query, (key.background, key.scene))
     class_id = key.items[0][0].class_id
     meta: dict[str, Any] = {
         "index": index,
@@ -101,8 +102,8 @@ def make_sample(materials: Materials, index: int) -> tuple[Sample, list[tuple[st
     return Sample(meta, *jpegs), key.problems + query.problems
 
 
-def compose_view(materials: Materials, view: View, other: int | None = None) -> Composed:
-    """Compose one view on the first of its benign scans that shows another bag than scan `other`."""
+def compose_view(materials: Materials, view: View, other: tuple[int, Scene] | None = None) -> Composed:
+    """Compose one view on the first of its benign scans that shows another bag than `other`, the other view's."""
     how = materials.config.blend
     chosen, scene, problems = materials.backgrounds.choose(view.backgrounds, other)
     picture = scene.pixels.copy()
@@ -124,7 +125,7 @@ def compose_view(materials: Materials, view: View, other: int | None = None) -> 
             items.append((segment, placed))
         if placed.in_bag < 0.5:
             problems.append(("", OFF_BAG))
-    return Composed(chosen, picture, items, round(occlusion, 4), len(view.pastes) - len(items), problems)
+    return Composed(chosen, scene, picture, items, round(occlusion, 4), len(view.pastes) - len(items), problems)
 
 
 def _record(config: Config, composed: Composed, backgrounds: Backgrounds) -> dict[str, Any]:
