@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import click
@@ -34,7 +34,7 @@ from segloc_synth.problems import MISSING, Problem
 from segloc_synth.scenes import Scene, fit_background, fit_scan, look_alike, neighbours, slot_type
 from segloc_synth.segments import cut_segments, learn_palettes
 
-VERSION = 3  # raised whenever prepared pixels change
+VERSION = 4  # raised whenever prepared pixels change
 PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
 LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot

@@ -8,13 +8,17 @@ import numpy.typing as npt
 
 from segloc_synth import palette
 from segloc_synth.images import Pixels
-from segloc_synth.palette import LEVELS, MATERIALS, MOST, STRONGEST, UNIT, Codes, Palette
+from segloc_synth.palette import LEVELS, MATERIALS, STRONGEST, UNIT, Codes, Palette
 from segloc_synth.place import Placed
 
 CHANNEL = np.arange(256)[:, None, None]
 SHARPEST = 0.5  # most unsharp masking that an object gets
 # What is left of a background's own fine colour noise under an object of some attenuation, of 128.
 FADE = np.rint(128 * np.exp(-np.arange(LEVELS) / UNIT)).astype(np.int16)
+
+
+# Attenuation in codes by the share of rays absorbed, of 4096.
+LEVEL = np.rint(-UNIT * np.log1p(-(np.arange(4096) + 0.5) / 4096)).clip(0, LEVELS - 1).astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ def dual_energy(background: Pixels, placed: Placed, translation: Translation) ->
     """
     inside = np.flatnonzero(placed.alpha > 0)  # tables are read for these pixels only: windows are mostly empty
     own_material = (placed.planes[..., 1] >> 8).take(inside)
-    own = _sharpened(placed.planes[..., 0], translation.sharpening).take(inside)
-    own = translation.levels.take(own_material * np.int32(LEVELS) + own)
+    levels = _levels(placed.planes[..., 0], translation.sharpening).take(inside)
+    own = translation.levels.take(own_material * np.int32(LEVELS) + levels)
     own = (own * round(placed.paste.coefficient * 256) + 128) >> 8
     picture = np.ascontiguousarray(background).reshape(-1, 3)
     seen = picture.take(inside, axis=0)
@@ -89,13 +93,12 @@ def dual_energy(background: Pixels, placed: Placed, translation: Translation) ->
     return picture.reshape(background.shape)
 
 
-def _sharpened(levels: Codes, amount: float) -> npt.NDArray[np.int16]:
-    """Attenuation in codes after unsharp masking."""
-    own = np.minimum(levels, LEVELS - 1).astype(np.int16)
-    if not amount:
-        return own
-    soft = cv2.GaussianBlur(own, (0, 0), 1.0)
-    return np.minimum(np.maximum(cv2.addWeighted(own, 1 + amount, soft, -amount, 0), 0), LEVELS - 1)
+def _levels(absorbed: npt.NDArray[np.uint16], amount: float) -> Codes:
+    """Attenuation in codes of the share of rays absorbed, of 65535, after unsharp masking."""
+    if amount:
+        soft = cv2.GaussianBlur(absorbed, (0, 0), 1.0)
+        absorbed = cv2.addWeighted(absorbed, 1 + amount, soft, -amount, 0)
+    return LEVEL.take(absorbed >> 4)
 
 
 def _mix(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
@@ -123,8 +126,8 @@ def _wide(values: Pixels) -> npt.NDArray[np.uint16]:
 
 
 def _by_255(products: npt.NDArray[np.uint16]) -> Pixels:
-    """products / 255, rounded, for products up to 255 * 255; overwrites them. Equal to division, in a third of the time."""
-    products += 128
-    products += products >> 8
+    """products / 255, rounded, up to 255 * 255; overwrites them. Equal to division, in a third of the time."""
+    products += np.uint16(128)
+    products += products >> np.uint16(8)
     products >>= 8
     return products.astype(np.uint8)

@@ -23,7 +23,9 @@ class Segment:
         name: scan and annotation, e.g. "train/xray_00012#45".
         class_id: our class id.
         rgba: uint8 [h, w, 4]; alpha 255 inside the mask, colours continued a little beyond it.
-        layers: uint16 [h, w, 3], the object without its carrier bag: attenuation in codes, material * 256, alpha * 256.
+        layers: uint16 [h, w, 3], the object without its carrier bag: the share of the rays that it absorbs, of 65535 (a
+            pixel half covered shows half of the rays, so these may be resampled, attenuations may not); material * 256;
+            alpha * 256.
         carrier: RGB in 0-255 of what surrounds the object in its own scan.
         palette: place of its scan's colours among the source's palettes.
         zoom: stored pixels per canvas pixel at scale 1.
@@ -91,11 +93,12 @@ def _cut(
     # Colours of the object are continued over its edge, or a resampled edge would carry the old bag's colour.
     core = cv2.erode(crop.inside, np.ones((3, 3), np.uint8)) if crop.inside.sum() > 200 else crop.inside
     filled = np.where(core[..., None] == 1, crop.pixels, _spread(crop.pixels, core)).astype(np.uint8)
-    attenuation, material = _without_carrier(crop, colours)
+    own, material = _without_carrier(crop, colours)
+    absorbed = np.rint(-65535 * np.expm1(-own / palette.UNIT)).astype(np.uint16)
     size = max(1, round(crop.inside.shape[1] * detail)), max(1, round(crop.inside.shape[0] * detail))
     alpha = resize(crop.inside * np.uint8(255), *size)
     rgba = np.dstack([resize(filled, *size), alpha])
-    layers = np.dstack([attenuation, material.astype(np.uint16) << 8])
+    layers = np.dstack([absorbed, material.astype(np.uint16) << 8])
     layers = np.dstack([resize(layers, *size), alpha.astype(np.uint16) << 8])
     left, top, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
     margin = ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
@@ -110,7 +113,7 @@ def _cut(
     return rgba, layers, (int(carrier[0]), int(carrier[1]), int(carrier[2])), origin
 
 
-def _without_carrier(crop: _Crop, colours: Palette) -> tuple[npt.NDArray[np.uint16], Pixels]:
+def _without_carrier(crop: _Crop, colours: Palette) -> tuple[npt.NDArray[np.float32], Pixels]:
     """The object's own attenuation (codes) and material: what its pixels show less what the ring around it shows.
 
     The carrier is the ring's median, and where the ring varies its smooth continuation under the object, within the
@@ -133,13 +136,8 @@ def _without_carrier(crop: _Crop, colours: Palette) -> tuple[npt.NDArray[np.uint
     under = np.minimum(under, levels)
     levels = _quiet(levels, crop.inside)
     own = np.where(crop.near == 1, levels - under, 0).astype(np.float32)
-    charge = (
-        np.clip(
-            (levels * palette.strength(kinds) - under * palette.strength(under_kind)) / np.maximum(own, 1),
-            0,
-            palette.STRONGEST,
-        )
-        * own
+    charge = np.clip(
+        levels * palette.strength(kinds) - under * palette.strength(under_kind), 0, palette.STRONGEST * own
     )
     # Where little is left of the object its material is that of its parts nearby.
     weight = own * crop.inside
@@ -147,8 +145,7 @@ def _without_carrier(crop: _Crop, colours: Palette) -> tuple[npt.NDArray[np.uint
     wide_charge, wide_total = (cv2.GaussianBlur(plane, (0, 0), 6) for plane in (charge, total))
     material = (charge + 0.05 * wide_charge) / np.maximum(total + 0.05 * wide_total, 1e-3)
     material[wide_total < 1e-3] = palette.strength(palette.MIXED)
-    own, material = np.rint(own), np.clip(np.rint(palette.weaken(material)), 0, palette.MATERIALS - 1)
-    return own.astype(np.uint16), material.astype(np.uint8)
+    return own, np.clip(np.rint(palette.weaken(material)), 0, palette.MATERIALS - 1).astype(np.uint8)
 
 
 def _quiet(levels: npt.NDArray[np.float32], inside: Pixels) -> npt.NDArray[np.float32]:

@@ -18,6 +18,7 @@ Matrix = npt.NDArray[np.float64]
 INSIDE = 128  # alpha from which a pixel belongs to the mask
 LARGEST = 0.9  # of the canvas; larger objects are scaled down to it
 ENLARGED = 2.0  # most that an object's stored pixels are enlarged
+FINE = 1.6  # stored pixels per canvas pixel that are sampled as they are; more are averaged first
 IN_BAG = 0.98  # share of the object that must lie on the bag for a position to be taken at once
 NEIGHBOURS = np.ones((3, 3), np.uint8)
 
@@ -30,8 +31,8 @@ class Placed:
         paste: what was drawn.
         scale: size of the object relative to its own scan fitted to the canvas, as really used.
         matrix: from pixel centres of the stored segment to those of the canvas, float64 [3, 3].
-        planes: the object's own RGB colours, uint8 [h, w, 3], or its attenuation and material, uint16 [h, w, 2], see
-            Segment.layers.
+        planes: the object's own RGB colours, uint8 [h, w, 3], or what it absorbs and its material, uint16 [h, w, 2],
+            see Segment.layers.
         alpha: uint8 [h, w], 0-255; zero beyond one pixel around the mask (the feather).
         mask: 0/1 uint8 [h, w], tight: each edge row and column of it holds a pixel of the object or its feather.
         top, left: corner of these arrays on the canvas.
@@ -65,7 +66,7 @@ def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bo
     """Transform a segment as `paste` says and choose its position in the scene's bag.
 
     share: wanted size relative to the bag (roots of areas), 0 for the size that the object has in its own scan.
-    layers: whether attenuation and material are transformed, else the colours.
+    layers: whether absorption and material are transformed, else the colours.
     """
     size = len(scene.bag)
     stored: npt.NDArray[Any] = segment.layers if layers else segment.rgba
@@ -73,8 +74,8 @@ def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bo
     matrix, scale, (width, height) = _geometry(
         (stored.shape[0], stored.shape[1]), paste, min(wanted, ENLARGED), LARGEST * size
     )
-    if scale < 1:  # by area first: bilinear sampling alone would step over thin parts
-        rows, cols = (max(1, round(side * scale)) for side in stored.shape[:2])
+    if scale * FINE < 1:  # by area first: bilinear sampling alone would step over thin parts
+        rows, cols = (max(1, round(side * scale * FINE)) for side in stored.shape[:2])
         y, x = stored.shape[0] / rows, stored.shape[1] / cols
         stored = resize(stored, cols, rows)
         to_stored = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
