@@ -12,7 +12,7 @@ from segloc_synth.palette import LEVELS, MATERIALS, STRONGEST, UNIT, Codes, Pale
 from segloc_synth.place import Placed
 
 CHANNEL = np.arange(256)[:, None, None]
-SHARPEST = 0.5  # most unsharp masking that an object gets
+SHARPEST = 0.0  # most unsharp masking that an object gets
 # What is left of a background's own fine colour noise under an object of some attenuation, of 128.
 FADE = np.rint(128 * np.exp(-np.arange(LEVELS) / UNIT)).astype(np.int16)
 
@@ -67,12 +67,13 @@ def multiply(background: Pixels, placed: Placed, carrier: tuple[int, int, int]) 
 def dual_energy(background: Pixels, placed: Placed, translation: Translation) -> Pixels:
     """Attenuations add, materials mix in proportion, and the sum is written in the background's colours.
 
-    The object's attenuation is put on the background scanner's scale, sharpened to its acutance and multiplied by c.
+    The object's attenuation is put on the background scanner's scale and multiplied by c; what it changes in the
+    picture is sharpened to that scanner's acutance.
     What the background's pixels hold beyond its palette (noise) stays, faded by the object's transmission.
     """
     inside = np.flatnonzero(placed.alpha > 0)  # tables are read for these pixels only: windows are mostly empty
     own_material = (placed.planes[..., 1] >> 8).take(inside)
-    levels = _levels(placed.planes[..., 0], translation.sharpening).take(inside)
+    levels = LEVEL.take((placed.planes[..., 0] >> 4).take(inside))
     own = translation.levels.take(own_material * np.int32(LEVELS) + levels)
     own = (own * round(placed.paste.coefficient * 256) + 128) >> 8
     picture = np.ascontiguousarray(background).reshape(-1, 3)
@@ -88,17 +89,14 @@ def dual_energy(background: Pixels, placed: Placed, translation: Translation) ->
     before = flat.take(material * np.int32(LEVELS) + shown, axis=0).astype(np.int16)
     after = flat.take(row + translation.to_shown.take(whole, mode="clip"), axis=0).astype(np.int16)
     noise = (seen - before) * FADE.take(own, mode="clip")[:, None] >> 7
-    picture = picture.copy()
-    picture[inside] = np.clip(after + noise, 0, 255)
-    return picture.reshape(background.shape)
-
-
-def _levels(absorbed: npt.NDArray[np.uint16], amount: float) -> Codes:
-    """Attenuation in codes of the share of rays absorbed, of 65535, after unsharp masking."""
-    if amount:
-        soft = cv2.GaussianBlur(absorbed, (0, 0), 1.0)
-        absorbed = cv2.addWeighted(absorbed, 1 + amount, soft, -amount, 0)
-    return LEVEL.take(absorbed >> 4)
+    change = np.zeros(picture.shape, np.int16)
+    change[inside] = after + noise - seen
+    change = change.reshape(background.shape)
+    if translation.sharpening:
+        soft = cv2.GaussianBlur(change, (0, 0), 1.0)
+        change = cv2.addWeighted(change, 1 + translation.sharpening, soft, -translation.sharpening, 0)
+        change *= (placed.alpha > 0)[..., None]
+    return np.clip(background + change, 0, 255).astype(np.uint8)
 
 
 def _mix(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segloc_synth.backgrounds import bag_mask
-from segloc_synth.images import WHITE, BadImage, Pixels, fit_to_canvas
+from segloc_synth.images import WHITE, BadImage, Pixels, fit_to_canvas, read_image
 from segloc_synth.masks import BadMask
 from segloc_synth.matching import FOLDS, Found, fold, group, match, unique
 from segloc_synth.segments import SMALLEST, open_scan
@@ -119,9 +119,11 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
     source = read_labelled(path, allow_test=True)
     for scan in source.scans:
         try:
-            pixels, found, _, _ = open_scan(scan, source.bottom_rows)
+            whole, found, _, _ = open_scan(scan, source.bottom_rows)
+            pixels, _ = read_image(scan.path, at_least=size)  # decoded as benign scans are
         except (BadImage, BadMask):
             continue
+        pixels = pixels[: round(len(whole) * pixels.shape[1] / whole.shape[1])]
         done, jpeg = cv2.imencode(".jpg", fit_to_canvas(pixels, size)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert done
         masks = [(annotation.class_id, _rle(fit_mask(mask, size))) for annotation, mask in found]

@@ -10,7 +10,7 @@ from segloc_synth import palette
 from segloc_synth.images import Pixels, resize
 from segloc_synth.palette import Palette
 
-DETAIL = 1.5  # segments are kept at this multiple of the canvas scale, so that they may be enlarged
+DETAIL = 2.0  # segments are kept at this multiple of the canvas scale, so that they may be enlarged
 RING = 0.15  # width of the ring that tells the carrier bag's colour, relative to the segment's larger side
 MARGIN = 2  # empty pixels around a stored segment, so that it may be resampled
 

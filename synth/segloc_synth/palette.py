@@ -40,11 +40,11 @@ MEAN = np.full((1, 3), 1 / 3)
 APART = 0.9  # difference of mean signatures from which two groups of scans may be two palettes
 CLEAR = 1.3  # they are if a scan drawn with the other is that many times as wrong
 FEWEST = 0.05  # share of the scans that makes a palette
-KNEE = 0.9
+KNEE = 0.95
 METAL_STRENGTH = 2.0  # how many times as far along as its colour metal is taken to be
 METAL_FROM = 40
 STRONGEST = METAL_STRENGTH * (MATERIALS - 1)
-DEPTH = 0.9  # quantile of the attenuation of metal that is taken for the depth of the display
+DEPTH = 0.75  # quantile of the attenuation of metal that is taken for the depth of the display
 MOST = 4096  # amounts of matter are cut there
 COARSE = (16, 24)  # cells of material and attenuation in which colours are learnt
 

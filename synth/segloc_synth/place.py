@@ -18,7 +18,7 @@ Matrix = npt.NDArray[np.float64]
 INSIDE = 128  # alpha from which a pixel belongs to the mask
 LARGEST = 0.9  # of the canvas; larger objects are scaled down to it
 ENLARGED = 2.0  # most that an object's stored pixels are enlarged
-FINE = 1.6  # stored pixels per canvas pixel that are sampled as they are; more are averaged first
+FINE = 2.0  # stored pixels per canvas pixel that are sampled as they are; more are averaged first
 IN_BAG = 0.98  # share of the object that must lie on the bag for a position to be taken at once
 NEIGHBOURS = np.ones((3, 3), np.uint8)
 
