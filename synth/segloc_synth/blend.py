@@ -12,7 +12,7 @@ from segloc_synth.palette import LEVELS, MATERIALS, STRONGEST, UNIT, Codes, Pale
 from segloc_synth.place import Placed
 
 CHANNEL = np.arange(256)[:, None, None]
-SHARPEST = 0.0  # most unsharp masking that an object gets
+SHARPEST = 0.0  # most unsharp masking that an object gets: more brought out its noise; blurring to match stays
 # What is left of a background's own fine colour noise under an object of some attenuation, of 128.
 FADE = np.rint(128 * np.exp(-np.arange(LEVELS) / UNIT)).astype(np.int16)
 

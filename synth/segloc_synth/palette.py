@@ -33,6 +33,7 @@ QUANTILES = np.array([0.5, 0.75, 0.9, 0.97, 0.995])
 ENOUGH = 500  # pixels of a band that tell something
 SHARPENINGS = np.linspace(-0.75, 3, 6)
 ORGANIC, METAL = (-30, 110), (160, 290)  # degrees of hue among which each end is looked for
+BEYOND = 6.0  # degrees; pure materials lie that far beyond the commonest hues, which are mixed already
 USUAL = (35.0, 215.0)  # the ends in the colours that most makers use
 # Density of a channel value in codes; one is added so that black has an end.
 DENSITY = np.rint(-np.log((np.arange(256) + 1) / 256) * UNIT).astype(np.uint16)
@@ -287,7 +288,7 @@ def _materials(hues: Pixels, saturations: Pixels) -> Pixels:
         degrees = np.arange(low, high, 2)
         there = smooth[degrees // 2 % 180]
         ends.append(float(degrees[there.argmax()]) if there.sum() > 0.01 * weights.sum() else usual)
-    organic, metal = ends
+    organic, metal = ends[0] - BEYOND, ends[1] + BEYOND
     along = (2.0 * np.arange(180) - organic + 60) % 360 - 60
     # Hues beyond the metal end (violet) are metal; those below the organic end (red) organic.
     return np.clip(np.rint(along / (metal - organic) * (MATERIALS - 1)), 0, MATERIALS - 1).astype(np.uint8)
