@@ -156,9 +156,10 @@ def neighbours(name: str, other: str) -> bool:
 
 def look_alike(scene: Scene, other: Scene) -> bool:
     """Whether two scans show one bag by their looks, perhaps mirrored."""
-    mine, theirs = (one.thumbnail.astype(np.float32) - one.thumbnail.mean() for one in (scene, other))
-    size = float(np.sqrt((mine**2).sum() * (theirs**2).sum()))
-    alike = max(float((mine * turned).sum()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
+    mine, theirs = (one.thumbnail - np.float32(one.thumbnail.mean()) for one in (scene, other))
+    flat = mine.ravel()
+    size = float(np.sqrt((flat @ flat) * (theirs.ravel() @ theirs.ravel())))
+    alike = max(float(flat @ turned.ravel()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
     return alike >= ALIKE * max(size, 1.0)
 
 
