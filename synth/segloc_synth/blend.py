@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from segloc_synth import palette
 from segloc_synth.images import Pixels
-from segloc_synth.palette import LEVELS, MATERIALS, MOST, STRONGEST, UNIT, Codes, Palette
+from segloc_synth.palette import LEVELS, MATERIALS, STRONGEST, UNIT, Codes, Palette
 from segloc_synth.place import Placed
 
 CHANNEL = np.arange(256)[:, None, None]
@@ -123,7 +123,7 @@ def _wide(values: Pixels) -> npt.NDArray[np.uint16]:
 
 
 def _by_255(products: npt.NDArray[np.uint16]) -> Pixels:
-    """products / 255, rounded, for products up to 255 * 255; overwrites them. Equal to division, in a third of the time."""
+    """products / 255, rounded, for products up to 255 * 255; overwrites them. As exact as a division."""
     products += 128
     products += products >> 8
     products >>= 8
