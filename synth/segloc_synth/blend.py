@@ -46,7 +46,7 @@ def hard(background: Pixels, placed: Placed) -> Pixels:
 
 def alpha(background: Pixels, placed: Placed) -> Pixels:
     """The SegLoc paper's: c * segment + (1 - c) * background, c the composition coefficient."""
-    weight = _scale(placed.alpha, np.uint8(round(placed.paste.coefficient * 255)))
+    weight = _scale(placed.alpha, round(placed.paste.coefficient * 255))
     return _mix(background, placed.planes, weight)
 
 
@@ -99,12 +99,8 @@ def _sharpened(levels: Codes, amount: float) -> npt.NDArray[np.int16]:
 
 
 def _mix(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
-    weight = _wide(cv2.merge([opacity, opacity, opacity]))
-    mixed = weight * above
-    np.subtract(255, weight, out=weight)
-    weight *= below
-    mixed += weight
-    return _by_255(mixed)
+    weight = np.asarray(cv2.cvtColor(opacity, cv2.COLOR_GRAY2RGB), np.uint8)
+    return np.asarray(cv2.add(_scale(above, weight), _scale(below, ~weight)), np.uint8)
 
 
 def _transmission(carrier: tuple[int, int, int], coefficient: float) -> Pixels:
@@ -113,18 +109,6 @@ def _transmission(carrier: tuple[int, int, int], coefficient: float) -> Pixels:
     return np.rint(255 * share**coefficient).astype(np.uint8)
 
 
-def _scale(values: Pixels, factor: Pixels | np.uint8) -> Pixels:
-    """values * factor / 255, rounded, for uint8."""
-    return _by_255(_wide(values) * factor)
-
-
-def _wide(values: Pixels) -> npt.NDArray[np.uint16]:
-    return values.astype(np.uint16)  # holds the product of two channels, and is quicker than more
-
-
-def _by_255(products: npt.NDArray[np.uint16]) -> Pixels:
-    """products / 255, rounded, for products up to 255 * 255; overwrites them. As exact as a division."""
-    products += 128
-    products += products >> 8
-    products >>= 8
-    return products.astype(np.uint8)
+def _scale(values: Pixels, factor: Pixels | int) -> Pixels:
+    """values * factor / 255, rounded; float32 is far from any doubt there, and OpenCV's loop faster than integers."""
+    return np.asarray(cv2.multiply(values, factor, scale=1 / 255), np.uint8)
