@@ -149,7 +149,7 @@ def bag_mask(pixels: Pixels) -> Pixels:
     All zero when the scan holds nothing but belt.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    belt = int(np.percentile(grey, 98))  # the brightest common level: white, or the grey of a grey scanner
+    belt = _percentile(grey, 0.98)  # the brightest common level: white, or the grey of a grey scanner
     thing = (grey < belt - BAG_CONTRAST).astype(np.uint8)
     thing = cv2.morphologyEx(thing, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     reach = max(3, round(max(grey.shape) / 24)) | 1
@@ -157,3 +157,11 @@ def bag_mask(pixels: Pixels) -> Pixels:
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     large = [outline for outline in outlines if cv2.contourArea(outline) >= SMALLEST_BAG * grey.size]
     return np.asarray(cv2.drawContours(np.zeros_like(grey), large, -1, 1, thickness=cv2.FILLED), np.uint8)
+
+
+def _percentile(grey: Pixels, share: float) -> int:
+    """numpy's percentile, rounded down, by counting grey levels: several times as fast."""
+    counts = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel(), dtype=np.float64)
+    place, rest = divmod(share * (grey.size - 1), 1)
+    below, above = np.searchsorted(counts, (place, min(place + 1, grey.size - 1)), side="right").tolist()
+    return int(below + rest * (above - below))

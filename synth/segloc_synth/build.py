@@ -1,5 +1,6 @@
 """The build: shards in parallel, going on where an earlier run of the same config stopped."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def _materials(job: Job) -> Materials:
         distractors = Objects([job.distractors]) if job.distractors else None
         materials = Materials(job.config, Objects(job.objects), Backgrounds(job.backgrounds, job.scans), distractors)
         _opened = job, materials
+        gc.freeze()  # what lives as long as the process need not be looked through again and again
     return _opened[1]
 
 

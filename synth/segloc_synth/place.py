@@ -130,18 +130,22 @@ def _geometry(
 def _choose_position(mask: Pixels, scene: Scene, paste: Paste) -> tuple[int, int, float]:
     """(top, left, share of the mask on the bag) of the place that lies well inside the bag, else the best, and whose
     background's darkness comes nearest to the wanted rank among those tried."""
-    height, width = mask.shape
-    extent, limit = np.array([width, height]), len(scene.bag) - np.array([width, height])
-    spots = scene.spots[[int(position * len(scene.spots)) for position in paste.positions]].astype(np.intp)
-    corner = np.minimum(np.maximum(spots - extent // 2, 0), limit)  # x, y of each place tried
+    size, (height, width) = len(scene.bag), mask.shape
     sums = cv2.integral(scene.darkness)
-    (x0, y0), (x1, y1) = (corner // CELL).T, np.minimum(-(-(corner + extent) // CELL), len(sums) - 1).T
-    dark = (sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]) / np.maximum((y1 - y0) * (x1 - x0), 1)
-    rank = dark.argsort(kind="stable").argsort(kind="stable")
+    last = len(sums) - 1
+    places = []  # in plain Python: arrays of TRIES numbers only cost calls
+    for position in paste.positions:
+        spot = int(position * len(scene.spots))
+        x = min(max(scene.spots.item(spot, 0) - width // 2, 0), size - width)
+        y = min(max(scene.spots.item(spot, 1) - height // 2, 0), size - height)
+        x0, x1, y0, y1 = x // CELL, min(-(-(x + width) // CELL), last), y // CELL, min(-(-(y + height) // CELL), last)
+        total = sums.item(y1, x1) - sums.item(y0, x1) - sums.item(y1, x0) + sums.item(y0, x0)
+        places.append((total / max((y1 - y0) * (x1 - x0), 1), y, x))
+    places.sort(key=lambda place: place[0])
+    wanted = paste.occlusion * (len(places) - 1)
     area = int(np.count_nonzero(mask))
     best = (0, 0, -1.0)
-    for place in np.abs(rank - paste.occlusion * (len(rank) - 1)).argsort(kind="stable").tolist():
-        x, y = corner[place].tolist()
+    for _, (_, y, x) in sorted(enumerate(places), key=lambda ranked: abs(ranked[0] - wanted)):
         share = int(np.count_nonzero(scene.bag[y : y + height, x : x + width] & mask)) / area
         if share > best[2]:
             best = (y, x, share)

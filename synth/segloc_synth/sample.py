@@ -30,6 +30,7 @@ class Materials:
     ) -> None:
         self.config, self.objects, self.backgrounds, self.distractors = config, objects, backgrounds, distractors
         self._translations: dict[tuple[bool, int, int], Translation] = {}
+        self._last: tuple[tuple[bool, int], Segment] | None = None  # both views of a pair may show it
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -37,9 +38,12 @@ class Materials:
         return catalogue(rows["class_id"], rows["share"], self.config.balance, distractors)
 
     def segment(self, paste: Paste) -> Segment:
-        source = self.distractors if paste.distractor else self.objects
-        assert source is not None
-        return source[paste.segment]
+        key = (paste.distractor, paste.segment)
+        if self._last is None or self._last[0] != key:
+            source = self.distractors if paste.distractor else self.objects
+            assert source is not None
+            self._last = key, source[paste.segment]
+        return self._last[1]
 
     def share(self, paste: Paste) -> float:
         """Wanted size of an object relative to its bag; 0 where the source does not show it."""

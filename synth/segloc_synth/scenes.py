@@ -81,13 +81,13 @@ def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> npt.ND
     slot["notes"] = "; ".join(kinds).encode()[:NOTES]
     if picture is not None and bag is not None:
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        y, x = np.nonzero(bag)
-        chosen = np.linspace(0, len(x) - 1, SPOTS).astype(np.intp)
+        inside = np.flatnonzero(bag.view(np.bool_))
+        y, x = np.divmod(inside[np.linspace(0, len(inside) - 1, SPOTS).astype(np.intp)], size)
         cells = slot["darkness"].shape
         slot["bag_size"] = bag_area(bag) ** 0.5
         slot["palette"] = palette.nearest(palettes, picture, bag) if palettes else 0
         slot["thumbnail"] = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)
-        slot["spots"] = np.stack([x[chosen], y[chosen]], axis=1)
+        slot["spots"] = np.stack([x, y], axis=1)
         slot["darkness"] = cv2.resize(255 - grey, cells[::-1], interpolation=cv2.INTER_AREA)
         slot["bag"] = np.packbits(bag, axis=1)
         slot["pixels"] = picture
@@ -114,16 +114,15 @@ def fit_scan(path: Path, size: int) -> tuple[Pixels | None, Pixels | None, list[
 
 def without_frame(pixels: Pixels) -> Pixels:
     """RGB [H, W, 3] without rows and columns at its edges that are mostly black, as frames and corrupt rows are."""
-    black = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) < BLACK
-    top, bottom = _frame(black.mean(1)), _frame(black.mean(1)[::-1])
-    left, right = _frame(black.mean(0)), _frame(black.mean(0)[::-1])
-    return pixels[top : len(black) - bottom, left : black.shape[1] - right]
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    top, bottom, left, right = (_frame(turned) for turned in (grey, grey[::-1], grey.T, grey.T[::-1]))
+    return pixels[top : len(grey) - bottom, left : grey.shape[1] - right]
 
 
-def _frame(shares: npt.NDArray[np.float64]) -> int:
-    """How many of the first lines are frame, by the share of black in each; a bag at the edge is wider than one."""
-    reach = max(1, round(FRAME * len(shares)))
-    dark = (shares[: reach + 1] > 0.35).tolist()
+def _frame(grey: Pixels) -> int:
+    """How many of the first rows are frame, by the share of black in each; a bag at the edge is wider than one."""
+    reach = max(1, round(FRAME * len(grey)))
+    dark = ((grey[: reach + 1] < BLACK).mean(1) > 0.35).tolist()
     return 0 if all(dark) else dark.index(False)
 
 
@@ -144,6 +143,8 @@ def _crop_belt(pixels: Pixels, bag: Pixels) -> Pixels:
 
 def bag_area(bag: Pixels) -> int:
     """Pixels of the largest bag in a 0/1 mask."""
+    if len(cv2.findContours(bag, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]) == 1:  # as a rule; counted in no time
+        return int(np.count_nonzero(bag))
     _, _, stats, _ = cv2.connectedComponentsWithStats(bag)
     return int(stats[1:, cv2.CC_STAT_AREA].max(initial=0))
 
@@ -156,9 +157,10 @@ def neighbours(name: str, other: str) -> bool:
 
 def look_alike(scene: Scene, other: Scene) -> bool:
     """Whether two scans show one bag by their looks, perhaps mirrored."""
-    mine, theirs = (one.thumbnail.astype(np.float32) - one.thumbnail.mean() for one in (scene, other))
-    size = float(np.sqrt((mine**2).sum() * (theirs**2).sum()))
-    alike = max(float((mine * turned).sum()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
+    mine, theirs = (one.thumbnail - np.float32(one.thumbnail.mean()) for one in (scene, other))
+    flat = mine.ravel()
+    size = float(np.sqrt((flat @ flat) * (theirs.ravel() @ theirs.ravel())))
+    alike = max(float(flat @ turned.ravel()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
     return alike >= ALIKE * max(size, 1.0)
 
 

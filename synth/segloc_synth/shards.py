@@ -6,7 +6,6 @@ is assembled from the sidecars; its top level is also a wids-v1 index.
 """
 
 import hashlib
-import io
 import json
 import os
 import tarfile
@@ -27,6 +26,7 @@ from segloc_synth.files import Hashed, atomic_write, in_threads, is_local, json_
 from segloc_synth.manifest import Problems, Summary, mend, page_count, read_manifest, read_page, sidecar_path
 
 MEMBERS = ("json", "key.jpg", "query.jpg")
+BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of mode 644, mtime 0
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -52,17 +52,20 @@ def write_shard(path: Path, samples: Iterable[Sample], identity: str, problems: 
     classes: list[int] = []
     with atomic_write(path) as file:
         hashed = Hashed(file)
-        with tarfile.open(fileobj=cast(Any, hashed), mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                row: list[int] = []
-                payloads = (json_bytes(sample.meta, indent=None), sample.key, sample.query)
-                for name, data in zip(MEMBERS, payloads, strict=True):
-                    info = tarfile.TarInfo(f"{sample.meta['index']:012d}.{name}")
-                    info.size, info.mtime, info.mode = len(data), 0, 0o644
-                    row += [tar.offset + tarfile.BLOCKSIZE, len(data)]
-                    tar.addfile(info, io.BytesIO(data))
-                offsets.append(row)
-                classes.append(sample.meta["class_id"])
+        for sample in samples:
+            row: list[int] = []
+            parts: list[bytes] = []
+            offset = hashed.size
+            payloads = (json_bytes(sample.meta, indent=None), sample.key, sample.query)
+            for name, data in zip(MEMBERS, payloads, strict=True):
+                row += [offset + tarfile.BLOCKSIZE, len(data)]
+                parts += [_header(f"{sample.meta['index']:012d}.{name}", len(data)), data, _padding(len(data))]
+                offset += sum(map(len, parts[-3:]))
+            hashed.write(b"".join(parts))
+            offsets.append(row)
+            classes.append(sample.meta["class_id"])
+        hashed.write(bytes(2 * tarfile.BLOCKSIZE))
+        hashed.write(_padding(hashed.size, tarfile.RECORDSIZE))
     sidecar = {
         "shard": path.name,
         "config_hash": identity,
@@ -76,6 +79,20 @@ def write_shard(path: Path, samples: Iterable[Sample], identity: str, problems: 
     }
     write_json(sidecar_path(path), sidecar, indent=None)
     return Summary.of(sidecar)
+
+
+def _header(name: str, size: int) -> bytes:
+    """A file's USTAR header as tarfile would write it, which takes ten times as long."""
+    header = bytearray(BLANK)
+    header[: len(name)] = name.encode()
+    header[124:135] = b"%011o" % size
+    header[148:156] = b" " * 8  # counts so in its own sum
+    header[148:155] = b"%06o\0" % sum(header)
+    return bytes(header)
+
+
+def _padding(size: int, block: int = tarfile.BLOCKSIZE) -> bytes:
+    return bytes(-size % block)
 
 
 @dataclass(frozen=True)
