@@ -12,8 +12,9 @@ from segloc_synth.palette import LEVELS, MATERIALS, MOST, STRONGEST, UNIT, Codes
 from segloc_synth.place import Placed
 
 SHARPEST = 0.5  # most unsharp masking that an object gets
-# What is left of a background's own fine colour noise under an object of some attenuation, of 256.
-FADE = np.rint(256 * np.exp(-np.arange(LEVELS) / UNIT)).astype(np.int16)
+# What is left of a background's own fine colour noise under an object of some attenuation, of 128: the product with
+# the largest noise just fits 16 bits.
+FADE = np.rint(128 * np.exp(-np.arange(LEVELS) / UNIT)).astype(np.int16)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def dual_energy(background: Pixels, placed: Placed, translation: Translation) ->
     flat = target.colours.reshape(-1, 3)
     before = flat[material * np.int32(LEVELS) + shown].astype(np.int16)
     after = flat[mixed * np.int32(LEVELS) + translation.to_shown[np.minimum(whole, MOST - 1)]].astype(np.int16)
-    noise = (background - before) * FADE[np.minimum(own, LEVELS - 1), None] >> 8
+    noise = (background - before) * FADE[np.minimum(own, LEVELS - 1), None] >> 7
     return np.clip(after + noise, 0, 255).astype(np.uint8)
 
 
@@ -94,7 +95,7 @@ def _mix(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
 
 def _transmission(carrier: int, coefficient: float) -> Pixels:
     """Table [256] of the object's own transmission, 255 = clear, by its channel's value in its scan."""
-    share = np.minimum(np.arange(256) / max(carrier, 1), 1.0)
+    share = np.minimum(np.maximum(np.arange(256), 1) / max(carrier, 1), 1.0)  # black too lets a little through
     return np.rint(255 * share**coefficient).astype(np.uint8)
 
 
