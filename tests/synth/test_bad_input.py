@@ -227,10 +227,8 @@ def test_a_bad_benign_scan_is_met_in_the_shards(
         assert strict.exit_code == 0
     else:
         assert strict.exit_code in (1, 3)
-        told = [line for line in strict.output.splitlines() if line.startswith("Error: ")]
-        assert [f"Error: {benign / 'N0000001.png'}: {kind}; mend it or leave out --strict" in line for line in told] == [
-            True
-        ]
+        (told,) = [line for line in strict.output.splitlines() if line.startswith("Error: ")]
+        assert f"Error: {benign / 'N0000001.png'}: {kind}; mend it or leave out --strict" in told
 
 
 def test_one_usable_scan_is_no_pair(tmp_path: Path, labelled: Path, benign: Path) -> None:
