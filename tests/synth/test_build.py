@@ -59,7 +59,8 @@ def test_workers_path_and_history_do_not_change_a_byte(
     sources: Sources, tmp_path: Path, features: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = build(sources, tmp_path / "one", "--n", 30, *features)
-    monkeypatch.setenv("SEGLOC_CACHE", str(tmp_path / "cache"))  # two processes fill a bank of their own
+    if features:  # two processes fill a bank of their own
+        monkeypatch.setenv("SEGLOC_CACHE", str(tmp_path / "cache"))
     two = build(sources, tmp_path / "elsewhere" / "two", "--n", 30, "--workers", 2, *features)
     grown = build(sources, build(sources, tmp_path / "grown", "--n", 11, *features), "--n", 30, *features)
     assert content(one) == content(two) == content(grown)
@@ -171,14 +172,21 @@ def test_every_sample_has_the_same_fields_and_types(sources: Sources, tmp_path: 
     assert shapes == [shapes[0]] * 20
 
 
+INTERRUPTED = ["--n", 1000, "--shard-size", 50, "--size", 64, "--workers", 2]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return content(build(sources, tmp_path_factory.mktemp("undisturbed") / "out", *INTERRUPTED))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_an_interrupted_build_ends_as_an_undisturbed_one(
-    sources: Sources, tmp_path: Path, number: signal.Signals, code: int
+    sources: Sources, tmp_path: Path, undisturbed: dict[str, str], number: signal.Signals, code: int
 ) -> None:
-    args = ["--n", 1200, "--shard-size", 100, "--workers", 2]
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [*COMMAND, *build_args(sources, out, *args)], stderr=subprocess.PIPE, text=True, env=os.environ
+        [*COMMAND, *build_args(sources, out, *INTERRUPTED)], stderr=subprocess.PIPE, text=True, env=os.environ
     )
     while len(list(out.glob("segloc-*.json"))) < 2 and process.poll() is None:
         time.sleep(0.02)
@@ -192,8 +200,8 @@ def test_an_interrupted_build_ends_as_an_undisturbed_one(
     for shard in out.glob("segloc-*.json"):
         assert json.loads(shard.read_text())["bytes"] == shard.with_suffix(".tar").stat().st_size
     time.sleep(1)  # orphans of a killed parent end by themselves
-    build(sources, out, *args)
-    assert content(out) == content(build(sources, tmp_path / "undisturbed", *args))
+    build(sources, out, *INTERRUPTED)
+    assert content(out) == undisturbed
 
 
 def test_a_folder_of_something_else_is_refused(sources: Sources, tmp_path: Path) -> None:
