@@ -12,6 +12,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from segloc_synth import palette
+from segloc_synth.cutting import Segment
+from segloc_synth.labelled import LabelledSource
+from segloc_synth.problems import Problem
+from segloc_synth.segments import cut_segments, learn_palettes
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -94,6 +100,15 @@ def write_labelled(folder: Path, count: int = 6) -> Path:
     }
     (folder / "set.json").write_text(json.dumps(data))
     return folder / "set.json"
+
+
+def cut_all(source: LabelledSource, size: int, folder: Path) -> tuple[dict[str, Segment], list[Problem]]:
+    """The segments of a source by name, and the problems met; its palettes are left in `folder`."""
+    learnt = folder / f"{source.fingerprint}.npz"
+    palette.save(learnt, learn_palettes(source, size))
+    done = [cut_segments(scan, size, source.bottom_rows, learnt) for scan in source.scans]
+    segments = {segment.name: segment for found, _ in done for segment in found}
+    return segments, [problem for _, problems in done for problem in problems]
 
 
 def write_benign(folder: Path, count: int = 5) -> Path:

@@ -30,7 +30,7 @@ from segloc_synth.engines import run_local
 from segloc_synth.files import cache_dir, new_folder, read_json, write_json
 from segloc_synth.labelled import LabelledSource
 from segloc_synth.palette import Palette
-from segloc_synth.problems import MISSING, Problem
+from segloc_synth.problems import MISSING, NEAR, Problem
 from segloc_synth.scenes import Scene, fit_background, fit_scan, look_alike, neighbours, slot_type
 from segloc_synth.segments import cut_segments, learn_palettes
 
@@ -38,7 +38,6 @@ VERSION = 4  # raised whenever prepared pixels change
 PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
 LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
-NEAR = "scan whose number is near the other's in its pair, as there is no farther one"
 Form = Literal["raw", "jpeg"]
 
 
@@ -62,7 +61,9 @@ class Objects:
             columns["palette"][-1] = columns["palette"][-1] + len(self.palettes)
             columns.setdefault("part", []).append(np.full(len(index["names"]), part))
             self.palettes += palette.load(folder / "palettes.npz")
-        self.rows = {name: np.concatenate([one for one in parts if len(one)]) for name, parts in columns.items()}
+        self.rows = {
+            name: np.concatenate([one for one in parts if len(one)] or parts[:1]) for name, parts in columns.items()
+        }
         self._files = [os.open(folder / "pixels.bin", os.O_RDONLY) for folder in folders]
 
     def __len__(self) -> int:
@@ -331,7 +332,7 @@ def _write_backgrounds(folder: Path, source: BenignSource, size: int, form: Form
         if picture is not None and bag is not None:
             pictures.append(picture)
             bags.append(bag)
-    palette.save(folder / "palettes.npz", palette.fit(pictures, bags) if pictures else [])
+    palette.save(folder / "palettes.npz", palette.fit(pictures, bags))
     encoded = [name.encode(errors="surrogateescape") for name in source.relative]
     np.save(folder / "names.npy", np.cumsum([0, *map(len, encoded)]))
     (folder / "names.bin").write_bytes(b"".join(encoded))

@@ -11,13 +11,12 @@ from segloc_synth.images import Pixels
 from segloc_synth.palette import LEVELS, MATERIALS, STRONGEST, UNIT, Codes, Palette
 from segloc_synth.place import Placed
 
-CHANNEL = np.arange(256)[:, None, None]
+CHANNEL = np.maximum(np.arange(256), 1)[:, None, None]  # black too lets a little through
 PIXEL = np.dtype("V3")  # three channels moved as one item, which takes a third of the time
 SHARPEST = 0.0  # most unsharp masking that an object gets: more brought out its noise; blurring to match stays
-# What is left of a background's own fine colour noise under an object of some attenuation, of 128.
+# What is left of a background's own fine colour noise under an object of some attenuation, of 128: the product with
+# the largest noise just fits 16 bits.
 FADE = np.rint(128 * np.exp(-np.arange(LEVELS) / UNIT)).astype(np.int16)
-
-
 # Attenuation in codes by the share of rays absorbed, of 4096.
 LEVEL = np.rint(-UNIT * np.log1p(-(np.arange(4096) + 0.5) / 4096)).clip(0, LEVELS - 1).astype(np.uint16)
 
@@ -93,8 +92,10 @@ def dual_energy(background: Pixels, placed: Placed, translation: Translation) ->
     picture = picture.copy()
     written = np.minimum(np.maximum(after + noise, 0), 255).astype(np.uint8)
     picture.view(PIXEL)[inside] = written.view(PIXEL)
-    picture = picture.reshape(background.shape)
-    return _sharpened(background, picture, placed.alpha, translation.sharpening) if translation.sharpening else picture
+    composed = picture.reshape(background.shape)
+    if not translation.sharpening:
+        return composed
+    return _sharpened(background, composed, placed.alpha, translation.sharpening)
 
 
 def _sharpened(before: Pixels, after: Pixels, alpha: Pixels, amount: float) -> Pixels:

@@ -46,8 +46,9 @@ METAL_STRENGTH = 2.0  # how many times as far along as its colour metal is taken
 METAL_FROM = 40
 STRONGEST = METAL_STRENGTH * (MATERIALS - 1)
 DEPTH = 0.75  # quantile of the attenuation of metal that is taken for the depth of the display
-MOST = 4096  # amounts of matter are cut there
+MOST = 8192  # amounts of matter are cut there, beyond what the blackest pixel of any display stands for
 COARSE = (16, 24)  # cells of material and attenuation in which colours are learnt
+EMPTY: Pixels = np.full((32, 32, 3), 255, np.uint8)  # a scan of nothing
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def match(source: Palette, target: Palette) -> Codes:
 
 def sharpening(source: Palette, target: Palette) -> float:
     """Amount of unsharp masking (negative blurs) that gives turned objects of `source` the acutance of `target`."""
+    if not source.turned.any():  # nothing is known of it
+        return 0.0
     rising = np.maximum.accumulate(source.turned) + np.arange(len(SHARPENINGS)) * 1e-6
     return round(float(np.interp(target.acutance, rising, SHARPENINGS)), 3)
 
@@ -186,7 +189,10 @@ def fit(scans: Sequence[Pixels], bags: Sequence[Pixels]) -> list[Palette]:
     """Learn the palettes of a source: one, or several where its scans fall into clearly different colours.
 
     scans: RGB uint8 [size, size, 3] on the canvas; bags: 0/1 masks of where to learn (a bag without labelled items).
+    Where there is nothing to learn from, the palette is that of an empty belt: grey.
     """
+    shown = [(scan, bag) for scan, bag in zip(scans, bags, strict=True) if bag.any()]
+    scans, bags = [scan for scan, _ in shown] or [EMPTY], [bag for _, bag in shown] or [np.ones_like(EMPTY[..., 0])]
     signatures = np.array([signature(scan, bag) for scan, bag in zip(scans, bags, strict=True)])
     groups = _split(signatures, np.arange(len(scans)))
     palettes = [_fit_one(scans, bags, group) for group in groups]

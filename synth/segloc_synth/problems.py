@@ -18,11 +18,12 @@ TURNED = "image turned upright by its EXIF tag"
 TWICE = "annotation whose id another has, renamed"
 DUPLICATE = "image of the same bytes as another"
 BOX_OUTSIDE = "box reaching outside its image, cut at the edge"
+NEAR = "scan whose number is near the other's in its pair, as there is no farther one"
 CROWD = "crowd annotation"
 TEST_SPLIT = "scan of the test split"
 UNLISTED = "image without a label"
 EMPTY_CLASS = "class without an object"
-USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, TWICE, DUPLICATE, BOX_OUTSIDE})
+USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, TWICE, DUPLICATE, BOX_OUTSIDE, NEAR})
 NOTED = frozenset({UNLISTED, EMPTY_CLASS})  # no record is lost
 BY_DESIGN = frozenset({CROWD, TEST_SPLIT})  # left out, but no fault of the data
 

@@ -85,7 +85,7 @@ def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> npt.ND
         y, x = np.divmod(inside[np.linspace(0, len(inside) - 1, SPOTS).astype(np.intp)], size)
         cells = slot["darkness"].shape
         slot["bag_size"] = bag_area(bag) ** 0.5
-        slot["palette"] = palette.nearest(palettes, picture, bag) if palettes else 0
+        slot["palette"] = palette.nearest(palettes, picture, bag)
         slot["thumbnail"] = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)
         slot["spots"] = np.stack([x, y], axis=1)
         slot["darkness"] = cv2.resize(255 - grey, cells[::-1], interpolation=cv2.INTER_AREA)

@@ -22,8 +22,11 @@ PALETTE_SCANS = 200  # scans that a source's palettes are learnt from
 
 
 def learn_palettes(source: LabelledSource, size: int) -> list[Palette]:
-    """The palettes of a labelled source, from the bags, without labelled items, of scans spread evenly over it."""
-    pictures, bags = [], []
+    """The palettes of a labelled source, from the bags of scans spread evenly over it, without labelled items.
+
+    Cut-outs on white show nothing but items: then these tell.
+    """
+    pictures, whole, bags = [], [], []
     for place in np.unique(np.linspace(0, len(source.scans) - 1, min(PALETTE_SCANS, len(source.scans))).astype(int)):
         check_stop()
         try:
@@ -33,8 +36,9 @@ def learn_palettes(source: LabelledSource, size: int) -> list[Palette]:
         picture = fit_to_canvas(pixels, size)
         free = fit_to_canvas(255 - 255 * np.dstack([labelled] * 3), size)[..., 0] == 255
         pictures.append(picture)
-        bags.append(bag_mask(picture) * free)
-    return palette.fit(pictures, bags) if pictures else []
+        whole.append(bag_mask(picture))
+        bags.append(whole[-1] * free)
+    return palette.fit(pictures, bags if any(bag.any() for bag in bags) else whole)
 
 
 @lru_cache(maxsize=4)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from tests.conftest import write_benign, write_labelled
+from tests.conftest import save, write_benign, write_labelled
 
 from segloc_synth.cli import cli
 from segloc_synth.images import BadImage, read_image
+from segloc_synth.shards import ShardReader
 
 
 def run(out: Path, *args: object) -> Result:
@@ -141,7 +142,7 @@ def test_a_bad_annotation_is_left_out_and_listed(
     assert "1 skipped: " in result.output
     assert kind in result.output
     problems = json.loads((tmp_path / "out" / "problems.json").read_text())
-    assert [kind.partition(":")[0] in problem["kind"] for problem in problems["objects"]] == [True]
+    assert [kind.partition(":")[0] in problem["kind"] for problem in problems] == [True]
 
 
 def damage(path: Path, how: str) -> None:
@@ -158,6 +159,8 @@ def damage(path: Path, how: str) -> None:
         image.resize((50, 40)).save(path)
     elif how == "grey":
         image.convert("L").save(path)
+    elif how == "white":
+        Image.new("RGB", image.size, "white").save(path)
     elif how == "alpha":
         image.convert("RGBA").save(path)
     elif how == "deep":
@@ -188,10 +191,69 @@ def test_a_bad_picture_is_listed_by_kind(tmp_path: Path, labelled: Path, benign:
         assert run(tmp_path / "strict", *strict).exit_code == 0
     else:
         assert "scan 3 (a)" in refused(tmp_path / "strict", *strict)
-    if how in ("zero", "truncated", "text", "grey"):
-        damage(benign / "N0000001.png", how)
-        result = run(tmp_path / "out2", "--objects", labelled, "--backgrounds", benign)
-        assert f"{benign}: {line.removesuffix(': ')}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ("zero", "image file of zero bytes"),
+        ("truncated", "image file is damaged or no picture"),
+        ("text", "image file is damaged or no picture"),
+        ("white", "scan without a bag"),
+        ("grey", "greyscale image, used as grey"),
+    ],
+)
+def test_a_bad_benign_scan_is_met_in_the_shards(
+    tmp_path: Path, labelled: Path, benign: Path, how: str, kind: str
+) -> None:
+    damage(benign / "N0000001.png", how)
+    args = ["--objects", labelled, "--backgrounds", benign, "--n", 8, "--shard-size", 4]
+    result = run(tmp_path / "out", *args)
+    assert result.exit_code == 0, result.output
+    manifest, *sides = (
+        json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        for name in ("manifest", "segloc-00000000", "segloc-00000001")
+    )
+    met = manifest["totals"]["problems"][kind]
+    assert met["first"] == ["N0000001.png"]
+    assert met["count"] == sum(side["problems"].get(kind, {"count": 0})["count"] for side in sides) > 1
+    assert f"{tmp_path / 'out'}: {met['count']} views: {kind}: N0000001.png" in result.output
+    assert json.loads((tmp_path / "out" / "problems.json").read_text()) == []
+    reader = ShardReader(tmp_path / "out")
+    drawn = {reader[place].meta[view]["background"] for place in range(8) for view in ("key", "query")}
+    assert ("N0000001" in drawn) == (how == "grey")
+    strict = run(tmp_path / "strict", *args, "--strict")
+    if how == "grey":
+        assert strict.exit_code == 0
+    else:
+        assert strict.exit_code in (1, 3)
+        (told,) = [line for line in strict.output.splitlines() if line.startswith("Error: ")]
+        assert f"Error: {benign / 'N0000001.png'}: {kind}; mend it or leave out --strict" in told
+
+
+def test_one_usable_scan_is_no_pair(tmp_path: Path, labelled: Path, benign: Path) -> None:
+    for path in sorted(benign.iterdir())[1:]:
+        damage(path, "white")
+    result = run(tmp_path / "out", "--objects", labelled, "--backgrounds", benign)
+    assert result.exit_code == 1
+    line = result.output.splitlines()[-1]
+    assert line.startswith(f"Error: {benign}: a pair needs two usable scans of different bags; scan without a bag: ")
+    for path in benign.iterdir():
+        damage(path, "zero")
+    result = run(tmp_path / "out2", "--objects", labelled, "--backgrounds", benign)
+    assert (result.exit_code, "image file of zero bytes: N000" in result.output.splitlines()[-1]) == (1, True)
+
+
+def test_cut_outs_on_white_are_used_in_their_own_colours(tmp_path: Path, labelled: Path, benign: Path) -> None:
+    """Scans of single items, without a bag: their colours are learnt from the items."""
+    for path in (labelled.parent / "images").iterdir():
+        scan = np.asarray(Image.open(path)).copy()
+        items = ((scan == (30, 60, 150)) | (scan == (40, 90, 60))).all(2)
+        scan[~items] = 255
+        save(path, scan)
+    result = run(tmp_path / "out", "--objects", labelled, "--backgrounds", benign)
+    assert result.exit_code == 0, result.output
+    assert "from 12 segments" in result.output
 
 
 def test_when_nothing_usable_is_left_the_source_is_named(tmp_path: Path, labelled: Path, benign: Path) -> None:

@@ -10,13 +10,12 @@ import click
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from tests.conftest import draw_scan, save, write_benign, write_labelled
+from tests.conftest import cut_all, draw_scan, save, write_benign, write_labelled
 
 from segloc_synth.backgrounds import read_benign
 from segloc_synth.cli import cli
 from segloc_synth.files import as_path
 from segloc_synth.images import read_image
-from segloc_synth.segments import cut_segments
 from segloc_synth.sources import read_labelled
 
 CSV = """name,Gun,Knife
@@ -141,10 +140,9 @@ def test_sources_in_a_bucket_are_those_of_the_folder(bucket: str, sources: tuple
     assert (read_image(there.open_path(0))[0] == read_image(here.open_path(0))[0]).all()
     near, far = read_labelled(sources[0]), read_labelled(as_path(f"{bucket}/labelled"))
     assert far.fingerprint == near.fingerprint
-    for a, b in zip(near.scans, far.scans, strict=True):
-        ours, theirs = cut_segments(a, 96, 0)[0], cut_segments(b, 96, 0)[0]
-        assert [s.name for s in ours] == [s.name for s in theirs]
-        assert all((s.rgba == t.rgba).all() for s, t in zip(ours, theirs, strict=True))
+    ours, theirs = (cut_all(source, 96, tmp_path)[0] for source in (near, far))
+    assert list(ours) == list(theirs)
+    assert all((ours[name].layers == theirs[name].layers).all() for name in ours)
     for url in ("s3://absent/benign", f"{bucket}/absent"):
         for read in (read_benign, read_labelled):
             with pytest.raises(click.ClickException, match="no such"):

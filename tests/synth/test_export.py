@@ -12,9 +12,9 @@ from pycocotools.coco import COCO
 
 from segloc_eval.datasets import load_data
 from segloc_synth.cli import cli
-from segloc_synth.coco import read_labelled
 from segloc_synth.export import export_coco
 from segloc_synth.shards import Sample, ShardReader
+from segloc_synth.sources import read_labelled
 
 Sources = tuple[Path, Path]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from tests.conftest import write_benign, write_labelled
 from tests.synth.test_scale import COMMAND, Sources, build, build_args, content
 
 from segloc_synth import build as building
-from segloc_synth import cli_build, manifest, sample
+from segloc_synth import card, manifest, sample
 from segloc_synth.cli import cli
 from segloc_synth.shards import ShardReader
 
@@ -71,16 +72,23 @@ def config(out: Path) -> set[str]:
     return {"config.json: holds no config"}
 
 
-@pytest.mark.parametrize("listed", [10_000, 3])
+@pytest.fixture(scope="module", params=[10_000, 3])
+def good(request: pytest.FixtureRequest, sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A build that is in order, with and without pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "MAX_LISTED", request.param)
+        out = build(sources, tmp_path_factory.mktemp("good") / "out", "--n", 60)
+        found = run("verify", out, "--workers", 1)
+        assert (found.exit_code, found.stdout) == (0, "")
+        yield out
+
+
 @pytest.mark.parametrize("damage", [cut, alter, remove, lie, total, config])
 def test_verify_names_damage_and_repairs_just_that(
-    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: object, listed: int
+    sources: Sources, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: object
 ) -> None:
-    monkeypatch.setattr(manifest, "MAX_LISTED", listed)
-    out = build(sources, tmp_path / "out", "--n", 60)
+    out = shutil.copytree(good, tmp_path / "out")
     whole = content(out)
-    good = run("verify", out, "--workers", 1)
-    assert (good.exit_code, good.stdout) == (0, "")
     expected = damage(out)  # type: ignore[operator]
     damaged = content(out)
     found = run("verify", out, "--workers", 1)
@@ -102,7 +110,7 @@ def test_verify_names_damage_and_repairs_just_that(
         {f"segloc-{finding['shard']:08d}.tar" for finding in wrong if finding["shard"] is not None}
     )
     assert content(out) == whole
-    assert run("verify", out).exit_code == 0
+    assert run("verify", out, "--workers", 1).exit_code == 0
 
 
 def test_verify_names_a_damaged_page_and_makes_it_anew(
@@ -225,28 +233,32 @@ def test_a_folder_that_may_not_be_written_is_one_line(sources: Sources, tmp_path
 def test_a_source_file_that_vanishes_is_one_line_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sources = write_labelled(tmp_path / "labelled").parent, write_benign(tmp_path / "benign")
-    whole = build(sources, tmp_path / "whole", "--n", 60)
-    gone = sources[1] / "N0000003.png"
+    sources = write_labelled(tmp_path / "labelled").parent, write_benign(tmp_path / "benign", 40)
+    monkeypatch.setenv("SEGLOC_CACHE", str(tmp_path / "cache"))  # with a bank that is still empty
     make = sample.make_sample
 
-    def vanishing(config: object, objects: object, backgrounds: object, index: int) -> object:
-        if index == 30:
-            (tmp_path / "moved.png").write_bytes(gone.read_bytes())
-            gone.unlink()
-            gone.read_bytes()
-        return make(config, objects, backgrounds, index)  # type: ignore[arg-type]
+    def vanishing(materials: sample.Materials, index: int) -> object:
+        if index == 24:  # scans that no earlier sample needed are not in the bank yet
+            sources[1].rename(tmp_path / "moved")
+            sources[1].mkdir()
+        return make(materials, index)
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(building, "make_sample", vanishing)
         stopped = run(*build_args(sources, out, "--n", 60))
     assert stopped.exit_code == 3
-    assert f"Error: {gone}: No such file or directory; the shards that are done stay" in stopped.output
+    (line,) = [line for line in stopped.output.splitlines() if line.startswith("Error: ")]
+    assert f"Error: {sources[1]}/N00000" in line
+    assert ".png: vanished from its source; the shards that are done stay" in line
     assert len(list(out.glob("*.tar"))) == 3
-    (tmp_path / "moved.png").rename(gone)
-    assert content(build(sources, out, "--n", 60)) == content(whole)
+    sources[1].rmdir()
+    (tmp_path / "moved").rename(sources[1])
+    build(sources, out, "--n", 60)
+    monkeypatch.setenv("SEGLOC_CACHE", str(tmp_path / "another cache"))
+    whole = build(sources, tmp_path / "whole", "--n", 60)
+    assert content(out) == content(whole)
     with monkeypatch.context() as patch:  # after the shards
-        patch.setattr(cli_build.card, "write_card", lambda *args: Path("/nowhere/file").read_bytes())
+        patch.setattr(card, "write_card", lambda *args: Path("/nowhere/file").read_bytes())
         assert run(*build_args(sources, tmp_path / "late", "--n", 20)).exit_code == 3
     assert content(build(sources, tmp_path / "late", "--n", 60)) == content(whole)

@@ -106,8 +106,8 @@ def test_a_browser_makes_the_filters_from_the_data(
     command += ["--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
     chips = dict(re.findall(r'class="chip"[^>]*>([^<]+) <small>(\d+)</small>', dom))
-    assert chips.keys() == {"Knife", "Ring", "alpha", "multiply"}
-    assert chips["alpha"] == chips["multiply"] == "12" == str(int(chips["Knife"]) + int(chips["Ring"]))
+    assert chips.keys() == {"Knife", "Ring", "dual-energy", "multiply"}
+    assert chips["dual-energy"] == chips["multiply"] == "12" == str(int(chips["Knife"]) + int(chips["Ring"]))
     ranges = re.findall(r'aria-label="least ([a-z]+)"', dom)
     assert ranges == ["coefficient", "scale", "rotation", "occlusion"]
     assert "12 of 12 pairs" in dom

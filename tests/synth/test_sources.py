@@ -13,23 +13,16 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.conftest import draw_scan, save, write_benign, write_labelled
+from tests.conftest import cut_all, draw_scan, save, write_benign, write_labelled
 
 from segloc_synth.boxes import mask_from_box
 from segloc_synth.cli import cli
+from segloc_synth.cutting import MARGIN
 from segloc_synth.images import BadImage, corrupt_rows, read_image
-from segloc_synth.labelled import LabelledSource, limit
-from segloc_synth.segments import Segment, cut_segments
+from segloc_synth.labelled import limit
 from segloc_synth.sources import read_labelled, read_labelled_all, read_mapping
 
 BLADE = [20, 20, 70, 24, 70, 32, 20, 34]
-
-
-def cut(source: LabelledSource, size: int = 128) -> tuple[dict[str, Segment], list[str]]:
-    """Segments by name, and the kinds of problems."""
-    done = [cut_segments(scan, size, source.bottom_rows) for scan in source.scans]
-    segments = {segment.name: segment for found, _ in done for segment in found}
-    return segments, [problem.kind for _, problems in done for problem in problems]
 
 
 def draw_objects(folder: Path, count: int = 3) -> list[np.ndarray]:
@@ -131,8 +124,8 @@ def test_class_id_masks_give_one_object_per_component(
     source = read_labelled(write_masks(tmp_path / "set", names))
     assert source.kind == "masks"
     assert source.classes == (expected or {11: "Knife", 13: "Ball"})
-    segments, kinds = cut(source)
-    assert not kinds
+    segments, problems = cut_all(source, 128, tmp_path)
+    assert not problems
     assert [(name, segment.class_id) for name, segment in segments.items()][:3] == [
         ("scan0#1.1", 11),
         ("scan0#2.1", 13),
@@ -140,7 +133,7 @@ def test_class_id_masks_give_one_object_per_component(
     ]
     assert len(segments) == 9
     disc = segments["scan0#2.1"]
-    assert disc.rgba.shape[:2] == pytest.approx((25 * disc.zoom * 128 / 140,) * 2, abs=2)
+    assert disc.rgba.shape[:2] == pytest.approx((25 * disc.zoom * 128 / 140 + 2 * MARGIN,) * 2, abs=2)
 
 
 def test_masks_without_names_have_numbers_for_names(tmp_path: Path, unopened: None) -> None:
@@ -161,9 +154,9 @@ def test_what_is_wrong_with_a_mask_has_a_name(tmp_path: Path) -> None:
     good = np.asarray(Image.open(root / "masks" / "scan0.png"))
     Image.fromarray(good[:50]).save(root / "masks" / "scan1.png")
     Image.fromarray(np.dstack([good * 100, good, good])).save(root / "masks" / "scan2.png")
-    segments, kinds = cut(read_labelled(root))
+    segments, problems = cut_all(read_labelled(root), 128, tmp_path)
     assert not segments
-    assert kinds == [
+    assert [problem.kind for problem in problems] == [
         "mask value 2, which is no class",
         "mask of another size than its image",
         "mask in colours; pixel values must be class ids",
@@ -189,8 +182,8 @@ def test_boxes_need_leave_and_give_the_drawn_objects(tmp_path: Path, layout: str
     assert source.kind == {"coco": "coco", "opixray": "opixray"}.get(layout, "voc") + "+boxes"
     assert sorted(source.classes.values())[0] == "Ball"
     assert all(annotation.derived for scan in source.scans for annotation in scan.annotations)
-    segments, kinds = cut(source)
-    assert not kinds
+    segments, problems = cut_all(source, 128, tmp_path)
+    assert not problems
     assert len(segments) == 9
     assert all(name.endswith("~box") for name in segments)
     for scan in source.scans:
@@ -276,7 +269,7 @@ def test_several_sources_share_classes_and_no_names(tmp_path: Path) -> None:
     assert names[2] == "bags-2/scan 0 (a)"
     assert names[-1] == "masks/scan2"
     assert len(set(names)) == len(names)
-    segments, _ = cut(sources[2])
+    segments, _ = cut_all(sources[2], 128, tmp_path)
     assert {segment.class_id for segment in segments.values()} == {11, 14}
     moved = tmp_path / "elsewhere"
     shutil.move(tmp_path / "a", moved)
@@ -363,17 +356,17 @@ def test_deep_pictures_are_scaled_by_their_depth(tmp_path: Path, top: int, bits:
         read_image(tmp_path / "none.png")
 
 
-def test_real_masks_and_boxes(scans: Path) -> None:
+def test_real_masks_and_boxes(scans: Path, tmp_path: Path) -> None:
     masks = read_labelled(scans / "mixed_masks")
-    segments, kinds = cut(masks, 256)
+    segments, problems = cut_all(masks, 256, tmp_path)
     assert {segment.class_id for segment in segments.values()} == {13, 14}
     assert len(segments) >= 15
-    assert sum("another size" in kind for kind in kinds) == 5
+    assert sum("another size" in problem.kind for problem in problems) == 5
     pidray = read_labelled(scans / "pidray_boxes", masks_from_boxes=True)
-    segments, kinds = cut(pidray, 256)
+    segments, _ = cut_all(pidray, 256, tmp_path)
     assert len(segments) >= 10
     assert {segment.class_id for segment in segments.values()} <= set(range(1, 13))
     assert all(corrupt_rows(read_image(scan.path)[0]) == 1 for scan in pidray.scans)
     various = read_labelled(scans / "xray6dom_boxes", masks_from_boxes=True)
-    segments, _ = cut(various, 256)
+    segments, _ = cut_all(various, 256, tmp_path)
     assert len(segments) >= 35

@@ -128,8 +128,8 @@ def test_foreign_files_are_refused_in_one_line_and_run_nothing(tmp_path: Path) -
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_tensors(path, {"a": torch.ones(3)})
-    with pytest.raises(click.ClickException, match=r"absent/last\.pt: cannot be written"):
-        save_tensors(tmp_path / "absent" / "last.pt", {"a": torch.ones(3)})
+    with pytest.raises(click.ClickException, match=r"last\.pt/x\.pt: cannot be written"):
+        save_tensors(path / "x.pt", {"a": torch.ones(3)})
     with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
         file.write(b"half")
         raise ZeroDivisionError

@@ -1,0 +1,100 @@
+"""What tests of synthesis share: small simulated scans of three scanners, the palettes learnt from them, a scene."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from tests.conftest import draw_scan, save
+
+from segloc_synth import palette
+from segloc_synth.backgrounds import bag_mask
+from segloc_synth.cutting import MARGIN, Segment
+from segloc_synth.images import Pixels, fit_to_canvas
+from segloc_synth.palette import Palette
+from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, render_scan
+from segloc_synth.place import Placed
+from segloc_synth.plan import TRIES, Paste
+from segloc_synth.scenes import Scene, fit_background
+
+SIZE = 96
+CARRIER = (240, 200, 150)
+Scans = tuple[list[Pixels], list[Pixels]]
+
+pastes = st.builds(
+    Paste,
+    segment=st.just(0),
+    size_of=st.just(0),
+    scale=st.floats(0.1, 4),
+    rotation=st.floats(0, 360),
+    flip=st.booleans(),
+    pose=st.tuples(st.floats(-0.12, 0.12), *[st.floats(-0.08, 0.08)] * 2),
+    coefficient=st.floats(0.05, 1),
+    occlusion=st.floats(0, 1),
+    positions=st.lists(st.floats(0, 1, exclude_max=True), min_size=TRIES, max_size=TRIES).map(tuple),
+)
+
+
+def paste(**changes: object) -> Paste:
+    """A paste that changes nothing about its object, but for what is named."""
+    plain = {"segment": 0, "size_of": 0, "scale": 1.0, "rotation": 0.0, "flip": False, "pose": (0.0, 0.0, 0.0)}
+    rest = {"coefficient": 1.0, "occlusion": 0.5, "positions": (0.5,) * TRIES}
+    return Paste(**{**plain, **rest, **changes})  # type: ignore[arg-type]
+
+
+def segment(seed: int, zoom: float = 1.5) -> Segment:
+    """An object of random outline and colours without symmetry; of even seeds with a thin part, of seed 0 a wire."""
+    rng = np.random.default_rng(seed)
+    alpha = np.zeros((30, 44), np.uint8)
+    if seed == 0:
+        alpha[2:28, 3] = alpha[27, 3:40] = 255
+    else:
+        cv2.ellipse(alpha, (22, 15), (int(rng.integers(6, 20)), int(rng.integers(3, 14))), 0, 0, 360, 255, -1)
+        alpha[4:9, 22:40] = 255
+        if seed % 2 == 0:
+            alpha[14, :] = 255
+    alpha = np.pad(alpha, MARGIN)
+    colour = rng.integers(10, 256, (*alpha.shape, 3), dtype=np.uint8)
+    attenuation = rng.integers(0, palette.LEVELS, alpha.shape)
+    material = rng.integers(0, palette.MATERIALS, alpha.shape)
+    layers = np.dstack([attenuation * (alpha > 0), material << 8, alpha.astype(np.int64) << 8]).astype(np.uint16)
+    length = float((alpha > 0).sum()) ** 0.5 / zoom
+    return Segment("scan#1", 7, np.dstack([colour, alpha]), layers, CARRIER, 0, zoom, length, 0.3, (0.0, 0.0))
+
+
+def feathered(placed: Placed) -> Pixels:
+    """The mask of a placed object and one pixel around it, on the canvas."""
+    return cv2.dilate(placed.full_mask(SIZE), np.ones((3, 3), np.uint8))
+
+
+@pytest.fixture(scope="session")
+def simulated() -> dict[str, Scans]:
+    """24 small scans of each scanner, without prohibited items, and their bags."""
+    found = {}
+    for first, scanner in enumerate((PIDRAY, PIDRAY_VIVID, SIXRAY)):
+        scans = [
+            fit_to_canvas(render_scan(0, "train", 100 * first + number, SIZE, scanner, threats=False)[0], SIZE)
+            for number in range(24)
+        ]
+        found[scanner.name] = scans, [bag_mask(scan) for scan in scans]
+    scans, bags = found[SIXRAY.name]
+    found["grey"] = [np.dstack([cv2.cvtColor(scan, cv2.COLOR_RGB2GRAY)] * 3) for scan in scans], bags
+    return found
+
+
+@pytest.fixture(scope="session")
+def palettes(simulated: dict[str, Scans]) -> dict[str, Palette]:
+    """The palette of each scanner, learnt from 18 of its scans."""
+    learnt = {}
+    for name, (scans, bags) in simulated.items():
+        (learnt[name],) = palette.fit(scans[:18], bags[:18])
+    return learnt
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory, palettes: dict[str, Palette]) -> Scene:
+    path = tmp_path_factory.mktemp("scene") / "scan.png"
+    save(path, draw_scan(1))
+    slot = fit_background(Path(path), SIZE, [palettes["sixray"]])
+    return Scene.of(slot, slot["pixels"])
