@@ -46,7 +46,7 @@ METAL_STRENGTH = 2.0  # how many times as far along as its colour metal is taken
 METAL_FROM = 40
 STRONGEST = METAL_STRENGTH * (MATERIALS - 1)
 DEPTH = 0.75  # quantile of the attenuation of metal that is taken for the depth of the display
-MOST = 8192  # amounts of matter are cut there, beyond what the blackest pixel of any display stands for
+MOST = 16384  # amounts of matter are cut there, beyond what the blackest pixel of any display stands for
 COARSE = (16, 24)  # cells of material and attenuation in which colours are learnt
 EMPTY: Pixels = np.full((32, 32, 3), 255, np.uint8)  # a scan of nothing
 
