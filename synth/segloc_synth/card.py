@@ -131,8 +131,8 @@ configs:
 
 # SegLoc pairs
 
-{samples} pairs of baggage X-rays for contrastive pretraining. Each pair shows one labelled segment under two
-independent transforms, composited onto two different benign scans, with box and mask. Made by segloc-synth.
+{samples} pairs of baggage X-rays for contrastive pretraining. Each pair shows {_positive(config)} under two
+independent transforms, projected onto scans of two different benign bags, with box and mask. Made by segloc-synth.
 
 ![pairs](preview.png)
 
@@ -141,7 +141,7 @@ independent transforms, composited onto two different benign scans, with box and
 | pairs | {samples} in {totals["shards"]} shards, {totals["bytes"] / 1e6:.1f} MB |
 | picture | {config["size"]} x {config["size"]} px, RGB JPEG of quality {config["jpeg_quality"]}, padded with white |
 | blend | `{config["blend"]}`: {BLENDS.get(config["blend"], "")}; c from {low} to {high} |
-| scale | {config["scale"][0]} to {config["scale"][1]} times the object's size in its own scan |
+| scale | {config["scale"][0]} to {config["scale"][1]} times a size drawn from the class's own, relative to the bag |
 | seed | {config["seed"]} |
 {_further(config)}| config | `{manifest["config_hash"][:16]}` |
 
@@ -169,7 +169,9 @@ WebDataset tars `segloc-%08d.tar`; a sample has the members `json`, `key.jpg` an
 - `key` and `query`, one record for each picture:
   - `box` [x, y, w, h] in pixels, tight around `mask`, a COCO compressed RLE
   - `segment` and `background`: where both came from
-  - `blend`, `coefficient`, `scale`, `rotation` (degrees, counter-clockwise), `flip`: what was drawn
+  - `blend`, `coefficient`, `rotation` (degrees, counter-clockwise), `flip`: what was drawn; `scale`: size of the object
+    relative to its own scan fitted to the canvas; `pose`: shear, and perspective along x and y, relative to its size
+  - `occlusion`: mean darkness, 0 to 1, of the scan under the object; `distractors`: number of unlabelled look-alikes
   - `items`: every pasted object with its `class_id`, `box` and `mask`, the pair's subject first
 
 Beside each tar lies a sidecar `segloc-%08d.json` with count, bytes, sha256, member offsets and the class of each
@@ -181,6 +183,10 @@ datasets.load_dataset("webdataset", data_files={{"train": "segloc-*.tar"}}, spli
 webdataset.WebDataset("segloc-{{00000000..{totals["shards"] - 1:08d}}}.tar").decode("rgb8")
 ```
 """
+
+
+def _positive(config: dict[str, Any]) -> str:
+    return "two labelled segments of one class" if config.get("positives") == "class" else "one labelled segment"
 
 
 def _yaml_name(licences: tuple[str, ...]) -> str:

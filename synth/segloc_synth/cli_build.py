@@ -28,6 +28,30 @@ class Part(click.ParamType):
         return int(part), int(parts)
 
 
+class Manual(click.Command):
+    """A command whose help lists its options under headings."""
+
+    def __init__(self, *args: Any, sections: dict[str, tuple[str, ...]], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.sections = sections
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rest = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        for heading, names in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([record for name in names if (record := rest.pop(name))])
+        with formatter.section("Other"):
+            formatter.write_dl([record for record in rest.values() if record])
+
+
+SECTIONS = {
+    "Sources": ("objects", "backgrounds", "classes", "images", "masks_from_boxes", "allow_test", "strict"),
+    "Output": ("n", "out", "size", "seed", "shard_size", "licence"),
+    "How objects are written onto scans": ("blend", "coefficient", "scale", "occlusion"),
+    "What pairs hold": ("positives", "balance", "items", "distractors"),
+    "Running": ("workers", "engine", "part", "bank_limit"),
+}
+
 SOURCES = (
     click.option(
         "--objects",
@@ -78,10 +102,16 @@ def source_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(
     "build",
+    cls=Manual,
+    sections=SECTIONS,
+    context_settings={"max_content_width": 100},
     epilog="""\b
 Examples:
   segloc-synth build --n 5000 --out pairs                  (simulated scans, nothing to download)
   segloc-synth build --objects pidray --backgrounds SIXray/JPEGImage --out pairs
+  segloc-synth build ... --items 1 3 --occlusion 0.7 1 --distractors 0.3      (crowded and hidden)
+  segloc-synth build ... --objects boxes.json --masks-from-boxes              (boxes without masks)
+  segloc-synth build ... --out s3://bucket/pairs --part $((SLURM_ARRAY_TASK_ID + 1))/200
 """,
 )
 @click.option(
@@ -218,7 +248,15 @@ def build_command(
     strict: bool,
     **source: Any,
 ) -> None:
-    """Build WebDataset shards of pairs; goes on where an earlier run of the same build stopped."""
+    """Build WebDataset shards of image pairs: labelled objects, projected onto benign scans.
+
+    The bytes depend on the sources, the options and the seed alone. The same command goes on where an earlier run
+    stopped; a larger --n extends. Scans and segments are prepared once and kept in ~/.cache/segloc ($SEGLOC_CACHE).
+    Sources and --out may be URLs that fsspec knows, such as s3://bucket/folder.
+
+    Exit code 0: done, or this part is. 1: a fault. 2: wrong usage. 3: a fault with some shards done; the same command
+    finishes the rest. 130: Ctrl-C.
+    """
     coefficient = COEFFICIENTS[blend] if coefficient is None or blend == "hard" else coefficient
     ranges = {"--coefficient": coefficient, "--scale": scale, "--occlusion": occlusion, "--items": items}
     for name, (low, high) in ranges.items():
