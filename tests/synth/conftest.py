@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import strategies as st
 from tests.conftest import draw_scan, save
@@ -43,6 +44,11 @@ def paste(**changes: object) -> Paste:
     return Paste(**{**plain, **rest, **changes})  # type: ignore[arg-type]
 
 
+def absorbed(attenuation: npt.ArrayLike) -> np.ndarray:
+    """The share of the rays, of 65535, that attenuations in codes absorb."""
+    return np.rint(-65535 * np.expm1(-np.asarray(attenuation) / palette.UNIT)).astype(np.uint16)
+
+
 def segment(seed: int, zoom: float = 1.5) -> Segment:
     """An object of random outline and colours without symmetry; of even seeds with a thin part, of seed 0 a wire."""
     rng = np.random.default_rng(seed)
@@ -58,7 +64,9 @@ def segment(seed: int, zoom: float = 1.5) -> Segment:
     colour = rng.integers(10, 256, (*alpha.shape, 3), dtype=np.uint8)
     attenuation = rng.integers(0, palette.LEVELS, alpha.shape)
     material = rng.integers(0, palette.MATERIALS, alpha.shape)
-    layers = np.dstack([attenuation * (alpha > 0), material << 8, alpha.astype(np.int64) << 8]).astype(np.uint16)
+    layers = np.dstack([absorbed(attenuation) * (alpha > 0), material << 8, alpha.astype(np.int64) << 8]).astype(
+        np.uint16
+    )
     length = float((alpha > 0).sum()) ** 0.5 / zoom
     return Segment("scan#1", 7, np.dstack([colour, alpha]), layers, CARRIER, 0, zoom, length, 0.3, (0.0, 0.0))
 

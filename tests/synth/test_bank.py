@@ -108,14 +108,19 @@ def test_two_scans_of_one_bag_are_never_a_pair(alike: Path, sources: Sources) ->
     same = [names.index(f"N0000{number}00") for number in (1, 2, 3, 4)]
     beside = names.index("N0000101")
     others = [names.index(f"N0000{number}00") for number in (8, 9)]
+
+    def choose(candidates: list[int], other: int) -> int:
+        scene, _ = backgrounds.get(other)
+        assert scene is not None
+        return backgrounds.choose(candidates, (other, scene))[0]
+
     for mine in same:
         for theirs in same:
-            place, _, _ = backgrounds.choose([theirs, others[0]], mine)
-            assert place == others[0]
-        assert backgrounds.choose(same, mine)[0] not in same
-        assert backgrounds.choose([beside], mine)[0] != (beside if mine == same[0] else -1)
-    assert backgrounds.choose([beside], same[1])[0] == beside
-    assert backgrounds.choose([same[0]], beside)[0] not in [*same[:1], beside]
+            assert choose([theirs, others[0]], mine) == others[0]
+        assert choose(same, mine) not in same
+    assert choose([beside], same[0]) != beside
+    assert choose([beside], same[1]) == beside
+    assert choose([same[0]], beside) not in (same[0], beside)
     _, objects = prepare_objects([read_labelled(sources[0])], SIZE, 1)
     materials = Materials(Config(objects={}, backgrounds={}, size=SIZE), objects, backgrounds)
     drawn = set()
@@ -135,7 +140,9 @@ def test_neighbours_serve_only_where_nothing_else_does(tmp_path: Path) -> None:
     for number in range(3):
         save(folder / f"N000000{number}.png", draw_scan(number))
     backgrounds = open_backgrounds(folder)
-    place, _, met = backgrounds.choose([1, 1], 1)
+    scene, _ = backgrounds.get(1)
+    assert scene is not None
+    place, _, met = backgrounds.choose([1, 1], (1, scene))
     assert place == 2
     assert met == [("N0000002.png", NEAR)]
     assert neighbours("a/N10", "a/N12") and not neighbours("a/N10", "b/N11") and not neighbours("a/N10", "a/N13")

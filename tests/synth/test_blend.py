@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.synth.conftest import CARRIER, SIZE, feathered, paste, pastes, segment
+from tests.synth.conftest import CARRIER, SIZE, absorbed, feathered, paste, pastes, segment
 
 from segloc_synth import blend, palette
 from segloc_synth.blend import Translation
@@ -114,14 +114,14 @@ def test_little_of_an_object_is_nearly_nothing(scene: Scene, translations: dict[
     dark = segment(3)
     rgba, layers = dark.rgba.copy(), dark.layers.copy()
     rgba[10:20, 10:20, :3] = 0
-    layers[..., 0] = np.minimum(layers[..., 0], palette.UNIT)
+    layers[..., 0] = np.minimum(layers[..., 0], absorbed(palette.UNIT))
     found = []
     for coefficient in (0.005, 1.0):
         black = replace(dark, rgba=rgba, layers=layers)
         placed = place(black, paste(coefficient=coefficient), 0.0, scene, layers=how == "dual-energy")
         got = whole(scene.pixels, placed, how, translations["pidray to sixray"])
         found.append(np.abs(got.astype(int) - scene.pixels).max())
-    assert found[0] <= 8
+    assert found[0] <= 15
     assert found[1] > 60
 
 
@@ -196,6 +196,6 @@ def test_grey_scans_stay_grey(
     placed = place(segment(seed), paste, 0.0, scene, layers=True)
     got = window(drawn["grey"], placed, "dual-energy", translations["pidray to grey"]).astype(int)
     assert np.ptp(got, axis=2).max() <= 1
-    solid = placed.planes[..., 0] > palette.UNIT
+    solid = placed.planes[..., 0] > absorbed(palette.UNIT)
     if solid.sum() > 40:
         assert got[solid].mean() < drawn["grey"][placed.window][solid].mean()

@@ -80,7 +80,7 @@ def test_masks_agree_with_boxes_and_pictures_with_backgrounds(sources: Sources, 
         assert made == sample
         pair = plan_pair(config, materials.catalogue, len(backgrounds), index)
         key = compose_view(materials, pair.key)
-        query = compose_view(materials, pair.query, key.background)
+        query = compose_view(materials, pair.query, (key.background, key.scene))
         assert key.background != query.background
         for view, composed in (("key", key), ("query", query)):
             record = sample.meta[view]
