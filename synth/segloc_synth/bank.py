@@ -109,7 +109,7 @@ class Backgrounds:
         self.form: Form = index["form"]
         self._unique: bool = index["unique"]
         self.palettes = palette.load(folder / "palettes.npz")
-        self._ends = np.load(folder / "names.npy", mmap_mode="r")
+        self._ends = np.asarray(np.load(folder / "names.npy", mmap_mode="r"))  # a plain array: memmap indexes slowly
         self._slot = slot_type(self.size)
         self._header = self._slot.itemsize - 3 * self.size**2  # bytes before the pixels
         self._files = [os.open(folder / name, os.O_RDWR) for name in ("names.bin", "states.bin", "slots.bin")]

@@ -83,10 +83,11 @@ def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bo
     else:
         warped = cv2.warpPerspective(stored, matrix, (width, height), flags=cv2.INTER_LINEAR)
     alpha = (warped[..., -1] >> 8).astype(np.uint8) if layers else np.ascontiguousarray(warped[..., -1])
-    if not alpha.any():  # shrunk to nothing: one pixel stands for it
-        alpha[height // 2, width // 2] = 255
+    most = int(alpha.max())
+    if not most:  # shrunk to nothing: one pixel stands for it
+        most = alpha[height // 2, width // 2] = 255
     # An object thinner than half a pixel reaches INSIDE nowhere; it is given the pixels it covers most.
-    mask = (alpha >= min(INSIDE, max(1, int(alpha.max()) // 2))).astype(np.uint8)
+    mask = (alpha >= min(INSIDE, max(1, most // 2))).view(np.uint8)
     # The feather stays within one pixel of the mask, also where a thin part fell below the threshold.
     alpha *= cv2.dilate(mask, NEIGHBOURS)
     left, top, width, height = cv2.boundingRect(alpha)

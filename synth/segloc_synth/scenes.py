@@ -157,7 +157,7 @@ def neighbours(name: str, other: str) -> bool:
 
 def look_alike(scene: Scene, other: Scene) -> bool:
     """Whether two scans show one bag by their looks, perhaps mirrored."""
-    mine, theirs = (one.thumbnail - np.float32(one.thumbnail.mean()) for one in (scene, other))
+    mine, theirs = (one.thumbnail - np.float32(one.thumbnail.sum() / one.thumbnail.size) for one in (scene, other))
     flat = mine.ravel()
     size = float(np.sqrt((flat @ flat) * (theirs.ravel() @ theirs.ravel())))
     alike = max(float(flat @ turned.ravel()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
