@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -228,8 +228,7 @@ class Bench:
     def prepare(self) -> None:
         """Banks and the build that is encoded again."""
         self.build("raw-one", 1, "dual-energy", self.bare, self.many_scans)
-        for blend in ("alpha", "dual-energy", "hard", "multiply"):
-            self.build(f"many-{blend}", MANY, blend, self.cache, self.scans)
+        self.build("many-multiply", MANY, "multiply", self.cache, self.scans)
 
     def rows(self) -> Iterator[tuple[str, Callable[[], Cost]]]:
         """What is measured, by name."""
@@ -250,14 +249,12 @@ def per_pair(few: Cost, many: Cost, pairs: int) -> Cost:
 
 
 def annotated(objects: Path) -> tuple[Path, Path]:
-    """(COCO json, folder of its pictures) of a labelled source."""
-    for file in sorted(objects.rglob("*.json")) if objects.is_dir() else [objects]:
+    """(COCO json, folder of its pictures) of a labelled source, a folder."""
+    for file in sorted(objects.rglob("*.json")):
         data = json.loads(file.read_bytes())
         if isinstance(data, dict) and data.get("annotations") and "test" not in file.name:
             name = data["images"][0]["file_name"]
-            return file, next(path for path in objects.rglob("*") if str(path).endswith(f"/{name}")).parents[
-                len(Path(name).parts) - 1
-            ]
+            return file, Path(str(next(objects.rglob(name))).removesuffix(name))
     raise click.ClickException(f"{objects}: no COCO json in it, which the script needs")
 
 
@@ -296,9 +293,8 @@ def default_sources(work: Path) -> tuple[Path, Path]:
 @click.option(
     "--scans", type=click.Path(exists=True, path_type=Path), help="Benign scans.  [default: real or simulated]"
 )
-@click.option("--objects", type=click.Path(exists=True, path_type=Path), help="Labelled source with a COCO json.")
+@click.option("--objects", type=click.Path(exists=True, path_type=Path), help="Folder with a COCO json.")
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Repetitions, taking turns.")
-@click.option("--only", multiple=True, help="Rows to measure beside E, for a quick look; may be given several times.")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Also write all measurements here.")
 @click.option("--task", type=click.Choice(list(TASKS)), hidden=True)
 @click.argument("arguments", nargs=-1, type=click.Path(path_type=Path))
@@ -306,7 +302,6 @@ def main(
     scans: Path | None,
     objects: Path | None,
     repeat: int,
-    only: Iterable[str],
     report: Path | None,
     task: str | None,
     arguments: tuple[Path, ...],
@@ -322,7 +317,7 @@ def main(
         default = (scans, objects) if scans and objects else default_sources(work)
         bench = Bench(*default, work)
         bench.prepare()
-        rows = [(name, run) for name, run in bench.rows() if name == "E" or not only or name in only]
+        rows = list(bench.rows())
         measured: dict[str, list[Cost]] = {name: [] for name, _ in rows}
         loads = [os.getloadavg()[0]]
         for _ in range(repeat):
@@ -333,11 +328,7 @@ def main(
         name: {key: statistics.median(one[key] for one in costs) for key in costs[0]}
         for name, costs in measured.items()
     }
-    told = (
-        table(medians)
-        if not only
-        else [(n, "", *(f"{c[k] / medians['E'][k]:.2f} E" for k in ("cpu", "wall"))) for n, c in medians.items()]
-    )
+    told = table(medians)
     for what, goal, cpu, wall in [("", "goal", "CPU", "wall"), *told]:
         click.echo(f"{what:32}{goal:>10}{cpu:>10}{wall:>18}")
     click.echo(f"{cores()} cores, load average {min(loads):.1f} to {max(loads):.1f}, {default[0]}")
