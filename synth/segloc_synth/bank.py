@@ -6,12 +6,8 @@ number of processes may fill it. Files are read by offset: memory grows neither 
 """
 
 import errno
-import hashlib
-import json
 import os
-import shutil
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -22,21 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from segloc_synth import palette
-from segloc_synth.backgrounds import BenignSource
-from segloc_synth.console import progress
 from segloc_synth.cutting import Segment
-from segloc_synth.distractors import cut_distractors
-from segloc_synth.engines import run_local
-from segloc_synth.files import cache_dir, new_folder, read_json, write_json
-from segloc_synth.labelled import LabelledSource
+from segloc_synth.files import read_json
 from segloc_synth.palette import Palette
 from segloc_synth.problems import MISSING, NEAR, Problem
-from segloc_synth.scenes import Scene, fit_background, fit_scan, look_alike, neighbours, slot_type
-from segloc_synth.segments import cut_segments, learn_palettes
+from segloc_synth.scenes import Scene, fit_background, look_alike, neighbours, slot_type
 
-VERSION = 4  # raised whenever prepared pixels change
-PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
-LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
 Form = Literal["raw", "jpeg"]
 
@@ -130,7 +117,7 @@ class Backgrounds:
     def name(self, place: int) -> str:
         """Path of a scan in its source, without extension unless names would be alike without."""
         file = self.file(place)
-        return _stem(file) if self._unique else file
+        return stem(file) if self._unique else file
 
     def get(self, place: int) -> tuple[Scene | None, list[str]]:
         """A scan, None when it cannot be used, and the kinds of problems it has."""
@@ -207,7 +194,7 @@ class Backgrounds:
         return None if scene is None or (beside is not None and look_alike(beside, scene)) else scene
 
 
-def _stem(file: str) -> str:
+def stem(file: str) -> str:
     return os.path.splitext(file)[0]  # noqa: PTH122 - pathlib takes ten times as long
 
 
@@ -222,121 +209,3 @@ def _write(file: int, data: bytes, offset: int) -> None:
     while view:
         done = os.pwrite(file, view, offset)
         view, offset = view[done:], offset + done
-
-
-def prepare_objects(sources: Sequence[LabelledSource], size: int, workers: int) -> tuple[tuple[Path, ...], Objects]:
-    """Folders and content of the bank entries for labelled sources at canvas `size`, made if need be.
-
-    click.ClickException when no segment is usable.
-    """
-    folders = []
-    for source in sources:
-        folder = _entry("objects", f"{source.kind} {source.fingerprint}", size)
-        if not folder.exists():
-            with new_folder(folder) as tmp:
-                _write_objects(tmp, source, size, workers)
-        folders.append(folder)
-    objects = Objects(folders)
-    if not len(objects):
-        first = [*(problem for source in sources for problem in source.problems), *objects.problems][0]
-        raise click.ClickException(f"{sources[0].path}: no usable segment; {first.kind}: {first.where()}")
-    return tuple(folders), objects
-
-
-def prepare_backgrounds(source: BenignSource, size: int, form: Form, workers: int) -> tuple[Path, Backgrounds]:
-    """Folder and content of the bank entry for `source` at canvas `size`: its palettes learnt, no scan prepared yet."""
-    folder = _entry("backgrounds", f"{source.fingerprint} {form}", size)
-    if not folder.exists():
-        with new_folder(folder) as tmp:
-            _write_backgrounds(tmp, source, size, form, workers)
-    return folder, Backgrounds(folder, source.path)
-
-
-def prepare_distractors(source: BenignSource, size: int, workers: int) -> tuple[Path, Objects]:
-    """Folder and content of the bank entry for benign look-alikes from `source`, whose backgrounds' entry is there."""
-    folder = _entry("distractors", source.fingerprint, size)
-    if not folder.exists():
-        palettes = next(
-            entry / "palettes.npz"
-            for form in ("raw", "jpeg")
-            if (entry := _entry("backgrounds", f"{source.fingerprint} {form}", size)).exists()
-        )
-        with new_folder(folder) as tmp:
-            _write_distractors(tmp, source, size, palettes, workers)
-    return folder, Objects([folder])
-
-
-def raw_size(count: int, size: int) -> int:
-    """Bytes of a bank of `count` backgrounds kept raw."""
-    return count * slot_type(size).itemsize
-
-
-def _entry(kind: str, fingerprint: str, size: int) -> Path:
-    identity = json.dumps([VERSION, kind, fingerprint, size, cv2.__version__])
-    return cache_dir() / "bank" / f"{kind}-{size}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
-def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int) -> None:
-    palettes = folder / "palettes.npz"
-    palette.save(palettes, learn_palettes(source, size))
-    work = partial(cut_segments, size=size, bottom_rows=source.bottom_rows, palettes=palettes)
-    results = progress(run_local(work, source.scans, workers), len(source.scans), "cutting segments")
-    _write_segments(folder, results, source.classes)
-
-
-def _write_segments(
-    folder: Path, groups: Iterable[tuple[list[Segment], list[Problem]]], classes: dict[int, str]
-) -> None:
-    """Write pixels.bin, rows.npz and index.json of an objects' entry."""
-    columns = ("class_id", "carrier", "palette", "zoom", "length", "share", "origin")
-    rows: dict[str, list[Any]] = {name: [] for name in (*columns, "shape", "offset")}
-    names: list[str] = []
-    problems: list[dict[str, Any]] = []
-    with (folder / "pixels.bin").open("wb") as file:
-        for segments, found in groups:
-            problems += [problem.as_dict() for problem in found]
-            for segment in segments:
-                names.append(segment.name)
-                for column in columns:
-                    rows[column].append(getattr(segment, column))
-                rows["shape"].append(segment.rgba.shape[:2])
-                rows["offset"].append(file.tell())
-                file.write(segment.rgba.tobytes() + segment.layers.tobytes())
-    arrays: dict[str, Any] = {name: np.asarray(column) for name, column in rows.items()}
-    with (folder / "rows.npz").open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    named = {str(class_id): name for class_id, name in classes.items()}
-    write_json(folder / "index.json", {"names": names, "classes": named, "problems": problems}, indent=None)
-
-
-def _spread_files(source: BenignSource, most: int) -> list[tuple[str, Path]]:
-    """(name, path) of at most `most` scans spread evenly over a source."""
-    places = np.unique(np.linspace(0, len(source.relative) - 1, min(most, len(source.relative))).astype(int)).tolist()
-    return [(source.relative[place], source.open_path(place)) for place in places]
-
-
-def _write_distractors(folder: Path, source: BenignSource, size: int, palettes: Path, workers: int) -> None:
-    shutil.copyfile(palettes, folder / "palettes.npz")
-    files = _spread_files(source, LOOK_ALIKE_SCANS)
-    results = run_local(partial(cut_distractors, size=size, palettes=palettes), files, workers)
-    found = progress(results, len(files), "cutting look-alikes")
-    _write_segments(folder, ((segments, []) for segments in found), {0: "look-alike"})
-
-
-def _write_backgrounds(folder: Path, source: BenignSource, size: int, form: Form, workers: int) -> None:
-    count = len(source.relative)
-    files = [path for _, path in _spread_files(source, PALETTE_SCANS)]
-    results = run_local(partial(fit_scan, size=size), files, workers)
-    pictures, bags = [], []
-    for picture, bag, _ in progress(results, len(files), "learning colours"):
-        if picture is not None and bag is not None:
-            pictures.append(picture)
-            bags.append(bag)
-    palette.save(folder / "palettes.npz", palette.fit(pictures, bags))
-    encoded = [name.encode(errors="surrogateescape") for name in source.relative]
-    np.save(folder / "names.npy", np.cumsum([0, *map(len, encoded)]))
-    (folder / "names.bin").write_bytes(b"".join(encoded))
-    (folder / "states.bin").write_bytes(bytes(count))
-    (folder / "slots.bin").touch()
-    unique = len({_stem(name) for name in source.relative}) == count
-    write_json(folder / "index.json", {"size": size, "form": form, "unique": unique})

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from segloc_synth import bank, build, card, pipeline
+from segloc_synth import build, card, pipeline, prepare
 from segloc_synth.config import BALANCES, BLENDS, COEFFICIENTS, POSITIVES, Balance, Blend, Config, Positives
 from segloc_synth.console import Finite, cores
 from segloc_synth.files import PathOrUrl
@@ -277,7 +277,7 @@ def build_command(
         positives=positives,
         balance=balance,
         distractors=distractors,
-        bank="raw" if bank.raw_size(len(sources.benign.relative), size) <= bank_limit * 1e9 else "jpeg",
+        bank="raw" if prepare.raw_size(len(sources.benign.relative), size) <= bank_limit * 1e9 else "jpeg",
     )
     command = card.command_line(click.get_current_context())
     pipeline.make(config, sources, out, n, workers, command, licence, engine, part, strict)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from segloc_synth import bank, build, card, phantom, preview
+from segloc_synth import build, card, phantom, prepare, preview
 from segloc_synth.backgrounds import BenignSource, read_benign
 from segloc_synth.config import Config
 from segloc_synth.files import write_json
@@ -81,12 +81,12 @@ def make(
             refuse(source.problems, str(source.path))
         refuse(sources.benign.problems, str(sources.benign.path))
     build.check_output(out, config, n)  # before minutes of preparation
-    objects_bank, objects = bank.prepare_objects(sources.labelled, config.size, workers)
+    objects_bank, objects = prepare.prepare_objects(sources.labelled, config.size, workers)
     if strict:
         refuse(objects.problems, str(sources.labelled[0].path))
     benign = sources.benign
-    backgrounds_bank, backgrounds = bank.prepare_backgrounds(benign, config.size, config.bank, workers)
-    look_alikes = bank.prepare_distractors(benign, config.size, workers)[0] if config.distractors else None
+    backgrounds_bank, backgrounds = prepare.prepare_backgrounds(benign, config.size, config.bank, workers)
+    look_alikes = prepare.prepare_distractors(benign, config.size, workers)[0] if config.distractors else None
     job = build.Job(config, objects_bank, backgrounds_bank, benign.path, look_alikes, out, strict)
     about: dict[str, Any] = {"command": command, "licences": list(licences)}
     manifest = build.build(job, n, workers, about, engine, part)

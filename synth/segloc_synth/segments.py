@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segloc_synth import palette
+from segloc_synth import learning, palette
 from segloc_synth.backgrounds import bag_mask
 from segloc_synth.cutting import Segment, cut_out
 from segloc_synth.engines import check_stop
@@ -38,7 +38,7 @@ def learn_palettes(source: LabelledSource, size: int) -> list[Palette]:
         pictures.append(picture)
         whole.append(bag_mask(picture))
         bags.append(whole[-1] * free)
-    return palette.fit(pictures, bags if any(bag.any() for bag in bags) else whole)
+    return learning.fit(pictures, bags if any(bag.any() for bag in bags) else whole)
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from tests.conftest import draw_scan, save
 
-from segloc_synth import palette
+from segloc_synth import learning, palette
 from segloc_synth.backgrounds import bag_mask
 from segloc_synth.cutting import MARGIN, Segment
 from segloc_synth.images import Pixels, fit_to_canvas
@@ -96,7 +96,7 @@ def palettes(simulated: dict[str, Scans]) -> dict[str, Palette]:
     """The palette of each scanner, learnt from 18 of its scans."""
     learnt = {}
     for name, (scans, bags) in simulated.items():
-        (learnt[name],) = palette.fit(scans[:18], bags[:18])
+        (learnt[name],) = learning.fit(scans[:18], bags[:18])
     return learnt
 
 

@@ -17,11 +17,12 @@ from tests.conftest import draw_scan, save, write_benign, write_labelled
 from tests.synth.conftest import SIZE
 from tests.synth.test_scale import build, content
 
-from segloc_synth import bank
+from segloc_synth import bank, prepare
 from segloc_synth.backgrounds import bag_mask, read_benign
-from segloc_synth.bank import READY, UNKNOWN, Backgrounds, Objects, prepare_backgrounds, prepare_objects
+from segloc_synth.bank import READY, UNKNOWN, Backgrounds, Objects
 from segloc_synth.config import Config
 from segloc_synth.plan import plan_pair
+from segloc_synth.prepare import prepare_backgrounds, prepare_objects
 from segloc_synth.problems import NEAR
 from segloc_synth.sample import Materials, compose_view, make_sample
 from segloc_synth.scenes import fit_scan, neighbours, without_frame
@@ -175,7 +176,7 @@ def test_jpeg_and_raw_backgrounds_give_one_plan(sources: Sources) -> None:
             differ.append(np.abs(pictures[0] - pictures[1]).mean())
     assert 0 < np.mean(differ) < 5
     slots = [
-        bank.prepare_backgrounds(read_benign(sources[1]), SIZE, form, 1)[0] / "slots.bin" for form in ("raw", "jpeg")
+        prepare.prepare_backgrounds(read_benign(sources[1]), SIZE, form, 1)[0] / "slots.bin" for form in ("raw", "jpeg")
     ]
     assert slots[1].stat().st_blocks < slots[0].stat().st_blocks
 
@@ -275,7 +276,7 @@ def test_look_alikes_are_pasted_and_not_labelled(sources: Sources, tmp_path: Pat
     reader = ShardReader(build(sources, tmp_path / "out", "--n", 12, "--size", SIZE, "--distractors", 1))
     _, objects = prepare_objects([read_labelled(sources[0])], SIZE, 1)
     backgrounds = open_backgrounds(sources[1])
-    _, look_alikes = bank.prepare_distractors(read_benign(sources[1]), SIZE, 1)
+    _, look_alikes = prepare.prepare_distractors(read_benign(sources[1]), SIZE, 1)
     assert len(look_alikes) > 0
     assert set(look_alikes.rows["class_id"].tolist()) == {0}
     materials = Materials(Config(**reader.manifest["config"]), objects, backgrounds, look_alikes)

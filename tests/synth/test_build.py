@@ -20,11 +20,11 @@ from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 
 from segloc_synth.backgrounds import read_benign
-from segloc_synth.bank import prepare_backgrounds, prepare_objects
 from segloc_synth.cli import cli
 from segloc_synth.config import BLENDS, Config
 from segloc_synth.manifest import read_page
 from segloc_synth.plan import plan_pair
+from segloc_synth.prepare import prepare_backgrounds, prepare_objects
 from segloc_synth.sample import Materials, compose_view, make_sample
 from segloc_synth.shards import ShardReader
 from segloc_synth.sources import read_labelled

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.synth.conftest import Scans
 
-from segloc_synth import palette
+from segloc_synth import learning, palette
 from segloc_synth.palette import LEVELS, MATERIALS, MIXED, Palette
 from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner
 
@@ -46,7 +46,7 @@ def test_two_palettes_in_one_source_are_told_apart(simulated: dict[str, Scans]) 
     (one, one_bags), (two, two_bags) = simulated["pidray"], simulated["pidray-vivid"]
     order = np.random.default_rng(0).permutation(48)
     scans, bags = [[*one, *two][place] for place in order], [[*one_bags, *two_bags][place] for place in order]
-    found = palette.fit(scans, bags)
+    found = learning.fit(scans, bags)
     assert len(found) == 2
     side = np.array([palette.nearest(found, scan, bag) for scan, bag in zip(scans, bags, strict=True)])
     right = (side == (order >= 24)).mean()
@@ -67,7 +67,7 @@ def test_a_grey_source_shows_attenuation_only(palettes: Palettes) -> None:
 def test_nothing_to_learn_from_is_a_grey_palette() -> None:
     white, none = np.full((64, 64, 3), 255, np.uint8), np.zeros((64, 64), np.uint8)
     for scans, bags in (([], []), ([white] * 3, [none] * 3)):
-        (empty,) = palette.fit(scans, bags)
+        (empty,) = learning.fit(scans, bags)
         assert empty.grey
         assert np.isfinite(empty.contrasts).all()
 
@@ -75,7 +75,7 @@ def test_nothing_to_learn_from_is_a_grey_palette() -> None:
 def test_a_scan_without_a_bag_tells_nothing(simulated: dict[str, Scans], palettes: Palettes) -> None:
     scans, bags = (part[:18] for part in simulated["pidray-vivid"])
     white, none = np.full_like(scans[0], 255), np.zeros_like(bags[0])
-    (found,) = palette.fit([white, *scans, white, white], [none, *bags, none, none])
+    (found,) = learning.fit([white, *scans, white, white], [none, *bags, none, none])
     assert all(np.array_equal(getattr(found, f.name), getattr(palettes["pidray-vivid"], f.name)) for f in fields(found))
 
 
