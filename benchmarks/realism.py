@@ -39,7 +39,6 @@ import realism_pictures
 import realism_truth
 
 BATCH = 16
-SEED, REAL_SEED = 0, 1  # of the data sets: the bags of the two have nothing in common
 WIDTH = 22
 
 
@@ -175,6 +174,7 @@ def _figure(verdict: Verdict | None) -> str:
 @click.option("--labelled", default=2700, show_default=True, help="Labelled scans on the PIDRAY scanners.")
 @click.option("--benign", default=2000, show_default=True, help="Benign scans on the SIXRAY scanner.")
 @click.option("--real", "reals", default=2000, show_default=True, help="Scans on it with an object inside.")
+@click.option("--seeds", nargs=2, default=(41, 43), show_default=True, help="Of composites' sources and of real scans.")
 @click.option("--scan-size", default=512, show_default=True, help="Longer side of a scan.")
 @click.option("--size", default=256, show_default=True, help="Canvas.")
 @click.option("--pairs", default=6000, show_default=True, help="Pairs per blend mode to choose composites from.")
@@ -191,6 +191,7 @@ def main(
     labelled: int,
     benign: int,
     reals: int,
+    seeds: tuple[int, int],
     scan_size: int,
     size: int,
     pairs: int,
@@ -205,8 +206,8 @@ def main(
         work = work or Path(tmp)
         data, real = work / "phantom", work / "real"
         if not data.exists():
-            write_phantom(data, labelled, benign, SEED, scan_size, workers)
-        write_real(real, reals, REAL_SEED, scan_size, workers)
+            write_phantom(data, labelled, benign, seeds[0], scan_size, workers)
+        write_real(real, reals, seeds[1], scan_size, workers)
         folders = {blend: work / blend for blend in ("hard", *blends)}
         for blend, folder in folders.items():
             build(data, folder, blend, pairs, size, workers)
