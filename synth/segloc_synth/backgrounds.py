@@ -17,6 +17,7 @@ from segloc_synth.problems import MISSING, Problem
 
 # A pixel this much darker than the empty belt belongs to something; real belts vary by about 3 grey levels.
 BAG_CONTRAST = 10
+WHITE_BELT = 0.003  # share of white within a scan from which its belt is white
 SMALLEST_BAG = 0.02  # share of the canvas; smaller blobs are loose straps and noise
 
 SIXRAY_POSITIVE = re.compile(r"P\d+")
@@ -149,7 +150,7 @@ def bag_mask(pixels: Pixels) -> Pixels:
     All zero when the scan holds nothing but belt.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    belt = _percentile(grey, 0.98)  # the brightest common level: white, or the grey of a grey scanner
+    belt = _belt(grey)
     thing = (grey < belt - BAG_CONTRAST).astype(np.uint8)
     thing = cv2.morphologyEx(thing, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     reach = max(3, round(max(grey.shape) / 24)) | 1
@@ -157,6 +158,16 @@ def bag_mask(pixels: Pixels) -> Pixels:
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     large = [outline for outline in outlines if cv2.contourArea(outline) >= SMALLEST_BAG * grey.size]
     return np.asarray(cv2.drawContours(np.zeros_like(grey), large, -1, 1, thickness=cv2.FILLED), np.uint8)
+
+
+def _belt(grey: Pixels) -> int:
+    """The brightest common level: white, or the grey of a grey scanner, whose scan may lie on a white canvas."""
+    x, y, width, height = cv2.boundingRect((grey < 250).astype(np.uint8))
+    inner = np.ascontiguousarray(grey[y : y + height, x : x + width])
+    # Fitted to the canvas it reaches from side to side one way, and has no white of its own.
+    padded = (height, width) != grey.shape and (height == len(grey) or width == grey.shape[1])
+    grey_belt = padded and (inner >= 250).mean() < WHITE_BELT
+    return _percentile(inner if grey_belt else grey, 0.98)
 
 
 def _percentile(grey: Pixels, share: float) -> int:

@@ -21,7 +21,7 @@ from segloc_synth import palette
 from segloc_synth.cutting import Segment
 from segloc_synth.files import read_json
 from segloc_synth.palette import Palette
-from segloc_synth.problems import MISSING, NEAR, Problem
+from segloc_synth.problems import MISSING, NEAR, USABLE, Problem
 from segloc_synth.scenes import Scene, fit_background, look_alike, neighbours, slot_type
 
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
@@ -184,7 +184,8 @@ class Backgrounds:
         for place in near:
             if place != taken and (scene := self._another(place, beside, met)) is not None:
                 return place, scene, [*met, (self.file(place), NEAR)]
-        first = f"; {met[0][1]}: {met[0][0]}" if met else ""
+        bad = [f"; {kind}: {file}" for file, kind in met if kind not in USABLE]
+        first = bad[0] if bad else "; all that there are look alike"
         raise click.ClickException(f"{self.root}: a pair needs two usable scans of different bags{first}")
 
     def _another(self, place: int, beside: Scene | None, met: list[tuple[str, str]]) -> Scene | None:

@@ -23,9 +23,18 @@ LEVEL = np.rint(-UNIT * np.log1p(-(np.arange(4096) + 0.5) / 4096)).clip(0, LEVEL
 
 @dataclass(frozen=True)
 class Translation:
-    """From objects of one palette to scans of another: `levels` as palette.match, flat; `sharpening` as there."""
+    """From objects of one palette to scans of another.
+
+    Attributes:
+        target: palette of the scans.
+        grey: whether either shows one energy only: then the object takes on the material that lies below.
+        levels: amount by material and the object's own attenuation, see palette.match and amounts, flat.
+        sharpening: see palette.sharpening; negative values blur.
+        to_amount, to_shown: see palette.amounts. strong, weak: tables of palette.strength and weaken.
+    """
 
     target: Palette
+    grey: bool
     levels: npt.NDArray[np.int32]
     sharpening: float
     to_amount: npt.NDArray[np.int32]
@@ -40,7 +49,7 @@ class Translation:
         weak = np.rint(palette.weaken(np.arange(int(STRONGEST) + 2))).astype(np.int32).clip(0, MATERIALS - 1)
         to_amount, to_shown = palette.amounts(target.depth)
         levels = to_amount[palette.match(source, target).ravel()]
-        return cls(target, levels, amount, to_amount, to_shown, strong, weak)
+        return cls(target, source.grey or target.grey, levels, amount, to_amount, to_shown, strong, weak)
 
 
 def hard(background: Pixels, placed: Placed) -> Pixels:
@@ -68,7 +77,7 @@ def dual_energy(background: Pixels, placed: Placed, translation: Translation) ->
     """Attenuations add, materials mix in proportion, and the sum is written in the background's colours.
 
     The object's attenuation is put on the background scanner's scale and multiplied by c; what it changes in the
-    picture is sharpened to that scanner's acutance.
+    picture is blurred where that scanner shows less detail.
     What the background's pixels hold beyond its palette (noise) stays, faded by the object's transmission.
     """
     inside = np.flatnonzero(placed.alpha > 0)  # tables are read for these pixels only: windows are mostly empty
@@ -80,7 +89,7 @@ def dual_energy(background: Pixels, placed: Placed, translation: Translation) ->
     seen = picture.take(inside, axis=0)
     shown, material = (codes[0] for codes in palette.read(translation.target, seen[None]))
     below, below_strong = translation.to_amount.take(shown), translation.strong.take(material)
-    own_strong = below_strong if translation.target.grey else translation.strong.take(own_material)
+    own_strong = below_strong if translation.grey else translation.strong.take(own_material)
     whole = below + own
     # A quotient of integers this small is below the next integer in float32 too.
     mixed = (below * below_strong + own * own_strong + (whole >> 1)).astype(np.float32) / np.maximum(whole, 1)

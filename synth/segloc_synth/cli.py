@@ -95,7 +95,8 @@ def verify_command(folder: Path, repair: bool, as_json: bool, workers: int, **so
         ):
             if mine["fingerprint"] != theirs["fingerprint"]:
                 raise click.ClickException(
-                    f"{path}: is not the source that {folder} was built from, or has changed since"
+                    f"{path}: is not the source that {folder} was built from, or has changed since; --repair needs "
+                    "the --objects and --backgrounds of the build"
                 )
         verify.forget(folder, config, layout, findings)
         pipeline.make(config, sources, folder, layout.samples, workers, **about)

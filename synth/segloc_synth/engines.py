@@ -48,7 +48,6 @@ def _settle() -> None:
     Else every picture's buffers go back to the kernel and come anew as zeroed pages, which costs as much as the JPEGs.
     """
     cv2.setNumThreads(1)
-    cv2.ipp.setUseIPP(False)  # it gains nothing on pictures so small, and each call pays for asking
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(M_TRIM_THRESHOLD, KEPT)
         mallopt(M_MMAP_THRESHOLD, KEPT // 2)

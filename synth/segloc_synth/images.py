@@ -35,6 +35,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
     Raises:
         BadImage: missing, empty, not to be read, not a picture, too large; also when decoding in the block fails.
+        OSError: the disk fails; the picture is not at fault.
         click.ClickException: the remote file system cannot be reached; its pictures are not at fault.
     """
     try:
@@ -54,7 +55,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except PermissionError:
         raise BadImage("image file may not be read") from None
     except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, BadImage):
+        if isinstance(error, BadImage) or getattr(error, "errno", None) is not None:
             raise
         raise BadImage("image file is damaged or no picture") from None
 

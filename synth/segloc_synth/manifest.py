@@ -230,8 +230,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise click.ClickException(
             f"{folder}: no manifest.json, so no finished build; run segloc-synth build --out {folder}"
         )
-    manifest = read_json(folder / "manifest.json")
+    again = "run the same segloc-synth build again, which makes it anew"
+    try:
+        manifest = read_json(folder / "manifest.json")
+    except click.ClickException as error:
+        raise click.ClickException(f"{error.message}; {again}") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version is None:
+        raise click.ClickException(f"{folder / 'manifest.json'}: is no manifest; {again}")
     if version != FORMAT_VERSION:
         raise click.ClickException(
             f"{folder / 'manifest.json'}: shard format {version}, this program reads {FORMAT_VERSION}"

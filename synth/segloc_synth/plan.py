@@ -11,8 +11,8 @@ from segloc_synth.config import Config
 
 TRIES = 8  # candidate positions of an object
 CANDIDATES = 6  # benign scans drawn for a view: the first that can be used and shows no bag of the other view's
-SHEAR = 0.12  # pose: largest shear, and largest change of width along the object (perspective), relative to its size
-PERSPECTIVE = 0.08
+SHEAR = 0.12  # pose: largest shear
+PERSPECTIVE = 0.08  # and largest change of scale along the object, relative to its size
 DRAWS = 16 + TRIES  # random numbers of a paste, at most
 
 
@@ -100,9 +100,10 @@ def plan_pair(config: Config, catalogue: Catalogue, backgrounds: int, index: int
     rng = np.random.default_rng([config.seed, index])
     draws: Iterator[float] = iter(rng.random(8 + 2 * (CANDIDATES + 4)).tolist())
     group = _class(catalogue, next(draws))
-    subjects = [_member(catalogue.members[group], next(draws)) for _ in range(2)]
-    if config.positives == "instance":
-        subjects[1] = subjects[0]
+    members = catalogue.members[group]
+    first, step = int(next(draws) * len(members)), int(next(draws) * (len(members) - 1))
+    second = first if config.positives == "instance" else (first + 1 + step) % len(members)
+    subjects = [int(members[first]), int(members[second])]
     views = []
     for subject in subjects:
         scans = tuple(int(next(draws) * backgrounds) for _ in range(CANDIDATES))

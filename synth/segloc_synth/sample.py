@@ -1,5 +1,6 @@
 """One sample: composed pictures encoded as JPEG, and the JSON record that says what was drawn."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,7 @@ from segloc_synth.cutting import Segment
 from segloc_synth.images import Pixels
 from segloc_synth.place import Placed, place
 from segloc_synth.plan import Catalogue, Paste, View, catalogue, plan_pair
-from segloc_synth.scenes import Scene
+from segloc_synth.scenes import Scene, neighbours
 from segloc_synth.shards import Sample
 
 OFF_BAG = "object more than half off the bag"
@@ -30,26 +31,30 @@ class Materials:
     ) -> None:
         self.config, self.objects, self.backgrounds, self.distractors = config, objects, backgrounds, distractors
         self._translations: dict[tuple[bool, int, int], Translation] = {}
-        self._last: tuple[tuple[bool, int], Segment] | None = None  # both views of a pair may show it
+        self._last: tuple[int, Segment] | None = None  # both views of a pair may show it
 
     @cached_property
     def catalogue(self) -> Catalogue:
         rows, distractors = self.objects.rows, len(self.distractors) if self.distractors else 0
         return catalogue(rows["class_id"], rows["share"], self.config.balance, distractors)
 
-    def segment(self, paste: Paste) -> Segment:
-        key = (paste.distractor, paste.segment)
-        if self._last is None or self._last[0] != key:
-            source = self.distractors if paste.distractor else self.objects
-            assert source is not None
-            self._last = key, source[paste.segment]
-        return self._last[1]
+    def segment(self, paste: Paste, shown: Sequence[str]) -> tuple[Segment, float]:
+        """What is pasted, and its wanted size relative to its bag (0: unknown); no look-alike out of scans `shown`."""
+        if paste.distractor:
+            segment = self._look_alike(paste.segment, shown)
+            return segment, segment.share
+        if self._last is None or self._last[0] != paste.segment:
+            self._last = paste.segment, self.objects[paste.segment]
+        return self._last[1], float(self.objects.rows["share"][paste.size_of])
 
-    def share(self, paste: Paste) -> float:
-        """Wanted size of an object relative to its bag; 0 where the source does not show it."""
-        source = self.distractors if paste.distractor else self.objects
-        assert source is not None
-        return float(source.rows["share"][paste.size_of])
+    def _look_alike(self, drawn: int, shown: Sequence[str]) -> Segment:
+        assert self.distractors is not None
+        count = len(self.distractors)
+        for number in ((drawn + step) % count for step in range(count)):
+            scan = self.distractors.names[number].rpartition("#")[0]
+            if not any(neighbours(scan, name) for name in shown):
+                return self.distractors[number]
+        return self.distractors[drawn]
 
     def translation(self, paste: Paste, segment: Segment, scene: Scene) -> Translation:
         key = (paste.distractor, segment.palette, scene.palette)
@@ -109,12 +114,15 @@ def make_sample(materials: Materials, index: int) -> tuple[Sample, list[tuple[st
 def compose_view(materials: Materials, view: View, other: tuple[int, Scene] | None = None) -> Composed:
     """Compose one view on the first of its benign scans that shows another bag than `other`, the other view's."""
     how = materials.config.blend
-    chosen, scene, problems = materials.backgrounds.choose(view.backgrounds, other)
+    backgrounds = materials.backgrounds
+    chosen, scene, problems = backgrounds.choose(view.backgrounds, other)
     picture = scene.pixels.copy()
-    occlusion, items = 0.0, []
-    for paste in view.pastes:
-        segment = materials.segment(paste)
-        placed = place(segment, paste, materials.share(paste), scene, layers=how == "dual-energy")
+    occlusion = 0.0
+    items: list[tuple[Segment, Placed]] = []
+    names = [backgrounds.file(place) for place in (chosen, *(other or ())[:1])]
+    for paste in reversed(view.pastes):  # the subject comes last, so that nothing covers it
+        segment, share = materials.segment(paste, names)
+        placed = place(segment, paste, share, scene, layers=how == "dual-energy")
         below = picture[placed.window]
         if paste is view.pastes[0]:
             occlusion = 1 - cv2.mean(cv2.cvtColor(below, cv2.COLOR_RGB2GRAY), placed.mask)[0] / 255
@@ -126,7 +134,7 @@ def compose_view(materials: Materials, view: View, other: tuple[int, Scene] | No
             above = blend.hard(below, placed) if how == "hard" else blend.alpha(below, placed)
         picture[placed.window] = above
         if not paste.distractor:
-            items.append((segment, placed))
+            items.insert(0, (segment, placed))
         if placed.in_bag < 0.5:
             problems.append(("", OFF_BAG))
     return Composed(chosen, scene, picture, items, round(occlusion, 4), len(view.pastes) - len(items), problems)

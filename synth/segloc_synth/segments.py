@@ -1,5 +1,6 @@
 """The segments of a labelled source: every usable object of every scan, cut out."""
 
+import errno
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from segloc_synth.images import BadImage, Pixels, corrupt_rows, fit_to_canvas, r
 from segloc_synth.labelled import Annotation, LabelledSource, Scan
 from segloc_synth.masks import BadMask, annotation_mask, annotations_of, sized
 from segloc_synth.palette import Palette
-from segloc_synth.problems import Problem
+from segloc_synth.problems import MISSING, Problem
 from segloc_synth.scenes import bag_area
 
 SMALLEST = 24  # pixels of a mask at canvas scale below which an object cannot be recognised
@@ -56,6 +57,8 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
     try:
         pixels, masks, labelled, found = open_scan(scan, bottom_rows)
     except (BadImage, BadMask) as problem:
+        if str(problem) == MISSING:  # it was there when the source was listed: no bytes may depend on this
+            raise FileNotFoundError(errno.ENOENT, "vanished from its source", str(scan.path)) from None
         return [], [Problem(str(problem), scan.name, f"({len(scan.annotations)} annotations)")]
     canvas_scale = size / max(pixels.shape[:2])
     picture = fit_to_canvas(pixels, size)

@@ -10,6 +10,7 @@ import json
 import os
 import tarfile
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ from upath import UPath
 from segloc_synth.files import Hashed, atomic_write, in_threads, is_local, json_bytes, read_json, write_json
 from segloc_synth.manifest import Problems, Summary, mend, page_count, read_manifest, read_page, sidecar_path
 
+DESCRIPTORS = 128  # local shards that a reader holds open
 MEMBERS = ("json", "key.jpg", "query.jpg")
 BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of mode 644, mtime 0
 
@@ -135,6 +137,7 @@ class ShardReader:
         self.classes: list[dict[str, Any]] = self.manifest["classes"]
         self._pages: dict[int, tuple[list[dict[str, Any]], list[int]]] = {}
         self._shards: dict[tuple[int, int], _Shard] = {}
+        self._opened: deque[tuple[int, int]] = deque()  # shards with a descriptor, in the order of opening
         if "pages" in self.manifest:
             self._starts = _starts(page["samples"] for page in self.manifest["pages"])
         else:
@@ -171,6 +174,9 @@ class ShardReader:
             shard = shard or self._open(page, number)
             if is_local(self.folder):
                 shard = replace(shard, descriptor=os.open(shard.path, os.O_RDONLY))
+                self._opened.append((page, number))
+                if len(self._opened) > DESCRIPTORS:  # a process may hold about a thousand files open
+                    self._close(self._opened.popleft())
             self._shards[page, number] = shard
         parts = shard.read(row)
         if len(parts[-1]) != shard.offsets[row, -1, 1]:
@@ -180,6 +186,12 @@ class ShardReader:
         except ValueError:
             raise click.ClickException(f"{shard.path}: sample {place} is damaged; {mend(self.folder)}") from None
         return Sample(meta, parts[1], parts[2])
+
+    def _close(self, key: tuple[int, int]) -> None:
+        shard = self._shards[key]
+        if shard.descriptor is not None:
+            os.close(shard.descriptor)
+        self._shards[key] = replace(shard, descriptor=None)
 
     def _find(self, place: int) -> tuple[int, int, int]:
         """(page, shard in it, row in that) of a sample."""

@@ -245,3 +245,36 @@ def test_preview_draws_pairs(sources: Sources, tmp_path: Path) -> None:
     assert small.shape[0] < sheet.shape[0]
     outline = (small == (152, 0, 225)).all(axis=2).sum()
     assert outline > 100
+
+
+def test_a_reader_of_many_shards_holds_few_open(tmp_path: Path, sources: tuple[Path, Path]) -> None:
+    out = tmp_path / "pairs"
+    command = ["--n", "6", "--shard-size", "1", "--size", "64", "--workers", "1", "--out", str(out)]
+    command += ["--objects", str(sources[0]), "--backgrounds", str(sources[1])]
+    code = (
+        "import segloc_synth.shards as shards; shards.DESCRIPTORS = 2\n"
+        "from pathlib import Path\n"
+        f"reader = shards.ShardReader(Path({str(out)!r}))\n"
+        "import os; before = len(os.listdir('/proc/self/fd'))\n"
+        "read = [reader[place].meta['index'] for place in [*range(6), *range(6)]]\n"
+        "assert read == [0, 1, 2, 3, 4, 5] * 2 and len(os.listdir('/proc/self/fd')) <= before + 2\n"
+    )
+    subprocess.run([sys.executable, "-m", "segloc_synth", "build", *command], check=True, capture_output=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_file_is_the_same_with_one_worker_and_with_two(
+    tmp_path: Path, sources: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for workers in ("1", "2"):
+        monkeypatch.setenv("SEGLOC_CACHE", str(tmp_path / f"cache{workers}"))
+        out = tmp_path / f"pairs{workers}"
+        command = ["--n", "8", "--shard-size", "4", "--size", "64", "--workers", workers, "--out", str(out)]
+        command += ["--objects", str(sources[0]), "--backgrounds", str(sources[1])]
+        subprocess.run([sys.executable, "-m", "segloc_synth", "build", *command], check=True, capture_output=True)
+        learnt = sorted((tmp_path / f"cache{workers}").rglob("palettes.npz"))
+        found.append(
+            {path.name: path.read_bytes() for path in out.iterdir()} | {p.parent.name: p.read_bytes() for p in learnt}
+        )
+    assert found[0] == found[1]

@@ -128,4 +128,6 @@ def test_a_bag_is_found_on_white_grey_and_cyan_belts() -> None:
         scan = np.where(bag[..., None] == 1, np.uint8(120), np.array(belt, np.uint8))
         found = bag_mask(scan)
         assert (found & bag).sum() / (found | bag).sum() > 0.9
+        padded = bag_mask(np.pad(scan, ((0, 0), (9, 9), (0, 0)), constant_values=255))  # as on a white canvas
+        assert (padded[:, 9:-9] & bag).sum() / (padded | np.pad(bag, ((0, 0), (9, 9)))).sum() > 0.9
     assert not bag_mask(np.full((SIZE, SIZE, 3), 250, np.uint8)).any()

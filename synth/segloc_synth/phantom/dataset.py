@@ -24,7 +24,7 @@ from segloc_synth.phantom.scene import (
     silhouette,
 )
 
-VERSION = 1  # of the generator: raise it when a scan's bytes change
+VERSION = 2  # of the generator: raise it when a scan's bytes change
 BATCH = 16  # scans a task
 VIVID = 0.25  # share of labelled scans in the vivid palette
 STEMS = {"train": "xray_", "easy": "xray_easy", "hard": "xray_hard", "hidden": "xray_hidden"}
