@@ -86,7 +86,11 @@ def make(
         refuse(objects.problems, str(sources.labelled[0].path))
     benign = sources.benign
     backgrounds_bank, backgrounds = prepare.prepare_backgrounds(benign, config.size, config.bank, workers)
-    look_alikes = prepare.prepare_distractors(benign, config.size, workers)[0] if config.distractors else None
+    look_alikes = None
+    if config.distractors:
+        look_alikes, cut = prepare.prepare_distractors(benign, config.size, workers)
+        if not len(cut):
+            click.echo(f"{benign.path}: nothing in its scans stands out as a look-alike; there are none", err=True)
     job = build.Job(config, objects_bank, backgrounds_bank, benign.path, look_alikes, out, strict)
     about: dict[str, Any] = {"command": command, "licences": list(licences)}
     manifest = build.build(job, n, workers, about, engine, part)

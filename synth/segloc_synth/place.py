@@ -56,8 +56,8 @@ class Placed:
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
     def full_mask(self, size: int) -> Pixels:
-        """0/1 uint8 [size, size]."""
-        full = np.zeros((size, size), np.uint8)
+        """The mask on the canvas, 0/1 uint8 [size, size], in Fortran's order as run lengths are counted."""
+        full = np.zeros((size, size), np.uint8, order="F")
         full[self.window] = self.mask
         return full
 

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import cv2
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from segloc_synth import blend
@@ -161,8 +160,7 @@ def _record(config: Config, composed: Composed, backgrounds: Backgrounds) -> dic
 
 
 def _item(size: int, segment: Segment, placed: Placed) -> dict[str, Any]:
-    full = np.zeros((size, size), np.uint8, order="F")
-    full[placed.window] = placed.mask
+    full = placed.full_mask(size)
     x, y, width, height = cv2.boundingRect(placed.mask)
     rle = coco_mask.encode(full)
     return {
