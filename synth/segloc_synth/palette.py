@@ -33,9 +33,9 @@ SHARPENINGS = np.linspace(-0.75, 3, 6)
 # Density of a channel value in codes; one is added so that black has an end.
 DENSITY = np.rint(-np.log((np.arange(256) + 1) / 256) * UNIT).astype(np.uint16)
 MEAN = np.full((1, 3), 1 / 3)
-KNEE = 0.95
+KNEE = 0.95  # share of the depth beyond which the display is taken to be linear, see amounts()
 METAL_STRENGTH = 2.0  # how many times as far along as its colour metal is taken to be
-METAL_FROM = 40
+METAL_FROM = 40  # material beyond which that counts
 STRONGEST = METAL_STRENGTH * (MATERIALS - 1)
 MOST = 16384  # amounts of matter are cut there, beyond what the blackest pixel of any display stands for
 

@@ -107,8 +107,9 @@ def fit_scan(path: Path, size: int) -> tuple[Pixels | None, Pixels | None, list[
         return None, None, [*kinds, "scan without a bag"]
     tight = _crop_belt(pixels, bag)
     if tight.shape != pixels.shape:
-        picture = fit_to_canvas(tight, size)
-        bag = bag_mask(picture)
+        cropped = fit_to_canvas(tight, size)
+        if (found := bag_mask(cropped)).any():  # of a faint bag nothing may stand out once its belt is gone
+            picture, bag = cropped, found
     return picture, bag, kinds
 
 
