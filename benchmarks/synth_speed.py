@@ -13,6 +13,7 @@ under several names. The other tasks time their own loops.
   python benchmarks/synth_speed.py --scans SIXray/JPEGImage --objects pidray
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,136 +25,19 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import click
-import cv2
-import numpy as np
-from pycocotools.coco import COCO
+from synth_tasks import scan_files
 
 from segloc_synth.console import cores
 from segloc_synth.files import write_json
-from segloc_synth.listing import list_images
 from segloc_synth.phantom import write_phantom
-from segloc_synth.shards import ShardReader
 
-SIZE, QUALITY = 256, 90
+SIZE = 256  # pixels
 FEW, MANY = 500, 2500  # pairs of a build
-ENCODED = 500  # pairs of the yardstick
-LOOP = 60  # pairs of a script
 RAW_SCANS = 600  # scans of the build from raw, at least
-JPEG = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
 ROOT = Path(__file__).resolve().parent.parent
-Cost = dict[str, float]  # wall and cpu seconds, rss: most resident memory of any of its processes in MB
-
-
-# The tasks: what is timed in a process of its own.
-
-
-def encode(build: Path) -> Cost:
-    """Encode again what a build holds."""
-    reader = ShardReader(build)
-    pictures = [decoded(jpeg) for place in range(ENCODED) for jpeg in (reader[place].key, reader[place].query)]
-    return timed(lambda: [cv2.imencode(".jpg", picture, JPEG) for picture in pictures], ENCODED)
-
-
-def read(build: Path) -> Cost:
-    """Read and decode a build's pairs in random order, as a training loop does."""
-    reader = ShardReader(build)
-    order = np.random.default_rng(0).permutation(len(reader)).tolist()
-
-    def loop() -> None:
-        for place in order:
-            sample = reader[place]
-            decoded(sample.key), decoded(sample.query)
-
-    return timed(loop, len(order))
-
-
-def script(scans: Path, annotations: Path, images: Path, out: Path) -> Cost:
-    """The idiomatic script: for each pair decode two scans and the object's, paste it turned, write with masks."""
-    import webdataset
-
-    rng = np.random.default_rng(0)
-    files, coco = scan_files(scans), COCO(annotations)
-    marks = [mark for mark in coco.loadAnns(coco.getAnnIds()) if mark.get("segmentation")]
-
-    def loop() -> None:
-        with webdataset.TarWriter(str(out / "script.tar")) as sink:
-            for index in range(LOOP):
-                mark = marks[rng.integers(len(marks))]
-                x, y, width, height = cv2.boundingRect(mask := coco.annToMask(mark))
-                source = cv2.imread(str(images / coco.loadImgs(mark["image_id"])[0]["file_name"]))
-                cut, alpha = (one[y : y + height, x : x + width] for one in (source, mask))
-                sample: dict[str, Any] = {"__key__": f"{index:012d}", "json": {"class": mark["category_id"]}}
-                for view in ("key", "query"):
-                    scan = cv2.imread(str(files[rng.integers(len(files))]))
-                    pasted, where = paste(cv2.resize(scan, (SIZE, SIZE), interpolation=cv2.INTER_AREA), cut, alpha, rng)
-                    sample[f"{view}.jpg"] = cv2.imencode(".jpg", pasted, JPEG)[1].tobytes()
-                    sample[f"{view}.png"] = cv2.imencode(".png", where)[1].tobytes()
-                sink.write(sample)
-
-    return timed(loop, LOOP)
-
-
-def paste(canvas: Any, cut: Any, alpha: Any, rng: np.random.Generator) -> tuple[Any, Any]:
-    """A canvas with a cut-out, BGR and 0/1, pasted turned and at most half its size; and where."""
-    scale = rng.uniform(0.2, 0.5) * SIZE / max(cut.shape[:2])
-    side = int(np.ceil(scale * np.hypot(*cut.shape[:2])))
-    turn = cv2.getRotationMatrix2D((cut.shape[1] / 2, cut.shape[0] / 2), rng.uniform(0, 360), scale)
-    turn[:, 2] += (side / 2 - cut.shape[1] / 2, side / 2 - cut.shape[0] / 2)
-    turned, weight = cv2.warpAffine(cut, turn, (side, side)), cv2.warpAffine(alpha * 255, turn, (side, side))
-    y, x = rng.integers(0, SIZE - side, 2)
-    window = slice(y, y + side), slice(x, x + side)
-    share = 0.8 * weight[..., None] / 255.0
-    canvas[window] = share * turned + (1 - share) * canvas[window]
-    where = np.zeros((SIZE, SIZE), np.uint8)
-    where[window] = weight
-    return canvas, where
-
-
-def online(scans: Path) -> Cost:
-    """Copy-paste while training, InsLoc's way: a crop of one scan, resized to a box, on another, for each view."""
-    rng = np.random.default_rng(0)
-    files = scan_files(scans)
-
-    def crop(scan: Any, area: float, aspect: float) -> Any:
-        height, width = scan.shape[:2]
-        h, w = (area * height * width / aspect) ** 0.5, (area * height * width * aspect) ** 0.5
-        h, w = min(int(h), height), min(int(w), width)
-        y, x = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
-        return scan[y : y + h, x : x + w]
-
-    def loop() -> None:
-        for _ in range(2 * LOOP):
-            scan, other = (cv2.imread(str(files[rng.integers(len(files))])) for _ in range(2))
-            below = cv2.resize(crop(other, rng.uniform(0.2, 1), rng.uniform(0.5, 2)), (SIZE, SIZE))
-            w, h = rng.integers(SIZE // 2, SIZE, 2).tolist()
-            y, x = rng.integers(0, SIZE - h), rng.integers(0, SIZE - w)
-            below[y : y + h, x : x + w] = cv2.resize(crop(scan, rng.uniform(0.2, 1), rng.uniform(0.5, 2)), (w, h))
-
-    return timed(loop, LOOP)
-
-
-def decoded(jpeg: bytes) -> Any:
-    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-
-
-def scan_files(folder: Path) -> list[Path]:
-    return [folder / name for name, _ in list_images(folder)]
-
-
-def timed(loop: Callable[[], Any], pairs: int) -> Cost:
-    cv2.setNumThreads(1)
-    wall, cpu = time.perf_counter(), time.process_time()
-    loop()
-    return {"wall": (time.perf_counter() - wall) / pairs, "cpu": (time.process_time() - cpu) / pairs}
-
-
-TASKS: dict[str, Callable[..., Cost]] = {"encode": encode, "read": read, "script": script, "online": online}
-
-
-# Processes.
+Cost = dict[str, float]  # wall and cpu seconds; MB of memory: rss of any of its processes at most, worker of a child
 
 
 def whole(command: list[str], cache: Path) -> Cost:
@@ -162,13 +46,40 @@ def whole(command: list[str], cache: Path) -> Cost:
     start = time.perf_counter()
     with tempfile.TemporaryFile() as told:
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=told)
-        _, status, usage = os.wait4(process.pid, 0)
+        worker = 0.0
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            worker = max(worker, most_of_a_child(process.pid))
+            time.sleep(0.02)
+        _, status, usage = ended
         process.returncode = os.waitstatus_to_exitcode(status)
         told.seek(0)
         if process.returncode:
             raise click.ClickException(told.read().decode(errors="replace").strip())
     wall = time.perf_counter() - start
-    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss / 1024}
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss / 1024, "worker": worker}
+
+
+def most_of_a_child(pid: int) -> float:
+    """MB that a child process, of those alive now, has held at most; 0 without children or /proc."""
+    most = [0]
+    for child in " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split():
+        with contextlib.suppress(OSError, IndexError):  # it may end any moment
+            most.append(int(Path(f"/proc/{child}/status").read_text().split("VmHWM:")[1].split()[0]))
+    return max(most) / 1024
+
+
+def one_build(n: int, work: Path) -> str:
+    """What a build of `n` pairs of the simulated default costs on all cores, its scans made before."""
+    command = [sys.executable, "-m", "segloc_synth", "build", "--size", str(SIZE), "--workers", str(cores())]
+    whole([*command, "--n", "1", "--out", str(work / "first")], work / "scans")
+    cold = work / "cold"
+    shutil.copytree(work / "scans", cold, ignore=lambda folder, names: [x for x in names if x == "bank"])
+    cost = whole([*command, "--n", str(n), "--out", str(work / "full")], cold)
+    size = sum(path.stat().st_size for path in (work / "full").iterdir())
+    return (
+        f"{n} pairs: {cost['wall']:.0f} s on {cores()} cores, {1e3 * cost['cpu'] / n:.2f} ms of CPU a pair, "
+        f"{size / 1e9:.2f} GB; {cost['rss']:.0f} MB in the largest process, {cost['worker']:.0f} MB in a worker"
+    )
 
 
 class Bench:
@@ -222,7 +133,7 @@ class Bench:
         )
 
     def task(self, name: str, *arguments: Path) -> Cost:
-        command = [sys.executable, __file__, "--task", name, *map(str, arguments)]
+        command = [sys.executable, str(ROOT / "benchmarks/synth_tasks.py"), name, *map(str, arguments)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
     def prepare(self) -> None:
@@ -296,24 +207,24 @@ def default_sources(work: Path) -> tuple[Path, Path]:
 @click.option("--objects", type=click.Path(exists=True, path_type=Path), help="Folder with a COCO json.")
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Repetitions, taking turns.")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Also write all measurements here.")
-@click.option("--task", type=click.Choice(list(TASKS)), hidden=True)
-@click.argument("arguments", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--full", type=click.IntRange(min=1), metavar="N", help="Instead: one build of N pairs, nothing prepared."
+)
 def main(
     scans: Path | None,
     objects: Path | None,
     repeat: int,
     report: Path | None,
-    task: str | None,
-    arguments: tuple[Path, ...],
+    full: int | None,
 ) -> None:
     """Measure what pairs of 256 px cost; prints goals and measurements."""
-    if task:
-        click.echo(json.dumps(TASKS[task](*arguments)))
-        return
     if (scans is None) != (objects is None):
         raise click.UsageError("give both --scans and --objects, or neither")
     with tempfile.TemporaryDirectory(prefix="synth_speed-") as scratch:
         work = Path(scratch)
+        if full:
+            click.echo(one_build(full, work))
+            return
         default = (scans, objects) if scans and objects else default_sources(work)
         bench = Bench(*default, work)
         bench.prepare()
