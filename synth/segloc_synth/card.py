@@ -174,8 +174,9 @@ WebDataset tars `segloc-%08d.tar`; a sample has the members `json`, `key.jpg` an
   - `occlusion`: mean darkness, 0 to 1, of the scan under the object; `distractors`: number of unlabelled look-alikes
   - `items`: every pasted object with its `class_id`, `box` and `mask`, the pair's subject first
 
-Beside each tar lies a sidecar `segloc-%08d.json` with count, bytes, sha256, member offsets and the class of each
-sample. `manifest.json` lists the shards and holds the full config; `problems.json` lists the source records that were
+Beside each tar lies a sidecar `segloc-%08d.json` with count, bytes, sha256, member offsets, the class of each sample,
+and the scans that its segments come from (`scans`: names, and for each sample two positions in them, the key's and the
+query's). `manifest.json` lists the shards and holds the full config; `problems.json` lists the source records that were
 not as they should be.
 
 ```python

@@ -6,6 +6,7 @@ for a shard. The manifest then needs one small file a page, however many shards 
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ import numpy as np
 
 from segloc_synth.files import Hashed, atomic_write, in_threads, is_local, json_bytes, read_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: sidecars tell the scans that segments come from
 MAX_LISTED = 10_000  # more shards than this go to pages, so that the manifest stays small
+SHARD_NAME, PAGE_NAME = re.compile(r"segloc-\d{8}\.tar"), re.compile(r"shards-\d{4,}\.jsonl")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 NAMED = 5  # samples or files named for a kind of problem
 
 Problems = dict[str, dict[str, Any]]  # kind: {"count": int, "first": up to NAMED names}
@@ -140,7 +143,7 @@ def read_summary(folder: Path, number: int, count: int, identity: str) -> Summar
     path = sidecar_path(shard_path(folder, number))
     try:
         side = json.loads(path.read_bytes())
-        ours = (side["count"], side["config_hash"]) == (count, identity)
+        ours = (side["format_version"], side["count"], side["config_hash"]) == (FORMAT_VERSION, count, identity)
         return Summary.of(side) if ours else None
     except FileNotFoundError:
         return None
@@ -159,7 +162,8 @@ def read_page_totals(folder: Path, layout: Layout, page: int, identity: str) -> 
     """Content of a page's done-marker; None unless the page is complete for this very build."""
     try:
         done = json.loads(page_path(folder, page).with_suffix(".json").read_bytes())
-        ours = (done["totals"]["samples"], done["config_hash"]) == (layout.page_samples(page), identity)
+        told = (done["format_version"], done["totals"]["samples"], done["config_hash"])
+        ours = told == (FORMAT_VERSION, layout.page_samples(page), identity)
         return done if ours else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
@@ -173,6 +177,7 @@ def write_page(folder: Path, page: int, identity: str, summaries: list[Summary])
         for summary in summaries:
             hashed.write(json_bytes(summary.entry, None))
     done = {
+        "format_version": FORMAT_VERSION,
         "page": path.name,
         "config_hash": identity,
         "sha256": hashed.digest.hexdigest(),
@@ -224,9 +229,10 @@ def write_manifest(
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of manifest.json; click.ClickException when `folder` holds no finished build."""
-    if not folder.is_dir():
+    local = is_local(folder)  # elsewhere there may be no folders to ask for, as on a plain web server
+    if local and not folder.is_dir():
         raise click.ClickException(f"{folder}: no such folder of shards; make one with segloc-synth build")
-    if not (folder / "manifest.json").is_file():
+    if not ((folder / "manifest.json").is_file() if local else _there(folder / "manifest.json")):
         raise click.ClickException(
             f"{folder}: no manifest.json, so no finished build; run segloc-synth build --out {folder}"
         )
@@ -240,9 +246,37 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise click.ClickException(f"{folder / 'manifest.json'}: is no manifest; {again}")
     if version != FORMAT_VERSION:
         raise click.ClickException(
-            f"{folder / 'manifest.json'}: shard format {version}, this program reads {FORMAT_VERSION}"
+            f"{folder / 'manifest.json'}: shard format {version}, this program reads {FORMAT_VERSION}; "
+            + (again if version == 1 else "take the version of segloc that wrote it")
         )
     return manifest
+
+
+def _there(path: Path) -> bool:
+    """Is there such a file in a store? Opened to see: fsspec's exists() also says no where nobody answers."""
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, OSError):  # fsspec says so of every failure over HTTP: the cause knows better
+            raise error.__cause__ from None
+        return False
+    return True
+
+
+def _checked(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries, if each names a file beside the list, not one elsewhere, and has numbers where they belong."""
+    good = all(
+        isinstance(one["url"], str)
+        and SHARD_NAME.fullmatch(one["url"])
+        and type(one["nsamples"]) is type(one["filesize"]) is int
+        and min(one["nsamples"], one["filesize"]) >= 0
+        and isinstance(one["sha256"], str)
+        and SHA256.fullmatch(one["sha256"])
+        for one in entries
+    )
+    if not good:
+        raise click.ClickException(f"{path}: is no list of shards; {mend(path.parent)}")
+    return entries
 
 
 def read_page(folder: Path, manifest: dict[str, Any], page: int) -> list[dict[str, Any]]:
@@ -251,8 +285,10 @@ def read_page(folder: Path, manifest: dict[str, Any], page: int) -> list[dict[st
     click.ClickException when the page is missing or not the one that the manifest names.
     """
     if "pages" not in manifest:
-        return manifest["shardlist"]
+        return _checked(folder / "manifest.json", manifest["shardlist"])
     named = manifest["pages"][page]
+    if not PAGE_NAME.fullmatch(named["url"]):
+        raise click.ClickException(f"{folder / 'manifest.json'}: {named['url']} is no page's name; {mend(folder)}")
     try:
         with (folder / named["url"]).open("rb") as file:
             hashed = Hashed(file)
@@ -261,7 +297,7 @@ def read_page(folder: Path, manifest: dict[str, Any], page: int) -> list[dict[st
         raise click.ClickException(f"{folder / named['url']}: is missing; {mend(folder)}") from None
     if hashed.digest.hexdigest() != named["sha256"]:
         raise click.ClickException(f"{folder / named['url']}: does not match the manifest; {mend(folder)}")
-    return [json.loads(line) for line in data.splitlines()]
+    return _checked(folder / named["url"], [json.loads(line) for line in data.splitlines()])
 
 
 def page_count(manifest: dict[str, Any]) -> int:

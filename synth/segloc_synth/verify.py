@@ -16,6 +16,7 @@ from segloc_synth.console import progress
 from segloc_synth.engines import check_stop, run_local
 from segloc_synth.files import Hashed, write_json
 from segloc_synth.manifest import (
+    FORMAT_VERSION,
     Layout,
     Summary,
     Totals,
@@ -25,7 +26,7 @@ from segloc_synth.manifest import (
     shard_path,
     sidecar_path,
 )
-from segloc_synth.shards import MEMBERS, config_hash
+from segloc_synth.shards import MEMBERS, ScanIndex, config_hash
 
 CHUNK = 1 << 20  # bytes
 
@@ -165,7 +166,8 @@ def _check_page(
         return
     if summaries is not None:
         totals = Totals.of(summary.totals for summary in summaries).as_dict()
-        named = {"page": path.name, "config_hash": identity, "sha256": manifest["pages"][page]["sha256"]}
+        named = {"format_version": FORMAT_VERSION, "page": path.name, "config_hash": identity}
+        named["sha256"] = manifest["pages"][page]["sha256"]
         if marker != {**named, "totals": totals}:
             yield Finding(path.with_suffix(".json").name, "does not agree with the sidecars of its shards")
 
@@ -214,6 +216,7 @@ def _read_tar(path: Path) -> dict[str, Any]:
     """What a sidecar says of a shard, from the tar itself, read once; a damaged one gives what was found."""
     classes: list[int] = []
     offsets: list[list[int]] = []
+    scans = ScanIndex()
     with path.open("rb") as file:
         hashed = Hashed(file)
         try:
@@ -222,17 +225,21 @@ def _read_tar(path: Path) -> dict[str, Any]:
                     if place % len(MEMBERS) == 0:
                         offsets.append([])
                         content = tar.extractfile(member)
-                        classes.append(json.loads(content.read())["class_id"] if content else -1)
+                        meta = json.loads(content.read()) if content else {}
+                        classes.append(meta["class_id"])
+                        scans.add(meta)
                     offsets[-1] += [member.offset_data, member.size]
-        except (tarfile.TarError, ValueError, KeyError, TypeError):
+        except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # the digest tells
         while hashed.read(CHUNK):
             pass
     return {
+        "format_version": FORMAT_VERSION,
         "count": len(offsets),
         "bytes": hashed.size,
         "sha256": hashed.digest.hexdigest(),
         "classes": classes,
+        "scans": scans.as_dict(),
         "members": list(MEMBERS),
         "offsets": offsets,
     }

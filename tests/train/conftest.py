@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tests.conftest import rle
 
 from segloc_synth.manifest import Layout, shard_path, write_manifest
 from segloc_synth.shards import Sample, config_hash, write_shard
 
 CLASSES = ("disc", "square", "triangle", "ring")
+USES = 4  # pairs that show objects of one scan
 
 
 def clutter(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -39,7 +41,7 @@ def draw(image: np.ndarray, shape: int, colours: list[list[int]], box: tuple[int
 
 
 def pair(seed: int, index: int, size: int, classes: int) -> Sample:
-    """One object on two backgrounds at two places; a function of its arguments."""
+    """One object on two backgrounds at two places, from scan index // USES; a function of its arguments."""
     rng = np.random.default_rng([seed, index])
     shape = int(rng.integers(classes))
     colours = rng.integers(0, 200, (2, 3)).tolist()
@@ -50,7 +52,13 @@ def pair(seed: int, index: int, size: int, classes: int) -> Sample:
         side = int(rng.integers(size // 4, size // 2))
         x, y = rng.integers(0, size - side, 2).tolist()
         draw(image, shape, colours, (x, y, side))
-        meta[name] = {"box": [float(x), float(y), float(side), float(side)]}
+        mask = np.zeros((size, size, 3), np.uint8)
+        draw(mask, shape, [[1, 1, 1]] * 2, (x, y, side))
+        meta[name] = {
+            "box": [float(x), float(y), float(side), float(side)],
+            "mask": rle(mask[..., 0]),
+            "segment": f"train/scan_{index // USES:05d}#{index}",
+        }
         ok, data = cv2.imencode(".jpg", image[..., ::-1])
         assert ok
         files[name] = data.tobytes()
