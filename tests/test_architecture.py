@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "segloc_eval": {
         f"segloc_synth.{name}" for name in ("files", "console", "coco", "masks", "phantom", "images", "problems")
     }
-    | {"segloc_train.backbone", "segloc_train.checkpoint"},
+    | {"segloc_train.backbone", "segloc_train.checkpoint", "segloc_train.start"},
 }
 
 

@@ -111,7 +111,7 @@ def test_imagenet_that_cannot_be_fetched_is_one_line(
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
-    with pytest.raises(click.ClickException, match=rf"^imagenet: cannot fetch \S+ \(.*{reason}.*\); leave"):
+    with pytest.raises(click.ClickException, match=rf"^imagenet: cannot fetch \S+ \(.*{reason}.*\); fetch it"):
         load_imagenet(detector(), "resnet18")
     assert not list(tmp_path.rglob("*.p*")), "no part of a file stays"
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,9 @@ from segloc_synth.files import read_json, write_json
 from segloc_train import config as settings
 from segloc_train.checkpoint import load_tensors, save_tensors
 from segloc_train.cli import main
-from segloc_train.loop import build
+from segloc_train.order import split
+from segloc_train.sources import open_sources
+from segloc_train.trainer import build
 
 SMALL = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "2", "--workers", "0"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -88,11 +91,13 @@ def test_a_run_leaves_what_the_contract_says(undisturbed: Path) -> None:
         assert record["held_out_accuracy"] == pytest.approx(mean, abs=1e-6) and record["lr"] > 0
     names = {path.name.split(".tfevents")[0] for path in undisturbed.iterdir()}
     exports = {"backbone.pth", "backbone.safetensors", "resnet.pth", "detector_init.pth", "meta.json"}
-    assert names == exports | {"config.json", "log.jsonl", "last.pt", "events.out", "epoch_001.pt", "epoch_002.pt"}
+    pictures = {"embeddings_001.png", "embeddings_002.png", "projector", "projector_config.pbtxt"}
+    kept = {"config.json", "log.jsonl", "last.pt", "events.out", "epoch_001.pt", "epoch_002.pt"}
+    assert names == exports | pictures | kept
     last, final = load_tensors(undisturbed / "epoch_002.pt"), load_tensors(undisturbed / "backbone.pth")
     assert all(torch.equal(last[k], v) for k, v in final.items())
     config = read_json(undisturbed / "config.json")
-    assert config["queue_size"] == 30 and config["bn_group"] == 8 and config["samples"] == 160
+    assert config["queue_size"] == 16 and config["bn_group"] == 8 and config["samples"] == 160
     assert 0 < config["momentum_key"] < 1
     assert [c["name"] for c in read_json(undisturbed / "meta.json")["classes"]] == [
         "disc",
@@ -110,7 +115,7 @@ def test_same_seed_same_losses_and_another_seed_others(undisturbed: Path, shards
     assert records(tmp_path / "other")[0]["loss"] != records(undisturbed)[0]["loss"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_interrupt_and_resume_equal_an_undisturbed_run(
     undisturbed: Path, shards: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -128,6 +133,8 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(
     assert found == code, text
     state = torch.load(folder / "last.pt", weights_only=True)
     assert 7 <= state["step"] < 14 and not (folder / "backbone.pth").exists()
+    if number == signal.SIGKILL:
+        assert state["step"] == 7  # of the last epoch's end; what came after is done again
     # records of steps that a crash lost, and half a line, must not stay
     with (folder / "log.jsonl").open("a") as file:
         file.write('{"step": 14, "epoch": 2, "loss": 0.0}\n{"step": 15, "lo')
@@ -155,7 +162,7 @@ def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path,
     assert code == 1 and "last.pt: is not the state of this run" in text
     write_json(folder / "config.json", {**read_json(folder / "config.json"), "shards_hash": "0" * 64})
     code, text = run("--resume", folder)
-    assert code == 1 and "another build" in text
+    assert code == 1 and "holds other shards than" in text
 
 
 def test_learning_rate_zero_freezes_the_weights(shards: Path, tmp_path: Path) -> None:
@@ -189,12 +196,24 @@ def test_damaged_jpeg_is_named_by_shard_and_key(tmp_path: Path) -> None:
         assert code == 1 and "segloc-00000001.tar: 0000000000" in text and "key.jpg" in text, text
 
 
+def test_a_damaged_held_out_pair_is_named_when_another_stands_in(tmp_path: Path) -> None:
+    folder = make_shards(tmp_path / "pairs", 80)
+    whole = open_sources([str(folder)])
+    place = int(split(whole.scans, whole.scan_names).held_out[0])
+    with (folder / "segloc-00000000.tar").open("r+b") as file:
+        file.seek(read_json(folder / "segloc-00000000.json")["offsets"][place][2])
+        file.write(bytes(20))
+    arguments = ["--shards", folder, "--out", tmp_path / "run", *SMALL, "--epochs", 1, "--on-bad-shard", "skip"]
+    code, text = run(*arguments)
+    assert code == 0 and f"another pair stands in (1 times so far): {folder}/segloc-00000000.tar: {place:012d}" in text
+
+
 def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
     code, text = finish(segloc_train("-h"))
     assert code == 0 and all(flag in text for flag in ("--shards", "--momentum-key", "[default: 0.03", "--resume RUN"))
     assert run("--version") == (0, "segloc-train, version 0.1.0\n")
     code, text = run("--shards", shards, "--summary", *SMALL)
-    assert code == 0 and "14 steps" in text and "K 30" in text and re.search(r"m [\d.e-]+ per 256", text)
+    assert code == 0 and "14 steps" in text and "K 16" in text and re.search(r"m [\d.e-]+ per 256", text)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").write_text("mine")
     out = ["--out", tmp_path / "new"]
@@ -205,6 +224,8 @@ def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
         (["--shards", shards, *out, "--batch-size", 500], 1, "fewer than one batch of 500"),
         (["--shards", shards, *out, *SMALL, "--batch-size", 8], 1, "multiple of 16"),
         (["--shards", shards, *out, *SMALL, "--bn-group", 16], 1, "--bn-group 16"),
+        (["--shards", shards, *out, *SMALL, "--init", tmp_path / "absent.pth"], 1, "absent.pth: no such file"),
+        (["--shards", shards, *out, *SMALL, "--queue-size", 8], 1, "smaller than a batch of 16"),
         (["--shards", shards, *out, *SMALL, "--lr", "nan"], 2, "not a finite number"),
         (["--shards", shards, *out, *SMALL, "--epochs", 0], 2, "--epochs"),
         (["--shards", shards, *out, *SMALL, "--device", "cuda"], 1, "no CUDA device"),
@@ -220,5 +241,46 @@ def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(shards: Path, tmp_path: Path) -> None:
     code, text = run("--shards", shards, "--out", tmp_path / "run", *SMALL, "--lr", 1e30)
-    assert code == 1 and "the loss is not finite at step" in text and "lower --lr" in text
+    assert code == 1 and "no state was saved before; lower --lr" in text
+    named = re.search(r"not finite at step (\d+), in batch statistics shared by (\S+tar): (\d{12})", text)
+    assert named and int(named[1]) == 2 and Path(named[2]).is_file() and int(named[3]) < 160
     assert not (tmp_path / "run" / "backbone.pth").exists()
+
+
+def test_weights_that_are_not_finite_are_not_kept(shards: Path, tmp_path: Path) -> None:
+    """One step an epoch: its loss is fine still when the state would be saved."""
+    folder, options = tmp_path / "run", [*SMALL, "--batch-size", 96, "--lr", 1e30]
+    code, text = run("--shards", shards, "--out", folder, *options)
+    assert code == 1 and "weights are not finite after step 1; no state was saved before" in text
+    assert not (folder / "last.pt").exists()
+
+
+def test_a_killed_stream_goes_on_at_the_epoch(shards: Path, tmp_path: Path) -> None:
+    options = ["--shards", shards, *SMALL, "--stream"]
+    assert run(*options, "--out", tmp_path / "whole")[0] == 0
+    folder = tmp_path / "run"
+    process = segloc_train(*options, "--out", folder)
+    deadline = time.monotonic() + 60
+    while not (folder / "last.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert finish(process)[0] == -9
+    code, text = run("--resume", folder)
+    assert code == 0, text
+    assert records(folder) == records(tmp_path / "whole")
+
+
+def test_a_full_disk_leaves_the_last_state(undisturbed: Path, shards: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the disk: writing fails half way in the same place."""
+    folder = tmp_path / "run"
+    assert run("--shards", shards, "--out", folder, *SMALL, "--epochs", 1)[0] == 0
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**config, "epochs": 2})
+    before = (folder / "last.pt").read_bytes()
+    half = len(before) // 2
+    process = segloc_train(
+        "--resume", folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
+    )
+    code, text = finish(process)
+    assert code == 1 and "last.pt: cannot be written" in text and "what stood there before is unharmed" in text
+    assert (folder / "last.pt").read_bytes() == before and not list(folder.glob("*.tmp*"))

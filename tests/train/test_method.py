@@ -1,115 +1,82 @@
-"""The objective, the batch statistics, the momentum copy and the network, against plain definitions."""
+"""Batch statistics, the momentum copy and the network, against plain definitions."""
 
-import math
-
+import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from segloc_train.backbone import LEVELS, SDANet, SelectiveDenseAttention
 from segloc_train.data import Batch, View
-from segloc_train.encoder import Encoder, embed_shuffled, momentum_copy, momentum_update
-from segloc_train.head import LevelBatchNorm
-from segloc_train.held_out import own_key_first
-from segloc_train.methods.segloc import SegLoc, info_nce
+from segloc_train.dist import World
+from segloc_train.encoder import Encoder, averaged_statistics, momentum_copy, momentum_update
+from segloc_train.head import LevelBatchNorm, RoiHead
+from segloc_train.method import Settings
+from segloc_train.methods.segloc import Method
+from segloc_train.observe import own_key_first
+from segloc_train.step import Step
+
+COUNT, GROUP = 16, 8
 
 
 def unit(*shape: int, seed: int) -> Tensor:
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    samples=st.integers(1, 5),
-    levels=st.integers(1, 3),
-    count=st.integers(1, 9),
-    temperature=st.sampled_from([0.07, 0.2, 1.0]),
-)
-def test_info_nce_equals_a_naive_loop(seed: int, samples: int, levels: int, count: int, temperature: float) -> None:
-    queries, keys = unit(samples, levels, 8, seed=seed), unit(samples, levels, 8, seed=seed + 1)
-    negatives = unit(levels, count, 8, seed=seed + 2)
-    visible = torch.rand(samples, count, generator=torch.Generator().manual_seed(seed)) < 0.6
-    visible[:, 0] = True
-    bias = torch.zeros(samples, count).masked_fill(~visible, -torch.inf)
-    queries.requires_grad_()
-    loss, correct = info_nce(queries, keys, negatives, bias, temperature)
-    for i in range(samples):
-        for level in range(levels):
-            q = queries[i, level].tolist()
-
-            def logit(k: Tensor, q: list[float] = q) -> float:
-                return sum(a * b for a, b in zip(q, k.tolist(), strict=True)) / temperature
-
-            positive = logit(keys[i, level])
-            rivals = [logit(negatives[level, j]) for j in range(count) if visible[i, j]]
-            total = math.exp(positive) + sum(math.exp(x) for x in rivals)
-            assert math.isclose(
-                loss[i, level].item(), -math.log(math.exp(positive) / total), rel_tol=1e-4, abs_tol=1e-5
-            )
-            if abs(positive - max(rivals)) > 1e-5:
-                assert correct[i, level].item() == (positive > max(rivals))
-    loss.sum().backward()
-    assert queries.grad is not None and queries.grad.isfinite().all()
-
-
-def small_batch(count: int = 16, size: int = 64) -> Batch:
+def small_step(number: int = 0, size: int = 64) -> Step:
     """Objects of one flat colour each on noise; query and key show the same one."""
-    draws = torch.Generator().manual_seed(5)
-    colour = torch.rand(count, 3, 1, 1, generator=draws) * 4 - 2
+    draws = torch.Generator().manual_seed(5 + number)
+    colour = torch.randint(256, (COUNT, 3, 1, 1), generator=draws, dtype=torch.uint8)
     views = []
     for _ in range(2):
-        images = torch.randn(count, 3, size, size, generator=draws)
+        images = torch.randint(256, (COUNT, 3, size, size), generator=draws, dtype=torch.uint8)
         images[:, :, 16:48, 16:48] = colour
-        views.append(View(images, torch.tensor([[16.0, 16, 48, 48]]).repeat(count, 1)))
-    return Batch(views[0], views[1], torch.arange(count) % 3)
+        views.append(View(images, torch.tensor([[16.0, 16, 48, 48]]).repeat(COUNT, 1)))
+    labels = torch.arange(COUNT) % 3
+    return Step(Batch(views[0], views[1], labels, torch.arange(COUNT)), labels, GROUP, "mild", 0, number, World())
 
 
-def method(group: int = 8) -> SegLoc:
+def method() -> Method:
     torch.manual_seed(0)
     draws = torch.Generator().manual_seed(0)
-    return SegLoc("resnet18", 64, 3, 20, 0.2, group, draws, torch.device("cpu")).train()
+    return Method(Settings("resnet18", 64, 3, 20, 0.2, draws, torch.device("cpu"))).train()
 
 
 def test_momentum_copy_is_whole_and_moves_by_the_formula() -> None:
-    model, batch = method(), small_batch()
+    """It leaves out the running statistics of BN alone: the key branch normalises by its batch and reads none."""
+    model = method()
     assert [n for n, _ in model.key.named_parameters()] == [n for n, _ in model.query.named_parameters()]
     assert not any(x.requires_grad for x in model.key.parameters())
     for attention in model.query.backbone.attention:  # zero at the start, which stops the gradient before it
         nn.init.normal_(attention.refine.transform[-1].weight)  # type: ignore[union-attr, index, arg-type]
-    before = {n: x.clone() for n, x in model.key.named_parameters()}
+    before = {n: x.clone() for n, x in model.key.state_dict().items()}
     optimizer = torch.optim.SGD(model.query.parameters(), lr=0.1)
-    for terms in model.losses(batch, torch.randperm(16)):
+    for terms in model.losses(small_step()):
         terms.loss.sum().backward()
     # every parameter of the query branch takes part in the objective
     assert [n for n, x in model.query.named_parameters() if x.grad is None] == []
     optimizer.step()
+    after_keys = {n: x.clone() for n, x in model.key.state_dict().items()}
     model.update(0.9)
     query = dict(model.query.named_parameters())
-    for name, x in model.key.named_parameters():
+    left_out = []
+    for name, x in model.key.state_dict().items():
+        if name not in query:
+            left_out.append(name)
+            assert torch.equal(x, after_keys[name]), name
+            continue
         assert torch.allclose(x, 0.9 * before[name] + 0.1 * query[name], atol=1e-6), name
         # A softmax cancels attend's bias, and over the single cell of P6 here it is constant.
         assert ".attend." in name or not torch.equal(x, before[name]), name
+    assert {name.rsplit(".", 1)[1] for name in left_out} == {"running_mean", "running_var", "num_batches_tracked"}
 
-
-def test_a_step_is_info_nce_over_queues_that_hold_its_keys() -> None:
-    """Parts sum to the mean over the batch; a query sees the batch's keys of other classes, never its own key."""
-    model, other, batch = method(), method(), small_batch()
-    permutation = torch.randperm(16, generator=torch.Generator().manual_seed(3))
-    parts = list(model.losses(batch, permutation))
-    assert len(parts) == 2 and model.store.labels[-16:].tolist() == batch.labels.tolist()
-    keys = embed_shuffled(other.key, *batch.key, 8, permutation)
-    assert torch.allclose(model.store.keys[:, -16:], keys.transpose(0, 1), atol=1e-5)
-    other.store.enqueue(keys, batch.labels)
-    bias = other.store.bias()[batch.labels]
-    assert (bias[torch.arange(16), -16 + torch.arange(16)] == -torch.inf).all()
-    queries = torch.cat([other.query(batch.query.images[i : i + 8], batch.query.boxes[i : i + 8]) for i in (0, 8)])
-    loss, correct = info_nce(queries, keys, other.store.keys, bias, 0.2)
-    assert torch.allclose(torch.stack([p.loss for p in parts]).sum(0), loss.mean(0), atol=1e-4)
-    assert torch.allclose(torch.stack([p.accuracy for p in parts]).sum(0), correct.float().mean(0))
+    for name, x in model.key.named_buffers():  # whatever they hold, keys are the same
+        if name.endswith("running_mean"):
+            x.fill_(7)
+    keys = small_step().keys(model.key)
+    other = method()
+    other.key.load_state_dict({**model.key.state_dict(), **{n: before[n] for n in left_out}})
+    assert torch.equal(keys, small_step().keys(other.key))
 
 
 class BoxMean(nn.Module):
@@ -119,9 +86,9 @@ class BoxMean(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(3)
 
-    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
-        x = roi_align(self.norm(images), list(boxes[:, None]), 1, aligned=True)
-        return F.normalize(x.flatten(1), dim=-1)[:, None]
+    def forward(self, view: View) -> Tensor:
+        x = roi_align(self.norm(view.images), list(view.boxes[:, None]), 1, aligned=True)
+        return F.normalize(x.flatten(1), dim=-1)
 
 
 def test_batch_statistics_leak_unless_keys_change_groups() -> None:
@@ -130,34 +97,115 @@ def test_batch_statistics_leak_unless_keys_change_groups() -> None:
     Around the boxes the two views of a pair share a tint, which reaches the box through BN alone.
     """
     draws = torch.Generator().manual_seed(1)
-    count, group = 64, 8
-    tint = 3 * torch.randn(count, 3, 1, 1, generator=draws)
+    count = 64
+    tint = 60 * torch.randn(count, 3, 1, 1, generator=draws)
     boxes = torch.tensor([[0.0, 0, 32, 16]]).repeat(count, 1)
     rows = torch.arange(count)
-    rival = rows[:, None] // group != rows // group  # as in the queues: keys of other groups
+    rival = rows[:, None] // GROUP != rows // GROUP  # as in the queues: keys of other groups
+    network = BoxMean().train()
 
-    def accuracy(permutation: Tensor) -> float:
-        sides = []
-        for order in (rows, permutation):
-            images = 0.1 * torch.randn(count, 3, 32, 32, generator=draws)
+    def step(number: int) -> Step:
+        views = []
+        for _ in range(2):
+            images = 128 + 4 * torch.randn(count, 3, 32, 32, generator=draws)
             images[:, :, 16:] += tint
-            sides.append(embed_shuffled(BoxMean().train(), images, boxes, group, order)[:, 0])
-        similarity = sides[0] @ sides[1].T
+            views.append(View(images.clamp(0, 255).to(torch.uint8), boxes))
+        return Step(Batch(views[0], views[1], rows, rows), rows, GROUP, "none", 0, number, World())
+
+    def in_order(view: View) -> Tensor:
+        parts = [View(view.images[i : i + GROUP], boxes[:GROUP]) for i in range(0, count, GROUP)]
+        return torch.cat([network(View(x.images.float(), x.boxes)) for x in parts])
+
+    def accuracy(queries: Tensor, keys: Tensor) -> float:
+        similarity = queries @ keys.T
         best = similarity.masked_fill(~rival, -torch.inf).amax(1)
         return (similarity.diagonal() > best).float().mean().item()
 
-    assert accuracy(rows) > 0.5
-    assert sum(accuracy(torch.randperm(count, generator=draws)) for _ in range(5)) / 5 < 0.1
+    leaking, closed = [], []
+    for number in range(5):
+        one = step(number)
+        queries = torch.cat([network(group.view) for group in one.groups(network)])
+        leaking.append(accuracy(queries, in_order(one.batch.key)))
+        closed.append(accuracy(queries, one.keys(network)))
+    assert min(leaking) > 0.5
+    assert sum(closed) / 5 < 0.1
 
 
-def test_shuffled_embeddings_come_back_in_order() -> None:
-    encoder = method().query.eval()
-    batch = small_batch()
-    with torch.no_grad():
-        plain = encoder(*batch.query)
-        shuffled = embed_shuffled(encoder, *batch.query, 8, torch.randperm(16))
-    assert torch.allclose(plain, shuffled, atol=1e-5)
-    assert torch.allclose(plain.norm(dim=-1), torch.ones(16, LEVELS), atol=1e-5)
+def numbered(count: int, number: int, group: int = GROUP) -> Step:
+    """A step whose pairs carry their place in their boxes: i of the query, 1000 + i of the key."""
+    images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
+    boxes = torch.arange(count, dtype=torch.float32)[:, None].expand(-1, 4)
+    labels = torch.arange(count) % 3
+    return Step(
+        Batch(View(images, boxes), View(images, 1000 + boxes), labels, labels),
+        labels,
+        group,
+        "none",
+        1,
+        number,
+        World(),
+    )
+
+
+def test_keys_come_back_in_order_from_groups_of_the_permuted_batch() -> None:
+    together: list[tuple[frozenset[int], ...]] = []
+    for number in range(3):
+        groups: list[list[int]] = []
+
+        def embed(view: View, groups: list[list[int]] = groups) -> tuple[Tensor, Tensor]:
+            groups.append(view.boxes[:, 0].int().tolist())
+            return view.boxes[:, :1], view.boxes.sum(1)
+
+        first, second = numbered(32, number).keys(embed)
+        assert torch.equal(first[:, 0], 1000 + torch.arange(32.0)) and torch.equal(second, 4 * first[:, 0])
+        assert [len(group) for group in groups] == [GROUP] * 4
+        assert sorted(place for group in groups for place in group) == list(range(1000, 1032))
+        together.append(tuple(sorted(map(frozenset, groups), key=min)))
+    in_order = tuple(frozenset(range(i, i + GROUP)) for i in range(1000, 1032, GROUP))
+    assert len({*together, in_order}) == 4  # another permutation at every step, and never none
+
+
+def test_groups_are_the_batch_in_order() -> None:
+    step = numbered(32, 0)
+    groups = list(step.groups(nn.BatchNorm2d(3)))
+    assert [group.rows for group in groups] == [slice(i, i + GROUP) for i in range(0, 32, GROUP)]
+    assert torch.equal(torch.cat([group.view.boxes for group in groups]), step.batch.query.boxes)
+    assert torch.equal(torch.cat([group.labels for group in groups]), step.labels)
+
+
+class OtherRank(World):
+    """The first of two ranks; the other one's statistics are known beforehand."""
+
+    def __init__(self, others: list[Tensor]) -> None:
+        super().__init__(0, 2)
+        object.__setattr__(self, "others", others)
+
+    def mean_(self, tensors: list[Tensor]) -> None:
+        for x, other in zip(tensors, self.others, strict=True):  # type: ignore[attr-defined]
+            x.add_(other).div_(2)
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_running_statistics_move_once_a_step_by_the_mean_over_groups(groups: int) -> None:
+    draws = torch.Generator().manual_seed(groups)
+    data = [3 * torch.randn(8, 3, generator=draws) + i for i in range(groups)]
+
+    def after(mine: list[Tensor], world: World) -> list[Tensor]:
+        norm = nn.BatchNorm1d(3)
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.fill_(0.5)
+        for x in averaged_statistics(norm, mine, world):
+            norm(x)
+        return [norm.running_mean, norm.running_var]
+
+    expected = [
+        0.9 * 0.5 + 0.1 * torch.stack([x.mean(0) for x in data]).mean(0),
+        0.9 + 0.1 * torch.stack([x.var(0) for x in data]).mean(0),
+    ]
+    alone = after(data, World())
+    shared = after(data[: groups // 2], OtherRank(after(data[groups // 2 :], World())))
+    for x, y, z in zip(expected, alone, shared, strict=True):
+        assert torch.allclose(x, y) and torch.allclose(x, z)
 
 
 def test_level_batch_norm_is_batch_norm_with_statistics_per_level() -> None:
@@ -180,7 +228,7 @@ def test_momentum_update_keeps_and_takes_over() -> None:
     assert torch.equal(key.weight, old)
     momentum_update(key, query, 0.0)
     assert torch.equal(key.weight, query.weight)
-    assert not any(x.requires_grad for x in momentum_copy(Encoder("resnet18", 64)).parameters())
+    assert not any(x.requires_grad for x in momentum_copy(Encoder("resnet18", 64, RoiHead(64))).parameters())
 
 
 def naive_attention(module: SelectiveDenseAttention, levels: list[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """Command line of segloc-train."""
 
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,31 @@ from click.core import ParameterSource
 from segloc_synth import console
 from segloc_synth.console import Finite
 from segloc_synth.files import output_dir, write_json
+from segloc_train import methods
 
+METHODS = [module.name for module in pkgutil.iter_modules(methods.__path__)]
 EPILOG = """\b
 Examples:
   segloc-train --shards pairs --out run --arch resnet50 --epochs 30
   segloc-train --shards pairs --out run --arch resnet18 --width 64 --batch-size 32 --epochs 10
+  segloc-train --shards 'pairs/segloc-{00000000..00000049}.tar' --shards s3://bucket/more --out run --method moco
+  torchrun --standalone --nproc-per-node 8 -m segloc_train --shards pairs --out run
   segloc-train --resume run"""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True}, epilog=EPILOG)
 @click.option(
     "--shards",
-    type=click.Path(path_type=Path),
-    help="Folder that segloc-synth build wrote.",
+    multiple=True,
+    metavar="SHARDS",
+    help="Folder that segloc-synth build wrote, some of its shards as a brace pattern, or its URL. Repeatable.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    type=Finite(0, min_open=True),
+    help="Of each --shards in turn: how often its pairs are drawn.  [default: by their number]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option(
@@ -29,6 +42,12 @@ Examples:
     type=click.Path(path_type=Path),
     metavar="RUN",
     help="Go on with this run, with its own settings, from where it stopped.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="segloc",
+    help="What is contrasted with what; docs/METHODS.md compares them.",
 )
 @click.option(
     "--arch",
@@ -42,13 +61,21 @@ Examples:
     default="256",
     help="Channels of the feature pyramid: 256 as published, 64 for CPUs.",
 )
+@click.option(
+    "--init",
+    default="random",
+    metavar="random|imagenet|PATH",
+    help="Start weights: a run folder, a backbone file of ours, or any torchvision-style ResNet.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=30, help="Passes over the pairs.")
-@click.option("--batch-size", type=click.IntRange(1, 2**16), default=256, help="Pairs per step, a multiple of 16.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, 2**16), default=256, help="Pairs per step on all ranks, a multiple of 16."
+)
 @click.option(
     "--queue-size",
     type=click.IntRange(1, 2**22),
-    show_default="a quarter of the pairs, at most 65536",
-    help="K: negatives of each class's queue.",
+    show_default="at most 65536, a quarter of the pairs and of m's time constant",
+    help="K: negatives of each query.",
 )
 @click.option(
     "--lr",
@@ -64,15 +91,15 @@ Examples:
 )
 @click.option(
     "--temperature",
-    type=Finite(0, min_open=True),
+    type=Finite(0.025),
     default=0.2,
     help="Divides the cosine similarities.",
 )
 @click.option(
     "--augment",
-    type=click.Choice(["mild", "none"]),
+    type=click.Choice(["none", "mild", "moco"]),
     default="mild",
-    help="mild: flips, crops that keep the box, gain, noise.",
+    help="mild: flips, crops that keep the box, gain, noise. moco: MoCo-v2's, with colours and blur.",
 )
 @click.option(
     "--bn-group",
@@ -82,11 +109,35 @@ Examples:
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Decides weights, order and draws.")
 @click.option(
+    "--stream",
+    is_flag=True,
+    help="Read shards from end to end, shuffled in a buffer: for sets larger than any cache. Resumes at epochs.",
+)
+@click.option(
+    "--cache-limit",
+    type=Finite(0),
+    default=50.0,
+    metavar="GB",
+    help="Disk that copies of remote shards may take.",
+)
+@click.option(
+    "--on-bad-shard",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    help="A damaged shard or sample: end with its name, or leave it out and say so.",
+)
+@click.option(
+    "--decode",
+    type=click.Choice(["workers", "device"]),
+    default="workers",
+    help="Where JPEGs are decoded: device helps a GPU with few CPU cores.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(0),
     default=lambda: min(8, max(1, console.cores() // 2)),
     show_default="half the cores, at most 8",
-    help="Processes that read and decode; 0: none beside the main one.",
+    help="Processes that read and decode, per rank; 0: none beside the main one.",
 )
 @click.option(
     "--device",
@@ -94,13 +145,14 @@ Examples:
     default="auto",
     help="auto: a GPU where there is one.",
 )
+@click.option("--compile", is_flag=True, help="Run the backbone through torch.compile.")
 @click.option(
     "--save-every",
     type=click.IntRange(0),
     default=0,
     help="Also keep the backbone as epoch_NNN.pt every so many epochs; 0: never.",
 )
-@click.option("--summary", is_flag=True, help="Print parameters, steps, m, K and memory, and stop.")
+@click.option("--summary", is_flag=True, help="Print parameters, steps, m, K, memory and expected time, and stop.")
 @click.version_option(package_name="segloc", prog_name="segloc-train")
 @click.pass_context
 def command(
@@ -112,62 +164,65 @@ def command(
 ) -> int:
     """Pretrain an SDANet backbone on the image pairs of SHARDS.
 
-    Writes into OUT: config.json, log.jsonl, TensorBoard events, last.pt (to resume), and at the end the
-    weights: backbone.pth and .safetensors (SDANet), resnet.pth (torchvision), detector_init.pth (mmdet),
-    meta.json. Ctrl-C finishes the step, saves, and leaves a run that --resume continues exactly.
+    Writes into OUT: config.json, log.jsonl, TensorBoard events, last.pt (to resume), embeddings_NNN.png, and at
+    the end the weights: backbone.pth and .safetensors (SDANet), resnet.pth (torchvision), detector_init.pth
+    (mmdet), meta.json. Ctrl-C finishes the step, saves, and leaves a run that --resume continues exactly.
     """
     options["width"] = int(options["width"])
-    if options["shards"] is not None:
-        options["shards"] = str(options["shards"].resolve())
+    options["shards"] = [absolute(path) for path in options["shards"]]
+    options["weights"] = list(options["weights"])
+    if Path(options["init"]).exists():
+        options["init"] = absolute(options["init"])
     given = {
         name: value
         for name, value in options.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    if resume is None and options["shards"] is None:
+    if resume is None and not options["shards"]:
         raise click.UsageError("--shards is missing: the folder that segloc-synth build wrote")
     if resume is None and out is None and not summary:
         raise click.UsageError("--out is missing: the run folder to make")
     if resume is not None and out is not None and out.resolve() != resume.resolve():
         raise click.ClickException(f"--out {out} contradicts --resume {resume}; a resumed run stays in its folder")
 
-    from segloc_synth.shards import ShardReader
-    from segloc_train import config as settings
+    from segloc_train.config import as_json, check_share
+    from segloc_train.dist import joined, local_device, mark_launch, restarted
+    from segloc_train.feed import Feed, open_new, open_stored
+    from segloc_train.loop import train
+    from segloc_train.start import check_source
 
-    if resume is not None:
-        if not resume.is_dir():
-            raise click.ClickException(f"{resume}: no such run folder")
-        config = settings.stored(resume / "config.json")
-        config = settings.resumed(config, given, resume)
-        reader = ShardReader(Path(config.shards))
-        found = (len(reader), reader.manifest["config_hash"])
-        if found != (config.samples, config.shards_hash):
-            raise click.ClickException(
-                f"{config.shards}: holds another build than {resume} began with "
-                f"({found[0]} pairs, config {found[1][:12]}; then {config.samples}, {config.shards_hash[:12]})"
-            )
-    else:
-        reader = ShardReader(Path(options["shards"]))
-        config = settings.resolve(options, len(reader), reader.manifest["config_hash"])
+    if resume is None and out is not None and restarted(out):
+        resume = out  # torchrun repeats the command that began the run
+    device = local_device(options["device"])
+    with joined(device) as world:
+        config, sources = open_new(options) if resume is None else open_stored(resume, given)
+        check_share(config, world.size)
+        world.agree("the shards that they can read", sources.identity)
+        feed = Feed(sources, config, world, device)
+        if world.first:
+            feed.warn()
+            from segloc_train.summary import summary as describe
 
-    from segloc_train.data import image_size
-    from segloc_train.summary import summary as describe
-
-    for line in describe(config, len(reader.classes), image_size(reader)):
-        click.echo(line, err=not summary)
-    if summary:
-        return 0
-
-    from segloc_train.loop import pick_device, train
-
-    pick_device(config.device)
-    if resume is not None:
+            for line in describe(config, len(sources.classes), sources.image_size, device, world.size):
+                click.echo(line, err=not summary)
+        if summary:
+            return 0
         folder = resume
-    else:
-        assert out is not None
-        folder = output_dir(out, f"continue its run with --resume {out}, or name another folder")
-        write_json(folder / "config.json", settings.as_json(config))
-    return train(config, folder, reader)
+        if folder is None:
+            assert out is not None
+            folder = out
+            if world.first:
+                check_source(config.arch, config.width, config.init)
+                folder = output_dir(out, f"continue its run with --resume {out}, or name another folder")
+                write_json(folder / "config.json", as_json(config))
+                mark_launch(folder)
+            world.wait()  # no rank may take an older run's state for this one's
+        return train(config, folder, feed, world, device)
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute, so that a run can be resumed from anywhere; URLs as they are."""
+    return path if "://" in path else str(Path(path).resolve())
 
 
 def main() -> None:

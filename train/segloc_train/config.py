@@ -3,30 +3,47 @@
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 
 from segloc_synth.files import read_json
-from segloc_train.order import held_out_count
 
 REFERENCE_BATCH = 256  # --lr and --momentum-key are per this many samples
 MIN_GROUP, MAX_GROUP = 8, 32
-FREE = ("workers", "device", "save_every")  # decide no weight, so a resumed run may change them
+SHORTEST_MEMORY = 0.05  # the key network's time constant, as a share of the run, at most
+QUEUE_PER_MEMORY = 0.25  # K by the same time constant, at most; MoCo's own ratio
+FREE = (
+    "workers",
+    "device",
+    "save_every",
+    "decode",
+    "cache_limit",
+)  # a resumed run may change them: they decide rounding at most, and in a stream the order (workers)
+FLAGS = {"weights": "weight"}  # where a flag is not called as its field
 
 
 @dataclass(frozen=True)
 class Config:
     """Everything that decides a run, resolved; config.json holds it.
 
-    `samples` and `shards_hash` say which build lay in `shards` when the run began. Other fields are the flags.
+    `shards_hash`, `samples` and `training` say which builds lay in `shards` when the run began, how many pairs they
+    held and how many of these are trained on. Other fields are the flags.
     """
 
-    shards: str
+    method: str
+    shards: list[str]
+    weights: list[float]
     shards_hash: str
     samples: int
+    training: int
+    stream: bool
+    decode: str
+    on_bad_shard: str
+    cache_limit: float
     arch: str
     width: int
+    init: str
     epochs: int
     batch_size: int
     queue_size: int
@@ -35,6 +52,7 @@ class Config:
     temperature: float
     augment: str
     bn_group: int
+    compile: bool
     seed: int
     workers: int
     device: str
@@ -43,7 +61,7 @@ class Config:
     @property
     def steps_per_epoch(self) -> int:
         """Full batches of training pairs in an epoch."""
-        return (self.samples - held_out_count(self.samples)) // self.batch_size
+        return self.training // self.batch_size
 
     @property
     def total_steps(self) -> int:
@@ -61,26 +79,25 @@ class Config:
         return peak * 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
 
 
-def resolve(options: dict[str, Any], samples: int, shards_hash: str) -> Config:
+def resolve(options: dict[str, Any], shards_hash: str, samples: int, training: int) -> Config:
     """Config from flags; None for queue_size, momentum_key, bn_group means the default for this set.
 
     click.ClickException where settings contradict each other or the set is too small for one step.
     """
     options = dict(options)
-    batch, training = options["batch_size"], samples - held_out_count(samples)
+    batch = options["batch_size"]
     if training < batch:
         raise click.ClickException(
-            f"{options['shards']}: {samples} pairs leave {training} for training beside the held-out "
-            f"{samples - training}, fewer than one batch of {batch}; build more pairs or lower --batch-size"
+            f"{', '.join(options['shards'])}: {samples} pairs leave {training} for training beside those held out, "
+            f"fewer than one batch of {batch}; build more pairs or lower --batch-size"
         )
     if options["bn_group"] is None:
         options["bn_group"] = default_group(batch)
-    if options["queue_size"] is None:
-        options["queue_size"] = max(1, min(65_536, training // 4))
     if options["momentum_key"] is None:
-        seen = options["epochs"] * (training // batch) * batch
-        options["momentum_key"] = default_momentum(seen)
-    config = Config(**options, samples=samples, shards_hash=shards_hash)
+        options["momentum_key"] = default_momentum(options["epochs"] * (training // batch) * batch)
+    if options["queue_size"] is None:
+        options["queue_size"] = default_queue(training, options["momentum_key"], batch)
+    config = Config(**options, shards_hash=shards_hash, samples=samples, training=training)
     check(config)
     return config
 
@@ -98,12 +115,26 @@ def default_group(batch: int) -> int:
 
 def default_momentum(samples_seen: int) -> float:
     """m per 256 samples: 0.999, or less where the run is so short that 1/e would take more than 5 % of it."""
-    return min(0.999, math.exp(-REFERENCE_BATCH / (0.05 * samples_seen)))
+    return min(0.999, math.exp(-REFERENCE_BATCH / (SHORTEST_MEMORY * samples_seen)))
+
+
+def default_queue(training: int, momentum: float, batch: int) -> int:
+    """K: a quarter of the pairs and of the samples in which the key network forgets (1/e); from a batch to 65,536.
+
+    Keys of one queue should come from nearly one network. MoCo's K is 0.26 of its time constant; at 0.67 short
+    runs were seen to collapse.
+    """
+    forgets = -REFERENCE_BATCH / math.log(momentum) if 0 < momentum < 1 else math.inf if momentum else 0.0
+    return max(batch, int(min(65_536, training / 4, QUEUE_PER_MEMORY * forgets)))
 
 
 def check(config: Config) -> None:
     """click.ClickException where settings contradict each other."""
     batch, group = config.batch_size, config.bn_group
+    if config.queue_size < batch:
+        raise click.ClickException(
+            f"--queue-size {config.queue_size}: smaller than a batch of {batch}, whose keys would push each other out"
+        )
     if group < MIN_GROUP or batch % group or batch < 2 * group:
         raise click.ClickException(
             f"--bn-group {group}: --batch-size {batch} must be a multiple of it, at least twice as large, "
@@ -111,18 +142,34 @@ def check(config: Config) -> None:
         )
 
 
+def check_share(config: Config, ranks: int) -> None:
+    """click.ClickException where the groups of a batch cannot be dealt out evenly to this many ranks."""
+    if config.batch_size % (ranks * config.bn_group):
+        raise click.ClickException(
+            f"--batch-size {config.batch_size}: its groups of {config.bn_group} (--bn-group) cannot be dealt out to "
+            f"{ranks} ranks; take a multiple of {ranks * config.bn_group}, smaller groups or fewer ranks"
+        )
+
+
 def stored(path: Path) -> Config:
     """The config of RUN/config.json; click.ClickException where it is not one of this program's."""
     values = read_json(path)
-    types = get_type_hints(Config)
     if not isinstance(values, dict):
         raise click.ClickException(f"{path}: is no run's config")
+    types = get_type_hints(Config)
     for name, kind in types.items():
-        if name not in values or type(values[name]) is not kind:
-            raise click.ClickException(f"{path}: {name} is missing or no {kind.__name__}")
+        if name not in values or not fits(values[name], kind):
+            raise click.ClickException(f"{path}: {name} is missing or no {getattr(kind, '__name__', kind)}")
     config = Config(**{name: values[name] for name in types})
     check(config)
     return config
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Is a value of a JSON file of this type, a plain one or a list of one?"""
+    if inner := get_args(kind):
+        return type(value) is list and all(type(x) is inner[0] for x in value)
+    return type(value) is kind
 
 
 def resumed(config: Config, given: dict[str, Any], run: Path) -> Config:
@@ -133,8 +180,9 @@ def resumed(config: Config, given: dict[str, Any], run: Path) -> Config:
     for field in fields(config):
         name = field.name
         if name in given and name not in FREE and given[name] != getattr(config, name):
+            flag = FLAGS.get(name, name.replace("_", "-"))
             raise click.ClickException(
-                f"--{name.replace('_', '-')} {given[name]} contradicts {run / 'config.json'}, which says "
+                f"--{flag} {given[name]} contradicts {run / 'config.json'}, which says "
                 f"{getattr(config, name)}; leave it out, or start a new run with --out"
             )
     return replace(config, **{name: given[name] for name in FREE if name in given})

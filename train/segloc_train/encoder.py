@@ -1,34 +1,40 @@
-"""What the query and the key branch have in common: the encoder, statistics in groups, the momentum copy."""
+"""What the query and the key branch have in common: the encoder, its batch statistics, the momentum copy."""
 
 import copy
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segloc_train.backbone import SDANet
-from segloc_train.head import RoiHead
+from segloc_train.data import View
+from segloc_train.dist import World
+
+Item = TypeVar("Item")
 
 
 class Encoder(nn.Module):
-    """Backbone, attention and head: everything between an image with a box and its embeddings."""
+    """Backbone with attention, and a head: everything between a picture with a box and its embeddings."""
 
-    def __init__(self, arch: str, width: int) -> None:
+    def __init__(self, arch: str, width: int, head: nn.Module) -> None:
+        """`head` takes the five levels and the View."""
         super().__init__()
         self.backbone = SDANet(arch, width)
-        self.head = RoiHead(width)
+        self.head = head
 
-    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
-        """Normalised images float32 [N, 3, S, S], boxes float32 [N, 4] (x1, y1, x2, y2) -> [N, 5, dim], unit norm.
+    def forward(self, view: View) -> Any:
+        """A normalised view of N pictures -> what the head makes of it, float32.
 
-        Computes in channels_last, and in bfloat16 on CUDA; embeddings are float32 everywhere.
+        Computes in channels_last, and in bfloat16 on CUDA.
         """
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = view.images.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
-            return self.head(self.backbone(images), boxes)
+            return self.head(self.backbone(images), view)
 
 
-def momentum_copy(query: Encoder) -> Encoder:
-    """A copy of the whole encoder that takes no gradients."""
+def momentum_copy(query: nn.Module) -> nn.Module:
+    """A copy of the whole module that takes no gradients."""
     return copy.deepcopy(query).requires_grad_(False)
 
 
@@ -43,12 +49,22 @@ def momentum_update(key: nn.Module, query: nn.Module, momentum: float) -> None:
 
 
 @torch.no_grad()
-def embed_shuffled(encoder: Encoder, images: Tensor, boxes: Tensor, group: int, permutation: Tensor) -> Tensor:
-    """Embeddings [B, 5, dim] in the given order, computed in groups of a permuted batch.
+def averaged_statistics(module: nn.Module, groups: Iterable[Item], world: World) -> Iterator[Item]:
+    """Hand the groups on, so that BN's running statistics move once a step, by the mean over all groups and ranks.
 
-    Batch statistics mark all samples of a group alike. Were a key's group the same as its query's, the mark
-    would give the positive away (MoCo, arXiv 1911.05722, section 3.3); with the groups drawn anew it tells
-    nothing. `permutation` is int64 [B]; B must be a multiple of `group`.
+    Each group starts from the statistics before the step; what is kept is the mean of what the groups make of
+    them. Updated one group after the other, they would depend on the number of ranks.
     """
-    out = [encoder(images[rows], boxes[rows]) for rows in permutation.split(group)]
-    return torch.cat(out)[permutation.argsort()]
+    statistics = [x for x in module.buffers() if x.is_floating_point()]
+    counters = [x for x in module.buffers() if not x.is_floating_point()]
+    before, updates = [x.clone() for x in statistics], [x + 1 for x in counters]
+    total = [torch.zeros_like(x) for x in statistics]
+    count = 0
+    for group in groups:
+        torch._foreach_copy_(statistics, before)
+        yield group
+        torch._foreach_add_(total, statistics)
+        count += 1
+    torch._foreach_copy_(statistics, torch._foreach_div(total, count))
+    torch._foreach_copy_(counters, updates)
+    world.mean_(statistics)

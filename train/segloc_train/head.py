@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from segloc_train.backbone import LEVELS, STRIDES
+from segloc_train.data import View
 
 ROI = 7  # cells a side
 CONVS = 4
@@ -56,17 +57,32 @@ class RoiHead(nn.Module):
             nn.Linear(4 * width, dim),
         )
 
-    def forward(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """Embeddings float32 [N, 5, dim] of unit norm.
+    def forward(self, levels: Sequence[Tensor], view: View) -> Tensor:
+        """Embeddings float32 [N, 5, dim] of unit norm, of the pasted objects in five maps [N, width, H_i, W_i]."""
+        return self.embeddings(self.convolved(cells(levels, view.boxes)))
 
-        `levels` are five maps [N, width, H_i, W_i]; boxes float [N, 4] hold x1, y1, x2, y2 in pixels.
-        """
-        number = torch.arange(len(boxes), dtype=boxes.dtype, device=boxes.device)
-        rois = torch.cat([number[:, None], boxes], 1)
+    def convolved(self, rois: Sequence[Tensor]) -> list[Tensor]:
+        """What the convolutions make of each level's cells [N, width, 7, 7]; the same shapes."""
         out = []
-        for level, (x, stride) in enumerate(zip(levels, STRIDES, strict=True)):
-            x = roi_align(x, rois, ROI, 1 / stride, sampling_ratio=2, aligned=True)
+        for level, x in enumerate(rois):
             for conv, norm in zip(self.convs, self.norms, strict=True):
                 x = F.relu(norm(conv(x), level))
-            out.append(F.normalize(self.embed(x).float(), dim=-1))
-        return torch.stack(out, 1)
+            out.append(x)
+        return out
+
+    def embeddings(self, convolved: Sequence[Tensor]) -> Tensor:
+        """float32 [N, 5, dim] of unit norm."""
+        return torch.stack([F.normalize(self.embed(x).float(), dim=-1) for x in convolved], 1)
+
+
+def cells(levels: Sequence[Tensor], boxes: Tensor) -> list[Tensor]:
+    """RoIAlign of every level, [N, width, 7, 7] each.
+
+    `boxes` float [N, 4] hold x1, y1, x2, y2 in pixels, the same on all levels, or [5, N, 4], each level's own.
+    """
+    number = torch.arange(boxes.shape[-2], dtype=boxes.dtype, device=boxes.device)[:, None]
+    each = boxes if boxes.dim() == 3 else boxes.expand(LEVELS, -1, -1)
+    return [
+        roi_align(x, torch.cat([number, own], 1), ROI, 1 / stride, sampling_ratio=2, aligned=True)
+        for x, own, stride in zip(levels, each, STRIDES, strict=True)
+    ]

@@ -1,24 +1,54 @@
 """What a run will cost, before it starts."""
 
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from segloc_train.backbone import LEVELS
 from segloc_train.config import Config
+from segloc_train.data import View
 from segloc_train.encoder import Encoder
-from segloc_train.head import DIM
+from segloc_train.head import DIM, RoiHead
+from segloc_train.method import Contrast
+from segloc_train.runlog import duration
+
+# Share of the device's matrix rate that a whole run keeps up, held-out scoring and data included. CPU: measured with
+# ResNet-18, 64 channels, 96 and 128 px (docs/BENCHMARKS.md). CUDA: assumed.
+SHARE = {"cpu": 1.0, "cuda": 0.25}
+RATE_SECONDS = 0.5
 
 
-def summary(config: Config, classes: int, size: int) -> list[str]:
-    """Lines for people: parameters, steps, m, K, memory. `size` is the pictures' side in pixels."""
+@dataclass(frozen=True)
+class Cost:
+    """Of one group of samples: FLOPs of a forward and of a backward pass, and the bytes kept in between."""
+
+    forward: int
+    backward: int
+    activations: int
+
+
+def summary(config: Config, classes: int, size: int, device: torch.device, ranks: int) -> list[str]:
+    """Lines for people: parameters, steps, m, K, memory, time. `size` is the pictures' side in pixels."""
     with torch.device("meta"):
-        encoder = Encoder(config.arch, config.width)
+        encoder = Encoder(config.arch, config.width, RoiHead(config.width))
+        group = View(torch.empty(config.bn_group, 3, size, size), torch.empty(config.bn_group, 4))
     backbone = sum(x.numel() for x in encoder.backbone.parameters())
     head = sum(x.numel() for x in encoder.head.parameters())
     training = config.samples - config.steps_per_epoch * config.batch_size
-    store = 4 * LEVELS * DIM * (config.queue_size * min(2, 1 + 1 / max(classes - 1, 1)))
-    # query, key copy, gradients, the optimiser's momentum
-    memory = 4 * 4 * (backbone + head) + store + activation_bytes(encoder, config.bn_group, size)
+    kind = import_module(f"segloc_train.methods.{config.method}").Method
+    queued, by_class = issubclass(kind, Contrast), getattr(kind, "by_class", False)
+    slots = config.queue_size * (min(2, 1 + 1 / max(classes - 1, 1)) if by_class else 1) if queued else 0
+    queues = f"K {config.queue_size} keys{' per class' if by_class else ''}" if queued else "none"
+    cost = dry_run(encoder, group)
+    # query, gradients, the optimiser's momentum, key copy
+    memory = 4 * (4 if queued else 3) * (backbone + head) + 4 * LEVELS * DIM * slots + cost.activations
+    flops = sample_flops(cost, config.bn_group, slots)
+    share = config.total_steps * config.batch_size // ranks
     return [
         f"network      SDANet {config.arch}, {config.width} channels: {backbone / 1e6:.1f} M parameters, "
         f"head {head / 1e6:.1f} M",
@@ -28,23 +58,65 @@ def summary(config: Config, classes: int, size: int) -> list[str]:
         f"{config.total_steps} steps, {config.total_steps * config.batch_size} samples",
         f"learning     lr {config.lr:g} per 256 samples, {config.lr_at(0):g} at the first step, cosine to 0",
         f"momentum     m {config.momentum_key:.6g} per 256 samples, {config.momentum_per_step:.6g} per step",
-        f"queues       K {config.queue_size} per class; batch statistics in groups of {config.bn_group}",
+        f"queues       {queues}; batch statistics in groups of {config.bn_group}",
         f"memory       about {memory / 1e9:.1f} GB for float32 training",
+        f"time         {expected_time(flops, share, device, matrix_rate(device))}",
     ]
 
 
-def activation_bytes(encoder: Encoder, group: int, size: int) -> int:
-    """Bytes that one group's graph keeps for its backward pass, counted by a dry run; `encoder` on meta."""
+def dry_run(encoder: nn.Module, *inputs: Any) -> Cost:
+    """Cost of encoder(*inputs), a tensor, and of its backward pass; both on the meta device, so nothing is computed."""
+    weights = {x.untyped_storage()._cdata for x in encoder.parameters()}
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # so that ids stay unique
 
     def note(x: Tensor) -> Tensor:
-        if not isinstance(x, torch.nn.Parameter):
-            storage = x.untyped_storage()
+        storage = x.untyped_storage()
+        if storage._cdata not in weights:
             kept[storage._cdata] = storage.nbytes()
             alive.append(x)
         return x
 
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        encoder(torch.empty(group, 3, size, size), torch.empty(group, 4))
-    return sum(kept.values())
+    with FlopCounterMode(display=False) as forward, torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        out = encoder(*inputs)
+    with FlopCounterMode(display=False) as backward:
+        out.sum().backward()
+    return Cost(forward.get_total_flops(), backward.get_total_flops(), sum(kept.values()))
+
+
+def sample_flops(cost: Cost, group: int, slots: float) -> float:
+    """FLOPs of training on one pair: the query there and back, the key there, similarities with `slots` keys a level.
+
+    The similarities are a product in the forward and one in the backward pass; keys take no gradient. Without slots
+    there is no key.
+    """
+    return ((2 if slots else 1) * cost.forward + cost.backward) / group + 2 * 2 * slots * DIM * LEVELS
+
+
+def matrix_rate(device: torch.device) -> float:
+    """FLOP/s of a large matrix product, measured in about half a second: bfloat16 on CUDA, else float32."""
+    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
+    a, b = torch.ones(2, side, side, device=device, dtype=dtype)
+
+    def product() -> float:
+        start = time.perf_counter()
+        torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    product()  # loads the library
+    spent, count = 0.0, 0
+    while spent < RATE_SECONDS:
+        spent, count = spent + product(), count + 1
+    return 2 * side**3 * count / spent
+
+
+def expected_time(flops: float, samples: int, device: torch.device, rate: float) -> str:
+    """Words about `samples` samples of `flops` each on a device with matrix rate `rate` (FLOP/s)."""
+    share = SHARE[device.type]
+    seconds = flops * samples / (rate * share)
+    return (
+        f"about {duration(seconds)} on {device.type} (estimated: {flops / 1e9:.1f} GFLOP a pair at "
+        f"{rate * share / 1e9:.0f} GFLOP/s, {share:.0%} of what a matrix product reaches here now)"
+    )

@@ -1,12 +1,9 @@
 """The detector: mmdet's Cascade R-CNN (Cascade Mask R-CNN where data have masks) on the SDANet of segloc_train."""
 
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import click
 import mmdet.models  # noqa: F401  registers the parts of the detector
-import torch
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
@@ -14,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from torch import nn
 
+from segloc_train import start
 from segloc_train.backbone import SDANet
 from segloc_train.checkpoint import load_strict, load_tensors
 
@@ -125,29 +123,10 @@ def load_backbone(detector: nn.Module, source: Path) -> None:
 
 
 def load_imagenet(detector: nn.Module, arch: str) -> None:
-    """Put torchvision's ImageNet weights into the ResNet of the backbone; the rest stays at random.
-
-    click.ClickException when they are damaged in torchvision's cache, or not there and cannot be fetched.
-    """
-    import torchvision
-
-    weights = torchvision.models.get_model_weights(arch).DEFAULT
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    try:
-        if not cached.is_file():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(weights.url, str(cached), cached.stem.split("-")[-1], progress=False)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
-        raise click.ClickException(f"imagenet: cannot fetch {weights.url} ({reason}); leave this arm out") from None
-    try:
-        tensors = load_tensors(cached)
-    except click.ClickException as error:
-        raise click.ClickException(f"imagenet: {error.message}; delete the file to fetch it anew") from None
-    trunk = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
+    """Put torchvision's ImageNet weights into the ResNet of the backbone, as segloc_train.start does."""
     backbone = detector.backbone
     assert isinstance(backbone, SDANet)
-    load_strict(backbone.trunk, trunk, weights.url)
+    start.load_imagenet(backbone, arch)
 
 
 def _coder(*spread: float) -> dict[str, Any]:

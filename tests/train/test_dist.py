@@ -1,0 +1,159 @@
+"""Real ranks under torchrun, on CPUs through gloo: the same results on any number, and a clear end when one dies."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+import torch
+from tests.train.conftest import make_shards
+
+from segloc_train.config import check_share
+from segloc_train.dist import World
+
+BATCH = ["--batch-size", "32", "--bn-group", "8", "--workers", "0", "--arch", "resnet18", "--width", "64"]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """180 pairs of 64 px in shards of 70, 70 and 40."""
+    return make_shards(tmp_path_factory.mktemp("data") / "pairs", 180, shard_size=70)
+
+
+def start(ranks: int, *arguments: object, restarts: int = 0) -> "subprocess.Popen[str]":
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "--max-restarts", restarts, "-m"]
+    command = [sys.executable, "-m", *(launcher if ranks > 1 else []), "segloc_train", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*map(str, command)], stdout=pipe, stderr=subprocess.STDOUT, text=True, env=ENV)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    text = process.communicate(timeout=240)[0]
+    return process.returncode, text
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def ranks_of(process: "subprocess.Popen[str]") -> list[int]:
+    """The processes that torchrun started, that are not its helpers."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"segloc_train" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.is_file():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.05)
+
+
+def test_two_ranks_compute_what_one_does(uneven: Path, tmp_path: Path) -> None:
+    """Losses, queues, weights and running statistics; a tiny learning rate, since training magnifies rounding."""
+    for ranks in (1, 2):
+        out = tmp_path / f"run{ranks}"
+        code, text = finish(start(ranks, "--shards", uneven, "--out", out, *BATCH, "--epochs", 1, "--lr", 1e-4))
+        assert code == 0, text
+    one, two = (records(tmp_path / f"run{n}") for n in (1, 2))
+    assert one[-1]["step"] == two[-1]["step"] > 2
+    for name in ("loss", "acc_p2", "held_out_accuracy", "knn_accuracy", "queue_oldest", "queue_collisions"):
+        assert one[-1][name] == pytest.approx(two[-1][name], rel=1e-4, abs=1e-6), name
+    states = [torch.load(tmp_path / f"run{n}" / "last.pt", weights_only=True)["method"] for n in (1, 2)]
+    stores = [state.pop("_extra_state")[0] for state in states]
+    assert torch.equal(stores[0]["labels"], stores[1]["labels"])
+    assert torch.allclose(stores[0]["keys"], stores[1]["keys"], atol=1e-3)
+    for name, x in states[0].items():
+        if x.is_floating_point() and not name.startswith("key."):
+            assert torch.allclose(x, states[1][name], atol=1e-4, rtol=1e-3), name
+
+
+def test_a_dead_rank_ends_all_and_a_restart_goes_on(uneven: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 4, "--lr", 1e-4]
+    process = start(2, *arguments, restarts=3)
+    wait_for(out / "last.pt")  # an epoch is done
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    code, text = finish(process)
+    assert code == 0, text
+    assert "lost contact with another rank" in text and (out / "backbone.pth").is_file()
+    steps = [r["step"] for r in records(out)]
+    assert steps == sorted(set(steps)) and len([r for r in records(out) if "held_out_accuracy" in r]) == 4
+
+
+def test_a_stop_reaches_all_ranks_and_another_number_goes_on(uneven: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(2, "--shards", uneven, "--out", out, *BATCH, "--epochs", 50)
+    wait_for(out / "last.pt")
+    os.kill(ranks_of(process)[1], signal.SIGTERM)  # one alone is told
+    code, text = finish(process)
+    assert code != 0 and "go on with --resume" in text, text
+    stopped = torch.load(out / "last.pt", weights_only=True)["step"]
+    process = start(1, "--resume", out)
+    deadline = time.monotonic() + 120
+    while records(out)[-1]["step"] <= stopped:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+
+
+APART = """
+import sys
+import click
+from segloc_train.dist import joined
+import torch
+
+with joined(torch.device("cpu")) as world:
+    world.agree("the weather", "sunny")
+    try:
+        world.agree("the weather", "sunny" if world.first else "rainy")
+    except click.ClickException as error:
+        print(error.message)
+    world.wait()
+"""
+
+
+def test_ranks_that_differ_end_at_once() -> None:
+    """They would wait for each other for ever, or train on different pairs."""
+    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", APART], stdout=subprocess.PIPE, text=True, env=ENV | meet | {"RANK": rank}
+        )
+        for rank in ("0", "1")
+    ]
+    for rank, word in zip(ranks, ("sunny", "rainy"), strict=True):
+        assert f"the ranks differ in the weather (rank {ranks.index(rank)}: {word})" in rank.communicate(timeout=120)[0]
+        assert rank.returncode == 0
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    config = SimpleNamespace(batch_size=32, bn_group=16)
+    check_share(config, 2)  # type: ignore[arg-type]
+    with pytest.raises(click.ClickException, match="cannot be dealt out to 3 ranks"):
+        check_share(config, 3)  # type: ignore[arg-type]
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    x = torch.ones(3)
+    assert World().gather(x) is x
+    World().sum_([x])
+    World().mean_([x])
+    World().wait()
+    assert x.tolist() == [1, 1, 1] and World().first

@@ -1,0 +1,84 @@
+"""The figures told before a run: counted against layers done by hand, and the time in words of the right size."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from segloc_train.config import resolve
+from segloc_train.data import View
+from segloc_train.encoder import Encoder
+from segloc_train.head import RoiHead
+from segloc_train.summary import Cost, dry_run, expected_time, matrix_rate, sample_flops, summary
+
+OPTIONS = {
+    **{"method": "segloc", "shards": ["pairs"], "weights": [], "stream": False, "decode": "workers", "init": "random"},
+    **{
+        "on_bad_shard": "stop",
+        "cache_limit": 50.0,
+        "compile": False,
+        "arch": "resnet18",
+        "width": 64,
+        "epochs": 2,
+        "batch_size": 32,
+        "queue_size": 100,
+    },
+    **{"lr": 0.03, "momentum_key": None, "temperature": 0.2, "augment": "mild", "bn_group": None, "seed": 0},
+    **{"workers": 0, "device": "cpu", "save_every": 0},
+}
+
+
+def test_a_dry_run_counts_what_layers_done_by_hand_need() -> None:
+    with torch.device("meta"):
+        layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16, 5))
+        pictures = torch.empty(4, 3, 4, 4)
+    cost = dry_run(layers, pictures)
+    convolution, linear = 2 * 4 * 8 * 16 * 27, 2 * 4 * 128 * 5
+    assert cost.forward == convolution + linear
+    # Back through the linear layer to weights and input, through the first layer to weights alone.
+    assert cost.backward == convolution + 2 * linear
+    assert cost.activations == 4 * (4 * 3 * 16 + 4 * 128)  # both layers keep their input
+    assert sample_flops(cost, 4, 50) == (2 * cost.forward + cost.backward) / 4 + 4 * 50 * 128 * 5
+
+
+def test_expected_time_follows_the_work_and_the_rate() -> None:
+    cpu = torch.device("cpu")
+    said = expected_time(2e9, 7200, cpu, 2e9)
+    assert said.startswith("about 2.0 h on cpu (estimated: 2.0 GFLOP a pair at 2 GFLOP/s, 100% of")
+    assert expected_time(2e9, 720_000, cpu, 2e11).startswith("about 2.0 h on cpu")
+    assert 1e8 < matrix_rate(cpu) < 1e14
+
+
+def test_the_lines_say_what_a_run_will_do() -> None:
+    config = resolve(dict(OPTIONS), "0" * 64, 1000, 936)
+    lines = summary(config, 12, 128, torch.device("cpu"), 1)
+    assert all(len(line) < 160 for line in lines)
+    text = "\n".join(lines)
+    for words in (
+        "SDANet resnet18, 64 channels: 11.5 M parameters, head 1.0 M",
+        "1000 pairs of 128x128 pixels, 12 classes; 72 held out or left over",
+        "2 epochs of 29 steps, batch 32: 58 steps, 1856 samples",
+        "K 100 keys per class",
+        "5.5 GFLOP a pair",
+    ):
+        assert words in text, text
+    assert re.search(r"about \d+(\.\d)? (s|min|h) on cpu", lines[-1])
+    for method, words in (("moco", "K 100 keys;"), ("classify", "queues       none;")):
+        other = "\n".join(summary(replace(config, method=method), 12, 128, torch.device("cpu"), 1))
+        assert words in other and ("5.5 GFLOP" in other) == (method == "moco"), other
+
+
+@pytest.mark.parametrize("size", [96, 128])
+def test_flops_grow_with_the_picture_and_memory_with_the_group(size: int) -> None:
+    def of(size: int, group: int) -> Cost:
+        with torch.device("meta"):
+            encoder = Encoder("resnet18", 64, RoiHead(64))
+            return dry_run(encoder, View(torch.empty(group, 3, size, size), torch.empty(group, 4)))
+
+    one, double, wider = of(size, 8), of(size, 16), of(2 * size, 8)
+    assert double.forward == 2 * one.forward and double.backward == 2 * one.backward
+    assert 1.9 < one.backward / one.forward < 2
+    assert 3 < wider.forward / one.forward < 4.1  # the head's part does not grow
+    assert 1.9 < double.activations / one.activations < 2.01
