@@ -50,6 +50,7 @@ def summary(config: Config, classes: int, size: int, device: torch.device, ranks
     flops = sample_flops(cost, config.bn_group, slots)
     share = config.total_steps * config.batch_size // ranks
     return [
+        f"method       {config.method}, from {config.init} weights",
         f"network      SDANet {config.arch}, {config.width} channels: {backbone / 1e6:.1f} M parameters, "
         f"head {head / 1e6:.1f} M",
         f"data         {config.samples} pairs of {size}x{size} pixels, {classes} classes; "
