@@ -12,6 +12,7 @@ import click
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 LAUNCH = "launch.txt"
 PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others, the first one's evaluation included
@@ -123,10 +124,11 @@ def joined(device: torch.device) -> Iterator[World]:
         return
     # Both: labels and signals travel between the hosts' memories, so that no step waits for a GPU to tell them.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: its public address may not lead back to it
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun keeps its store when it restarts the ranks: the dead ones' addresses must not be found in it.
+        store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except RuntimeError as error:
         raise click.ClickException(f"the ranks cannot reach each other: {str(error).splitlines()[0]}") from None
     try:
