@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -108,25 +108,10 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """URL of an empty bucket on a real S3 API."""
-    s3fs = pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in (
-        ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
-        ("AWS_ACCESS_KEY_ID", "a"),
-        ("AWS_SECRET_ACCESS_KEY", "b"),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bags")
-    yield "s3://bags"
-    server.stop()
-    s3fs.S3FileSystem.clear_instance_cache()
+def bucket(s3: Any) -> str:
+    """URL of an empty bucket."""
+    s3.create_bucket(Bucket="bags")
+    return "s3://bags"
 
 
 def test_sources_in_a_bucket_are_those_of_the_folder(bucket: str, sources: tuple[Path, Path], tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import ray
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 from tests.synth.tasks import die, die_once, fail
 
 from segloc_synth import engines, manifest
@@ -277,18 +276,10 @@ def test_without_ray_one_line_says_what_to_install(
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """URL of an empty bucket of a real S3 API on loopback."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format("127.0.0.1", server.get_host_and_port()[1]))
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3").create_bucket(Bucket="pairs")
-        yield "s3://pairs"
-    server.stop()
+def bucket(s3: Any) -> str:
+    """URL of an empty bucket."""
+    s3.create_bucket(Bucket="pairs")
+    return "s3://pairs"
 
 
 def keys_of(url: str) -> list[str]:

@@ -12,12 +12,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import boto3
 import click
 import numpy as np
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 from tests.train.conftest import USES, make_shards
 
 from segloc_synth.shards import ShardReader
@@ -32,21 +30,12 @@ from segloc_train.sources import open_sources
 
 
 @pytest.fixture(scope="module")
-def s3(shards: Path) -> Iterator[str]:
-    """URL of the shards on a real S3 API on loopback."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format("127.0.0.1", server.get_host_and_port()[1]))
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="pairs")
-        for path in shards.iterdir():
-            client.upload_file(str(path), "pairs", f"deep/run/{path.name}")
-        yield "s3://pairs/deep/run"
-    server.stop()
+def bucket(s3: Any, shards: Path) -> str:
+    """URL of the shards in a bucket."""
+    s3.create_bucket(Bucket="shards")
+    for path in shards.iterdir():
+        s3.upload_file(str(path), "shards", f"deep/run/{path.name}")
+    return "s3://shards/deep/run"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -123,10 +112,10 @@ def test_mistakes_are_one_line(
     assert told in caught.value.message and "\n" not in caught.value.message
 
 
-def test_a_remote_set_is_read_through_a_bounded_cache(s3: str, http: str, shards: Path, cache: Path) -> None:
+def test_a_remote_set_is_read_through_a_bounded_cache(bucket: str, http: str, shards: Path, cache: Path) -> None:
     near = ShardReader(shards)
     sizes = [(shards / f"segloc-0000000{n}.tar").stat().st_size for n in range(2)]
-    for url in (s3, http):
+    for url in (bucket, http):
         far = open_sources([url], cache_limit=max(sizes) + 1)  # room for one of the two
         places = [0, 159, 80, 101]
         assert [far.read(place) for place in places] == [near[place] for place in places]
@@ -134,14 +123,14 @@ def test_a_remote_set_is_read_through_a_bounded_cache(s3: str, http: str, shards
         assert len(there) == 1 and there[0].stat().st_size in sizes
         assert far.name(101) == f"{url}/segloc-00000001.tar: 000000000101"
     with pytest.raises(click.ClickException, match="more than the cache may hold"):
-        open_sources([s3 + "/segloc-00000000.tar"], cache_limit=99).read(0)
+        open_sources([bucket + "/segloc-00000000.tar"], cache_limit=99).read(0)
     with pytest.raises(click.ClickException, match="no manifest"):
         open_sources([http + "/nothing"])
 
 
-def test_workers_read_a_remote_set(s3: str, shards: Path, cache: Path) -> None:
+def test_workers_read_a_remote_set(bucket: str, shards: Path, cache: Path) -> None:
     """A store's connections do not outlive a fork; each worker makes its own."""
-    far = open_sources([s3])
+    far = open_sources([bucket])
     far.read(0)
     order = [[place, 159 - place] for place in range(40)]
     got = list(batches(Pairs(far), order, 2, torch.device("cpu")))
