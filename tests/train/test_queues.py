@@ -156,8 +156,11 @@ def test_without_classes_it_is_a_plain_fifo_in_its_own_room() -> None:
     store.enqueue(keys[3:], torch.tensor([0, 0, 7, 7, 1]))
     assert store.slots == 5 and store.recent.all() and store.visible.shape == (0, 5)
     assert rows(store.keys) == rows(keys[3:].transpose(0, 1))
-    # a query does meet keys of its class here, so nothing may say that it meets none
-    assert set(store.health()) == {"negatives", "oldest", "start_keys", "slots"}
+    # shares of the classes met; a query does meet keys of its class here, so nothing may say that it meets none
+    health = store.health()
+    assert health.pop("share_0") == health.pop("share_7") == 2 / 5 and health.pop("share_1") == 1 / 5
+    assert [name for name, x in health.items() if x and name.startswith("share")] == []
+    assert {name for name in health if "share" not in name} == {"negatives", "oldest", "start_keys", "slots"}
 
 
 def test_labels_out_of_place_are_refused() -> None:
