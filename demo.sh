@@ -17,11 +17,11 @@ fi
 
 say() { printf '\n== %s\n' "$*" >&2; }
 run() { printf '+ %s\n' "$*" >&2; "$@"; }
-held_out() { # the last held-out accuracy of a run, in per cent
-  python - "$1/log.jsonl" <<'PY'
+last() { # the last value of a field in a run's log, in per cent
+  python - "$1" "$2/log.jsonl" <<'PY'
 import json, sys
-records = [json.loads(line) for line in open(sys.argv[1])]
-print(f'{100 * [r["held_out_accuracy"] for r in records if "held_out_accuracy" in r][-1]:.0f} %')
+records = [json.loads(line) for line in open(sys.argv[2])]
+print(f'{100 * [r[sys.argv[1]] for r in records if sys.argv[1] in r][-1]:.0f} %')
 PY
 }
 
@@ -35,7 +35,8 @@ run segloc-synth build $build --out demo/pairs
 say "2 of 3: pretraining, and one epoch with frozen weights (--lr 0) to compare with"
 run segloc-train --shards demo/pairs --out demo/run $pretrain
 run segloc-train --shards demo/pairs --out demo/frozen $pretrain --epochs 1 --lr 0
-echo "held-out pairs whose own key ranks first among 64: $(held_out demo/run) pretrained, $(held_out demo/frozen) with frozen weights"
+echo "held-out pairs whose own key ranks first among 64: $(last held_out_accuracy demo/run) pretrained, $(last held_out_accuracy demo/frozen) with frozen weights"
+echo "held-out objects whose class their nearest neighbours tell: $(last knn_accuracy demo/run) pretrained, $(last knn_accuracy demo/frozen) with frozen weights"
 
 say "3 of 3: fine-tuning a detector from the pretrained and from random weights, on few labels"
 run segloc-eval --ckpt demo/run --ckpt random --out demo/report $finetune
