@@ -1,17 +1,19 @@
-"""COCO average precision and recall, for boxes and masks, by faster-coco-eval (numbers equal pycocotools')."""
+"""COCO average precision and recall, for boxes and masks, equal to pycocotools' to nine digits."""
 
-from typing import Any, Literal, TypedDict
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
 
-Kind = Literal["bbox", "segm"]
-AREAS = ("all", "small", "medium", "large")  # COCO's: all, under 32^2, 32^2 to 96^2, above, in pixels
+from segloc_eval.matches import TRUE, Kind, Matches, changes, concatenate, matches
+from segloc_eval.precision import PRECISIONS, average_precision, mean, summary
+
+__all__ = ["MEAN", "OVERALL", "POOLED", "Kind", "Scores", "score", "score_matches", "score_splits"]
+MEAN, POOLED = "mean", "pooled"  # overall of several splits: the mean of their scores; the score of all their scans
+OVERALL = (*PRECISIONS, "AR@1", "AR@10", "AR@100", "ARs", "ARm", "ARl")
 DETECTIONS = (1, 10, 100)  # best detections counted per image and class
-OVERALL = (
-    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
-    *("AR@1", "AR@10", "AR@100", "ARs", "ARm", "ARl"),
-)
 
 
 class Scores(TypedDict):
@@ -24,53 +26,74 @@ class Scores(TypedDict):
     per_class: dict[str, float | None]
 
 
-def score(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -> Scores:
+def score(truth: dict[str, Any], results: Sequence[dict[str, Any]], kind: Kind) -> Scores:
     """COCO scores of `results` (a results JSON's list) against `truth` (a COCO data set's dict).
 
     Results hold image_id, category_id, score and `bbox` (x, y, w, h in pixels) or `segmentation` (RLE);
-    truth's annotations hold id > 0, area and iscrowd as well. Neither is changed. The definitions are those of
-    pycocotools' COCOeval: IoU 0.50 to 0.95 by 0.05, 101 recall points, at most 100 detections an image.
+    truth's annotations hold id, area and iscrowd as well. Neither is changed. The definitions are those of
+    pycocotools' COCOeval: IoU 0.50 to 0.95 by 0.05, 101 recall points, at most 100 detections of a class and image.
+    ValueError for results on an image that truth does not have.
     """
-    wanted = ("image_id", "category_id", "score", "bbox" if kind == "bbox" else "segmentation")
-    found = [{name: result[name] for name in wanted} for result in results]
-    reference = COCO(truth, use_deepcopy=True)
-    evaluation = COCOeval_faster(
-        reference, reference.loadRes(found) if found else _nothing(truth), kind, print_function=_quiet
-    )
-    evaluation.params.maxDets = list(DETECTIONS)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    params = evaluation.params
-    shape = (len(params.iouThrs), len(params.recThrs), len(params.catIds), len(AREAS), len(DETECTIONS))
-    # axes: IoU threshold, recall, class, area, detections; -1 where there is no ground truth
-    precision = np.asarray(evaluation.eval["precision"]).reshape(shape)
-    recall = np.asarray(evaluation.eval["recall"]).reshape(shape[0], *shape[2:])
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    return Scores(
-        overall=dict(zip(OVERALL, _overall(precision, recall), strict=True)),
-        per_class={names[id]: _mean(precision[:, :, index, 0, -1]) for index, id in enumerate(params.catIds)},
-    )
+    return score_matches(matches(truth, results, kind))
 
 
-def _overall(precision: np.ndarray, recall: np.ndarray) -> list[float | None]:
-    """The values of OVERALL; thresholds 0 and 5 are IoU 0.50 and 0.75."""
-    return [
-        *(_mean(precision[at, :, :, 0, -1]) for at in (slice(None), 0, 5)),
-        *(_mean(precision[:, :, :, area, -1]) for area in (1, 2, 3)),
-        *(_mean(recall[:, :, 0, limit]) for limit in (0, 1, 2)),
-        *(_mean(recall[:, :, area, -1]) for area in (1, 2, 3)),
+def score_matches(table: Matches) -> Scores:
+    """The scores that a table of matches holds."""
+    precision = average_precision(table, np.ones((1, table.images), np.int64))
+    recall = _recall(table)
+    recalls = [
+        *(mean(recall[limit, :, 0].ravel()) for limit in range(len(DETECTIONS))),
+        *(mean(recall[-1, :, area].ravel()) for area in (1, 2, 3)),
     ]
+    values = [*(value[0] for value in summary(precision).values()), *recalls]
+    return Scores(
+        overall={name: number(value) for name, value in zip(OVERALL, values, strict=True)},
+        per_class=dict(zip(table.classes, map(number, mean(precision[0, :, 0])), strict=True)),
+    )
 
 
-def _mean(values: np.ndarray) -> float | None:
-    """Mean over the entries that exist (COCO marks the others with -1); None when none does."""
-    values = values[values > -1]
-    return float(values.mean()) if values.size else None
+def score_splits(tables: Mapping[str, Matches]) -> dict[str, Scores]:
+    """Scores by split; where there are several, MEAN and POOLED too."""
+    return with_overalls(tables, concatenate, score_matches)
 
 
-def _nothing(truth: dict[str, Any]) -> COCO:
-    return COCO({"images": truth["images"], "categories": truth["categories"], "annotations": []}, True)
+P = TypeVar("P")
 
 
-def _quiet(*_: object) -> None:
-    pass
+def with_overalls(
+    parts: Mapping[str, P], join: Callable[[list[P]], P], read: Callable[[P], Scores]
+) -> dict[str, Scores]:
+    """What `read` makes of each split's part; of several also the mean of the scores, and those of all parts joined."""
+    scores = {split: read(part) for split, part in parts.items()}
+    if len(parts) > 1:
+        every = list(scores.values())
+        scores[MEAN] = Scores(
+            overall=_mean_of([one["overall"] for one in every]), per_class=_mean_of([one["per_class"] for one in every])
+        )
+        scores[POOLED] = read(join(list(parts.values())))
+    return scores
+
+
+def _mean_of(splits: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """Mean over the splits that have the number."""
+    there = {name: [value for one in splits if (value := one[name]) is not None] for name in splits[0]}
+    return {name: sum(values) / len(values) if values else None for name, values in there.items()}
+
+
+def number(value: Any) -> float | None:
+    """A float for JSON; None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def _recall(table: Matches) -> NDArray[np.float64]:
+    """Share of objects found [limit of DETECTIONS, class, size range, threshold]; NaN where there is none."""
+    first = np.flatnonzero(changes(table.label, table.image))
+    rank = np.arange(len(table.label)) - np.repeat(first, np.diff([*first, len(table.label)]))
+    rows, area, at = np.nonzero(table.state == TRUE)
+    shape = (len(table.classes), *table.state.shape[1:])
+    cell = np.ravel_multi_index((table.label[rows], area, at), shape)
+    found = np.stack(
+        [np.bincount(cell[rank[rows] < limit], minlength=math.prod(shape)).reshape(shape) for limit in DETECTIONS]
+    )
+    objects = np.stack([table.counted[table.object_label == label].sum(0) for label in range(shape[0])])[..., None]
+    return np.where(objects > 0, found / np.maximum(objects, 1), np.nan)
