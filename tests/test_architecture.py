@@ -13,7 +13,8 @@ MAY_IMPORT = {
     "segloc_synth": set(),
     "segloc_train": {f"segloc_synth.{name}" for name in ("shards", "files", "console")},
     "segloc_eval": {
-        f"segloc_synth.{name}" for name in ("files", "console", "coco", "masks", "phantom", "images", "problems")
+        f"segloc_synth.{name}"
+        for name in ("files", "console", "coco", "voc", "labelled", "listing", "masks", "phantom", "images", "problems")
     }
     | {"segloc_train.backbone", "segloc_train.checkpoint", "segloc_train.start"},
 }

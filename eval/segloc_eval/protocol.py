@@ -63,7 +63,7 @@ def evaluate(config: Config, out: Path, device: torch.device, strict: bool = Fal
     or output folder, before anything is trained.
     """
     _accept_folder(config, out)
-    data = load_data(Path(config.data), config.labels, config.seed)
+    data = load_data(Path(config.data), ["all" if config.labels is None else str(config.labels)], config.seed)
     if strict:
         refuse(data.problems, config.data)
     _accept_arms(config, out, data)

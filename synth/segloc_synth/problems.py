@@ -23,8 +23,9 @@ CROWD = "crowd annotation"
 TEST_SPLIT = "scan of the test split"
 UNLISTED = "image without a label"
 EMPTY_CLASS = "class without an object"
+SHORT = "fewer usable training scans than asked for"
 USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, TWICE, DUPLICATE, BOX_OUTSIDE, NEAR})
-NOTED = frozenset({UNLISTED, EMPTY_CLASS})  # no record is lost
+NOTED = frozenset({UNLISTED, EMPTY_CLASS, SHORT})  # no record is lost
 BY_DESIGN = frozenset({CROWD, TEST_SPLIT})  # left out, but no fault of the data
 
 

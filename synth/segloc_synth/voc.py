@@ -56,7 +56,7 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test
     pictures = {PurePosixPath(name).stem: (name, size) for name, size in files if is_image(name)}
     labels = [(name, size) for name, size in files if name.endswith(LABELS[kind])]
     tests = set() if allow_test else _test_stems(path, files)
-    read: Callable[[str], tuple[list[Label], tuple[int, int]]] = _read_xml if kind == VOC else _read_lines
+    read: Callable[[str], tuple[list[Label], tuple[int, int]]] = read_xml if kind == VOC else read_lines
     problems: list[Problem] = []
     ids = ClassIds()
     used: Listed = []
@@ -139,16 +139,22 @@ def _corners(words: list[str | None]) -> tuple[float, float, float, float]:
     return x1, y1, x2 - x1, y2 - y1
 
 
-def _read_xml(text: str) -> tuple[list[Label], tuple[int, int]]:
-    """Labels of a VOC xml, and (width, height), 0 where it does not say."""
+def read_xml(text: str) -> tuple[list[Label], tuple[int, int]]:
+    """Labels of a VOC xml, and (width, height), 0 where it does not say.
+
+    Raises:
+        BadLabel: no xml, one with a document type, an impossible size, an object without a name or box.
+    """
+    if "<!DOCTYPE" in text:  # the only place for entities, which can grow without end; no labelling tool writes it
+        raise BadLabel("label file with a document type, which labels do not need")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError:
         raise BadLabel("label file that is no xml") from None
-    size = tuple(int(_number(root.findtext(f"size/{side}")) or 0) for side in ("width", "height"))
-    if not 0 <= size[0] * size[1] <= MAX_PIXELS or min(size) < 0:
+    width, height = (_number(root.findtext(f"size/{side}")) or 0 for side in ("width", "height"))
+    if not (0 <= width <= MAX_PIXELS and 0 <= height <= MAX_PIXELS and width * height <= MAX_PIXELS):  # nan fails too
         raise BadLabel("label file with an impossible size")
-    return list(_objects(root)), (size[0], size[1])
+    return list(_objects(root)), (int(width), int(height))
 
 
 def _objects(root: ElementTree.Element) -> Iterator[Label]:
@@ -159,8 +165,8 @@ def _objects(root: ElementTree.Element) -> Iterator[Label]:
         yield name, _corners([thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")])
 
 
-def _read_lines(text: str) -> tuple[list[Label], tuple[int, int]]:
-    """Labels of OPIXray's lines `image_name class x1 y1 x2 y2`; the size is not said."""
+def read_lines(text: str) -> tuple[list[Label], tuple[int, int]]:
+    """Labels of OPIXray's lines `image_name class x1 y1 x2 y2`; the size is not said. BadLabel for any other line."""
     found = []
     for line in text.splitlines():
         words = line.split()

@@ -100,3 +100,29 @@ def lone_json(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PIDray-layout folder of 30 training scans and 4 test scans per level, made once."""
+    root = tmp_path_factory.mktemp("wide")
+    for seed, (name, folder) in enumerate(FOLDERS.items()):
+        count = 30 if name == "train" else 4
+        write_split(root / folder, root / "annotations" / f"xray_{name}.json", count, 48, seed, 2, True)
+    return root
+
+
+def write_voc(folder: Path) -> None:
+    """Turn a lone json's folder into one of VOC xml files beside the pictures."""
+    data = json.loads((folder / "annotations.json").read_text())
+    for image in data["images"]:
+        objects = ""
+        for thing in (a for a in data["annotations"] if a["image_id"] == image["id"]):
+            x, y, w, h = thing["bbox"]
+            sides = {"xmin": x, "ymin": y, "xmax": x + w, "ymax": y + h}
+            box = "".join(f"<{side}>{value}</{side}>" for side, value in sides.items())
+            objects += f"<object><name>{CLASSES[thing['category_id']]}</name><bndbox>{box}</bndbox></object>"
+        size = f"<size><width>{image['width']}</width><height>{image['height']}</height></size>"
+        name = folder / "images" / image["file_name"]
+        name.with_suffix(".xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    (folder / "annotations.json").unlink()

@@ -131,29 +131,26 @@ def test_bad_records_are_listed_last_and_fatal_when_strict(
 ) -> None:
     data, out = lone_json(scans=14), tmp_path / "out"
     (data / "images" / "xray_images00003.png").write_bytes(b"")
-    elsewhere = tmp_path / "elsewhere.png"
-    (data / "images" / "xray_images00004.png").rename(elsewhere)
     annotations = json.loads((data / "annotations.json").read_text())
-    for image in annotations["images"]:  # ids and paths as other tools write them
+    for image in annotations["images"]:  # ids as other tools write them
         image["id"] = f"s{image['id']}"
     for annotation in annotations["annotations"]:
         annotation["image_id"] = f"s{annotation['image_id']}"
-    annotations["images"][4]["file_name"] = str(elsewhere)
     (data / "annotations.json").write_text(json.dumps(annotations))
     args = ("--ckpt", "random", "--data", data, "--out", out, *TINY[2:], "--epochs", "1")
     assert run(monkeypatch, *args, "--strict") == 1
-    problem = f"image file of zero bytes: {data / 'images' / 'xray_images00003.png'} image s3"
+    problem = "image file of zero bytes: images/xray_images00003.png image s3"
     error = capfd.readouterr().err
     assert error.startswith(f"Error: {data}: 1 problem(s), the first: {problem}; ") and not out.exists()
     assert run(monkeypatch, *args) == 0
     printed = capfd.readouterr()
     assert printed.out.strip() == str(out / "report.html")
-    assert printed.err.splitlines()[-1] == f"{data}: 1 skipped: {problem}"
+    assert f"{data}: 1 skipped: {problem}" in printed.err.splitlines()
     results = json.loads((out / "random" / "test" / "results.bbox.json").read_text())
     names = {image["id"] for image in annotations["images"]}
     assert results and {result["image_id"] for result in results} <= names
     trained = (out / "labels.txt").read_text().split()
-    assert len(trained) == 8 and all(name.startswith("images/") or name == "elsewhere.png" for name in trained)
+    assert len(trained) == 8 and all(name.startswith("images/") for name in trained)
     # the same folder, other pictures: the arm that is done belongs to the old ones
     (data / "annotations.json").write_text(json.dumps(annotations, indent=1))
     assert run(monkeypatch, *args) == 1

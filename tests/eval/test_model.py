@@ -167,7 +167,7 @@ def test_every_scan_once_an_epoch_and_every_batch_full() -> None:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_boxes_and_masks_lie_on_their_objects(pidray: Callable[..., Path], flip: bool) -> None:
-    data = load_data(pidray(train=8, test=1, side=150), None, 0)
+    data = load_data(pidray(train=8, test=1, side=150), ["all"], 0)
     labels = {id: index for index, id in enumerate(data.classes)}
     for scan in data.train:
         image, sample = example(scan, SIZE, labels, flip)
@@ -185,7 +185,7 @@ def test_boxes_and_masks_lie_on_their_objects(pidray: Callable[..., Path], flip:
 
 
 def train(built: Any, folder: Path, batch_size: int = 8, epochs: int = 2) -> list[dict[str, float]]:
-    data = load_data(folder, None, 0)
+    data = load_data(folder, ["all"], 0)
     labels = {id: index for index, id in enumerate(data.classes)}
     schedule = Schedule(epochs=epochs, batch_size=batch_size, lr=1e-3, size=SIZE, seed=0)
     return list(fine_tune(built, data.train, labels, schedule, CPU))
@@ -203,7 +203,7 @@ def test_same_seed_same_losses_and_everything_is_trained(pidray: Callable[..., P
     assert not [name for name in still if "refine" not in name]
     norms = [m for m in first.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms and all(int(m.num_batches_tracked or 0) == 2 for m in norms)
-    data = load_data(folder, None, 0)
+    data = load_data(folder, ["all"], 0)
     results = [list(predict(built, data.tests["hard"], list(data.classes), SIZE, CPU)) for built in (first, second)]
     assert results[0] == results[1] and len(results[0]) == 2
     scan = data.tests["hard"][0]
@@ -228,6 +228,6 @@ def test_boxes_only_has_no_mask_head(lone_json: Callable[..., Path]) -> None:
     assert not built.with_mask
     losses = train(built, folder, epochs=1)
     assert losses and not any("mask" in name for record in losses for name in record)
-    data = load_data(folder, None, 0)
+    data = load_data(folder, ["all"], 0)
     (found, *_) = predict(built, data.tests["test"], list(data.classes), SIZE, CPU)
     assert found and all("segmentation" not in result for result in found)

@@ -71,10 +71,10 @@ def test_our_own_readers_take_it(pairs: Path, tmp_path: Path) -> None:
     labelled = read_labelled(tmp_path / "coco")
     assert not labelled.problems
     assert sum(len(scan.annotations) for scan in labelled.scans) == 48
-    data = load_data(tmp_path / "coco", None, 0)
+    data = load_data(tmp_path / "coco", ["all"], 0)
     assert not data.problems
     assert data.masks
-    assert len(data.train) + len(data.tests["test"]) == 48
+    assert len(data.train) + len(data.val) + len(data.tests["test"]) == 48
 
 
 def test_a_part_of_it_keeps_its_ids(pairs: Path, tmp_path: Path) -> None:
