@@ -16,7 +16,7 @@ MAY_IMPORT = {
         f"segloc_synth.{name}"
         for name in ("files", "console", "coco", "voc", "labelled", "listing", "masks", "phantom", "images", "problems")
     }
-    | {"segloc_train.backbone", "segloc_train.checkpoint", "segloc_train.start"},
+    | {f"segloc_train.{name}" for name in ("backbone", "checkpoint", "dist", "loop", "start")},
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TRAIN = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "1"]
-TUNE = ["--epochs", "1", "--size", "64"]
+TUNE = ["--epochs", "1", "--size", "64", "--seeds", "1"]
 
 
 def run(stage: str, *args: object) -> None:
@@ -23,7 +23,7 @@ def check(run_folder: Path, report: Path, arms: int, kinds: set[str]) -> None:
     assert 0 <= records[-1]["held_out_accuracy"] <= 1
     metrics = json.loads((report / "metrics.json").read_text())
     assert len(metrics["arms"]) == arms
-    assert all(set(arm["scores"]) == kinds for arm in metrics["arms"].values())
+    assert all(set(unit["scores"]) == kinds for unit in metrics["units"]) and len(metrics["units"]) == arms
     weights = hashlib.sha256((run_folder / "backbone.pth").read_bytes()).hexdigest()
     assert metrics["arms"][run_folder.name]["sha256"] == weights
     assert (report / "report.html").stat().st_size > 10_000

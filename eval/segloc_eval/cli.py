@@ -1,85 +1,152 @@
-"""`segloc-eval`: options in, one call of `protocol.evaluate`, the report's path out."""
+"""`segloc-eval`: options in, one call of the module that does the work, a path out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 
-from segloc_eval.config import WIDTHS, Config, resolve_arms
+from segloc_eval.config import WIDTHS, Config, resolve_arms, resolve_given
+from segloc_eval.recipe import FAMILIES, RECIPES
 from segloc_synth import console
 
 EXAMPLES = """\b
 Examples:
-  segloc-eval --ckpt runs/a --ckpt random --data pidray --out eval --labels 200
-  segloc-eval --ckpt runs/a/backbone.safetensors --ckpt imagenet --data scans.json --out eval
+  segloc-eval --ckpt runs/a --ckpt random --data pidray --out eval --labels 1% --labels 10%
+  segloc-eval --ckpt runs/a/backbone.safetensors --ckpt imagenet --data scans.json --out eval --recipe paper
+  segloc-eval --eval-only --ckpt eval/a/200/seed-0/detector.pth --data others.json --out scores
+  segloc-eval predict --ckpt eval/a/200/seed-0 scans/ --out found
+  segloc-eval report eval other_eval --out both
 """
+DEVICE = click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto: a GPU where there is one."
+)
+OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for what is written.")
 
 
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@contextmanager
+def installed() -> Iterator[None]:
+    """For imports of what the eval extra holds: one line where it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed; pip install 'segloc[eval]'") from None
+
+
+class Main(click.Group):
+    """A group whose command `run` needs no name: `segloc-eval --ckpt ...` is `segloc-eval run --ckpt ...`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        of_run = args and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")
+        return super().parse_args(ctx, ["run", *args] if of_run else args)
+
+
+@click.group(cls=Main, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="segloc", prog_name="segloc-eval")
+def command() -> None:
+    """Fine-tune detectors from several initialisations under one recipe, score them, and say which start pays.
+
+    Without the name of a command, `run` is meant: segloc-eval --ckpt ... (its options: segloc-eval run --help).
+    """
+
+
+@command.command("run", short_help="Fine-tune from each checkpoint, compare, report.")
 @click.option(
     "--ckpt",
     "checkpoints",
     multiple=True,
     required=True,
-    help="An arm: run folder of segloc-train, its backbone.pth or .safetensors, random, or imagenet. Repeat it.",
+    help="An arm: run folder of segloc-train, its backbone.pth or .safetensors, any torchvision-style ResNet file, "
+    "a detector.pth of segloc-eval, random, or imagenet. Repeat it.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="PIDray's folder, a COCO json, or a folder that holds one. Default: simulated scans (PhantomRay).",
+    help="PIDray's folder, COCO json or folder, VOC or YOLO folder. Default: simulated scans (PhantomRay).",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results and report.")
-@click.option("--labels", default="200", help="Training scans, stratified by class and nested; or all.")
-@click.option("--epochs", default=12, type=click.IntRange(1), help="Passes over the training scans.")
-@click.option("--batch-size", default=8, type=click.IntRange(2, 1024), help="Scans per step.")
-@click.option("--lr", default=5e-4, type=console.Finite(0, min_open=True), help="Peak learning rate (AdamW, cosine).")
-@click.option("--size", default=128, type=click.IntRange(64, 2048), help="Longer side of a scan, in pixels.")
-@click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="Decides heads, scans, order and flips.")
-@click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells; else resnet18.")
+@OUT
 @click.option(
-    "--width", type=click.IntRange(*WIDTHS), help="Channels of the pyramid, where no checkpoint tells; else 64."
+    "--labels",
+    multiple=True,
+    default=["200"],
+    help="Labelled scans to train on: a number, a share such as 10%, or all. Stratified by class, smaller sets lie "
+    "inside larger ones. Repeat it for a curve.",
+)
+@click.option("--seeds", default=3, type=click.IntRange(1, 100), help="Fine-tunings per arm and label set.")
+@click.option(
+    "--seed",
+    default=0,
+    type=click.IntRange(0, 2**31 - 1),
+    help="First of the fine-tunings' seeds (heads, order, flips); also decides which scans are labelled.",
+)
+@click.option(
+    "--on",
+    default="test",
+    type=click.Choice(["test", "val"]),
+    help="Scored: the test splits, or scans held out of training, to choose settings by.",
+)
+@click.option(
+    "--detector",
+    default="cascade",
+    type=click.Choice(list(FAMILIES)),
+    help="Without masks in the data, the mask head is left out.",
+)
+@click.option(
+    "--recipe",
+    default="quick",
+    type=click.Choice(list(RECIPES)),
+    help="quick: small, for CPUs. paper: as published (R-101, 500 pixels, 12 epochs). The options below change it.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the labelled scans.")
+@click.option("--samples", type=click.IntRange(1), help="Scans seen, instead of --epochs.")
+@click.option("--batch-size", type=click.IntRange(2, 1024), help="Scans per step, of all ranks together.")
+@click.option("--lr", type=console.Finite(0, min_open=True), help="Peak learning rate.")
+@click.option("--size", type=click.IntRange(64, 2048), help="Longer side of a scan, in pixels.")
+@click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells.")
+@click.option("--width", type=click.IntRange(*WIDTHS), help="Channels of the pyramid, where no checkpoint tells.")
+@click.option(
+    "--eval-only",
+    is_flag=True,
+    help="Train nothing: each --ckpt is a fine-tuned detector.pth, a folder of one or of results, or a results json.",
 )
 @click.option("--strict", is_flag=True, help="Stop at bad records in the data instead of leaving them out.")
-@click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto: a GPU where there is one."
-)
-def command(
+@DEVICE
+def run(
     checkpoints: tuple[str, ...],
     data: Path | None,
     out: Path,
-    labels: str,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    size: int,
+    labels: tuple[str, ...],
+    seeds: int,
     seed: int,
+    on: Literal["test", "val"],
+    detector: str,
+    recipe: str,
     arch: str | None,
     width: int | None,
+    eval_only: bool,
     strict: bool,
     device: str,
-) -> None:
-    """Fine-tune a Cascade Mask R-CNN from each checkpoint under one recipe; compare COCO AP and AR.
+    **changes: Any,
+) -> int:
+    """Fine-tune a detector from each checkpoint under one recipe; compare COCO AP and AR, with intervals.
 
-    Boxes and masks are scored on every test split, and on all of them together; OUT/report.html shows the arms
-    side by side. Data without masks are trained and scored with boxes only. Run again with the same options, it
-    keeps the arms that are done.
+    Every test split is scored alone, and overall both ways: as mean of the splits and pooled. OUT/report.html says
+    which start pays. Run again with the same options, it keeps what is done and goes on with what was interrupted.
     """
-    if labels != "all" and not (labels.isascii() and labels.isdigit() and int(labels) > 0):
-        raise click.UsageError(f"--labels {labels!r}: a number of scans above 0, or all")
-    arms, arch, width = resolve_arms(checkpoints, arch, width)
-    try:  # behind the checks, for these imports take seconds
-        import torch
-
+    told: dict[str, Any] = {}
+    if eval_only:
+        arms, labels, seeds = resolve_given(checkpoints), (), 1
+    else:
+        arms, told = resolve_arms(checkpoints, arch, width)
+    with installed():  # behind the checks, for these imports take seconds
         from segloc_eval.protocol import evaluate
         from segloc_train.backbone import ARCHS
-    except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is not installed; pip install 'segloc[eval]'") from None
-    if arch not in ARCHS:
-        raise click.ClickException(f"arch {arch!r} is none of {', '.join(ARCHS)}")
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise click.ClickException("--device cuda: no CUDA device is available; use --device cpu")
+        from segloc_train.dist import joined, local_device
+    chosen = RECIPES[recipe].changed(**told, **changes)
+    if chosen.arch not in ARCHS:
+        raise click.ClickException(f"arch {chosen.arch!r} is none of {', '.join(ARCHS)}")
+    where = local_device(device)
     if data is None:
         from segloc_synth.phantom import default_phantom
 
@@ -87,19 +154,88 @@ def command(
     config = Config(
         arms=arms,
         data=str(data.resolve()),
-        labels=None if labels == "all" else int(labels),
-        epochs=epochs,
+        labels=tuple(dict.fromkeys(labels)),
+        on=on,
+        detector=detector,
         seed=seed,
-        size=size,
-        batch_size=batch_size,
-        lr=lr,
-        arch=arch,
-        width=width,
+        seeds=seeds,
+        given=eval_only,
+        recipe=chosen,
     )
-    report, problems = evaluate(config, out, torch.device("cuda" if cuda and device != "cpu" else "cpu"), strict)
-    click.echo(report)
+    with joined(where) as world:
+        report, problems, failed = evaluate(config, out, where, world, strict)
+        if world.first:
+            click.echo(report)
+            for line in problems:
+                click.echo(f"{config.data}: {line}", err=True)
+            if failed:
+                click.echo(f"{failed} fine-tuning(s) failed, see above; the same command tries them again", err=True)
+    return 3 if failed else 0
+
+
+@command.command("predict", short_help="Find objects in any scans.")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--ckpt", required=True, type=click.Path(path_type=Path), help="A detector.pth, or the folder it is in.")
+@OUT
+@DEVICE
+def predict(images: tuple[Path, ...], ckpt: Path, out: Path, device: str) -> int:
+    """Find objects in any scans: IMAGES are files, or folders with them.
+
+    Writes COCO results (results.bbox.json and the like), images.json (which id is which file) and, in pictures/, every
+    scan with what was found in it.
+    """
+    with installed():
+        from segloc_eval.detect import predict_folder
+        from segloc_train.dist import local_device
+    problems = predict_folder(ckpt, images, out, local_device(device))
+    click.echo(out)
     for line in problems:
-        click.echo(f"{config.data}: {line}", err=True)
+        click.echo(line, err=True)
+    return 3 if problems else 0
+
+
+@command.command("report", short_help="Merge evaluations in one report.")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@OUT
+def report(folders: tuple[Path, ...], out: Path) -> None:
+    """Merge evaluations of the same data and recipe in one report: other arms, label sets or seeds of them."""
+    with installed():
+        from segloc_eval import protocol
+    click.echo(protocol.report(folders, out))
+
+
+@command.command("convert", short_help="Write a data set of any layout as COCO.")
+@click.argument("data", type=click.Path(path_type=Path))
+@OUT
+def convert(data: Path, out: Path) -> None:
+    """Write a data set of any layout as COCO, a json per split; pictures stay where they are."""
+    from segloc_eval import datasets, preflight
+
+    problems = datasets.convert(data, out)
+    click.echo(out)
+    for line in preflight.describe(problems):
+        click.echo(f"{data}: {line}", err=True)
+
+
+@command.command("labels", short_help="List the scans that `run` would train on.")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--labels", multiple=True, default=["200"], help="As for run. Repeat it.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), help="As for run.")
+@OUT
+def labels_(data: Path, labels: tuple[str, ...], seed: int, out: Path) -> None:
+    """List the scans that `run` would train on, a file per label set, for `segloc-synth build --images`.
+
+    So synthesis and pretraining use no label that fine-tuning does not have.
+    """
+    from segloc_eval.datasets import load_data, write_lists
+    from segloc_eval.preflight import describe
+
+    found = load_data(data, tuple(dict.fromkeys(labels)), seed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_lists(found, out)
+    click.echo(out)
+    for line in describe(found.problems):
+        click.echo(f"{data}: {line}", err=True)
 
 
 def main() -> NoReturn:

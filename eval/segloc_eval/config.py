@@ -3,76 +3,136 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
+from segloc_eval.recipe import Recipe
 from segloc_synth.files import read_json
 
 RANDOM, IMAGENET = "random", "imagenet"
-ARCH, WIDTH = "resnet18", 64  # where neither a checkpoint nor a flag says
+TRUTH = "truth"  # the folder beside the arms' that holds what they are scored against
 WIDTHS = (8, 2048)  # least and most channels of the pyramid
+DETECTOR, BACKBONE = "detector.pth", "backbone.pth"  # what a folder given as an arm may hold
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One initialisation: `source` is `random`, `imagenet` or the weights' file, `sha256` the file's."""
+    """One initialisation: `source` is `random`, `imagenet` or the file of weights (or results) with that `sha256`.
+
+    `about` tells in a few words how the weights came to be, where something beside them does.
+    """
 
     name: str
     source: str
     sha256: str | None
+    about: str = ""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One evaluation. `labels` None means all training scans; `size` is in pixels of the longer side."""
+    """One evaluation.
+
+    `labels` as given (`1%`, `200`, `all`); `on`: the splits scored; `detector`: a key of recipe.FAMILIES;
+    fine-tunings have the seeds `seed` to `seed + seeds - 1`; `given`: arms are only scored, nothing is trained.
+    """
 
     arms: tuple[Arm, ...]
     data: str
-    labels: int | None
-    epochs: int
+    labels: tuple[str, ...]
+    on: Literal["test", "val"]
+    detector: str
     seed: int
-    size: int
-    batch_size: int
-    lr: float
-    arch: str
-    width: int
+    seeds: int
+    given: bool
+    recipe: Recipe
 
     def as_dict(self) -> dict[str, Any]:
         """As written to config.json: JSON types only."""
         value = asdict(self)
-        return {**value, "arms": list(value["arms"])}
+        return {**value, "arms": list(value["arms"]), "labels": list(self.labels), "recipe": self.recipe.as_dict()}
 
 
-def resolve_arms(checkpoints: tuple[str, ...], arch: str | None, width: int | None) -> tuple[tuple[Arm, ...], str, int]:
-    """Arms in the order given, and the architecture and width that all of them share.
+def resolve_arms(
+    checkpoints: tuple[str, ...], arch: str | None, width: int | None
+) -> tuple[tuple[Arm, ...], dict[str, Any]]:
+    """Arms in the order given, and what they and the flags tell of `arch` and `width`, which all arms share.
 
-    A checkpoint is a run folder of segloc-train or a weights file; the meta.json in or beside it tells its
-    architecture, which must agree with the flags and with the others'. click.ClickException otherwise, and for a
-    missing file or an arm named twice.
+    A checkpoint is a run folder of segloc-train, a folder with a fine-tuned detector.pth, or a file of weights; the
+    meta.json or detector.json beside it tells its architecture, which must agree with the flags and with the others'.
+    click.ClickException otherwise, and for a missing file or an arm named twice.
     """
     arms: list[Arm] = []
     told: list[tuple[str, dict[str, Any]]] = [("the command line", {"arch": arch, "width": width})]
     for given in checkpoints:
         if given in (RANDOM, IMAGENET):
-            arms.append(Arm(_free_name(given, arms), given, None))
+            if given in {arm.name for arm in arms}:
+                raise click.ClickException(f"--ckpt {given} was given twice")
+            arms.append(Arm(given, given, None))
             continue
+        file = weights_file(given)
+        about = file.with_name("detector.json" if file.name == DETECTOR else "meta.json")
+        known = _read_about(about) if about.is_file() else {}
+        told.append((str(about), known))
+        arms.append(Arm(free_name(file, arms), str(file), sha256(file), _in_words(known)))
+    agreed = {key: _agreed(key, told) for key in ("arch", "width")}
+    return tuple(arms), {key: value for key, value in agreed.items() if value is not None}
+
+
+def resolve_given(checkpoints: tuple[str, ...]) -> tuple[Arm, ...]:
+    """Arms that are only scored: detector.pth files, COCO results jsons, or folders that hold either.
+
+    click.ClickException for a path that is none of these.
+    """
+    arms: list[Arm] = []
+    for given in checkpoints:
         path = Path(given)
-        if not path.exists():
-            raise click.ClickException(f"{given}: no such file or folder; --ckpt takes those, random or imagenet")
-        file = path / "backbone.pth" if path.is_dir() else path
+        if path.is_dir() and not (path / DETECTOR).is_file() and any(path.glob("*/results.*.json")):
+            digest = hashlib.sha256("".join(sha256(file) for file in sorted(path.glob("*/results.*.json"))).encode())
+            arms.append(Arm(free_name(path / "results.bbox.json", arms), str(path.resolve()), digest.hexdigest()))
+            continue
+        file = path / DETECTOR if path.is_dir() else path
         if not file.is_file():
-            raise click.ClickException(f"{path}: no backbone.pth in it; is it a finished run of segloc-train?")
-        if (meta := file.parent / "meta.json").is_file():
-            told.append((str(meta), _read_meta(meta)))
-        stem = path.resolve().name if path.is_dir() else file.stem
-        name = file.resolve().parent.name if stem == "backbone" else stem
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        arms.append(Arm(_free_name(name, arms), str(file.resolve()), digest))
-    return tuple(arms), _agreed("arch", told, ARCH), _agreed("width", told, WIDTH)
+            raise click.ClickException(
+                f"{given}: no {DETECTOR} and no SPLIT/results.*.json there; --eval-only scores those, or a results json"
+            )
+        arms.append(Arm(free_name(file.resolve(), arms), str(file.resolve()), sha256(file)))
+    return tuple(arms)
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
+def weights_file(given: str) -> Path:
+    """The file of weights that a --ckpt names, absolute; click.ClickException when there is none."""
+    path = Path(given)
+    if not path.exists():
+        raise click.ClickException(f"{given}: no such file or folder; --ckpt takes those, random or imagenet")
+    if path.is_file():
+        return path.resolve()
+    file = next((path / name for name in (BACKBONE, DETECTOR) if (path / name).is_file()), None)
+    if file is None:
+        raise click.ClickException(
+            f"{path}: no {BACKBONE} or {DETECTOR} in it; is it a finished run of segloc-train or segloc-eval?"
+        )
+    return file.resolve()
+
+
+def free_name(file: Path, arms: list[Arm]) -> str:
+    """A name for the arm of `file` that no other has: its folder's where the file's own says nothing."""
+    general = {"backbone", "detector", "results.bbox", "results.segm", "results"}
+    folder = file.parent
+    if folder.name.startswith("seed-"):  # ARM/LABELS/seed-S/detector.pth
+        folder = folder.parent.parent
+    name = folder.name if file.stem in general else file.stem
+    taken = {arm.name for arm in arms} | {TRUTH, RANDOM, IMAGENET}
+    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(arms) + 3))) if n not in taken)
+
+
+def sha256(file: Path) -> str:
+    """Of the file's bytes, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read_about(path: Path) -> dict[str, Any]:
     """A meta.json whose arch and width, where it has them, are a string and a fitting integer."""
     about = read_json(path)
     about = about if isinstance(about, dict) else {}
@@ -85,18 +145,21 @@ def _read_meta(path: Path) -> dict[str, Any]:
     return about
 
 
-def _free_name(name: str, arms: list[Arm]) -> str:
-    taken = {arm.name for arm in arms}
-    if name in (RANDOM, IMAGENET) and name in taken:
-        raise click.ClickException(f"--ckpt {name} was given twice")
-    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(arms) + 3))) if n not in taken)
+def _in_words(about: dict[str, Any]) -> str:
+    """What the meta.json of a run tells of its training."""
+    method, epochs, samples = about.get("method"), about.get("epochs"), about.get("samples_seen")
+    if not isinstance(method, str) or type(epochs) is not int or type(samples) is not int:
+        return ""
+    start = f", from {about['init']}" if about.get("init") not in (None, RANDOM) else ""
+    return f"pretrained by {method}: {epochs} epochs, {samples:,} pairs seen{start}"
 
 
-def _agreed(key: str, told: list[tuple[str, dict[str, Any]]], default: Any) -> Any:
+def _agreed(key: str, told: list[tuple[str, dict[str, Any]]]) -> Any:
+    """The one value of `key` among those told, None where nobody tells."""
     known = [(source, about[key]) for source, about in told if about.get(key) is not None]
     for source, value in known[1:]:
         if value != known[0][1]:
             raise click.ClickException(
                 f"{source}: {key} {value}, but {known[0][0]} says {known[0][1]}; arms of one evaluation share it"
             )
-    return known[0][1] if known else default
+    return known[0][1] if known else None

@@ -16,20 +16,17 @@ from segloc_synth.files import atomic_write, output_dir, write_json
 from segloc_synth.problems import SHORT, Problem
 
 __all__ = [
-    "ALL",
     "Data",
     "Object",
     "Scan",
     "convert",
     "label_slug",
     "load_data",
-    "pooled",
     "scan_name",
     "truth",
     "write_lists",
 ]
 TRAIN_SHARE = 0.6  # of data that have no splits
-ALL = "all"  # the test splits pooled
 
 
 @dataclass(frozen=True)
@@ -170,12 +167,6 @@ def convert(path: Path, out: Path) -> list[Problem]:
             f"{out / 'images'}: cannot be made a link ({error.strerror}); copy the pictures of {layout.root} there"
         ) from None
     return reader.problems
-
-
-def pooled(tests: dict[str, list[Scan]]) -> dict[str, list[Scan]]:
-    """The test splits and, where there are several, all of them together as `all`."""
-    together = [scan for group in tests.values() for scan in group]
-    return {**tests, ALL: together} if len(tests) > 1 else tests
 
 
 def truth(scans: Iterable[Scan], classes: dict[int, str], root: Path | None = None) -> dict[str, Any]:

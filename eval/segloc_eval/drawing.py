@@ -43,14 +43,37 @@ def draw(pixels: NDArray[np.uint8], marks: list[Mark]) -> bytes:
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(14)
     for mark in reversed(marks):
-        colour = COLOURS[mark.colour % len(COLOURS)]
         x, y, w, h = (value * scale for value in mark.box)
-        pen.rectangle((x, y, x + w, y + h), outline=colour, width=1)
+        colour = COLOURS[mark.colour % len(COLOURS)]
+        pen.rectangle((x, y, x + w, y + h), outline=colour, width=1 if mark.mask else 2)
+    taken: list[tuple[float, float, float, float]] = []
+    for mark in marks:  # the best has the first choice of place
         left, top, right, bottom = pen.textbbox((0, 0), mark.text, font=font)
-        at_x = min(max(0, x), max(0, size[0] - (right - left) - 6))
-        at_y = y - (bottom - top) - 6 if y > bottom - top + 6 else min(y + h, size[1] - (bottom - top) - 6)
-        pen.rectangle((at_x, at_y, at_x + right - left + 6, at_y + bottom - top + 6), fill=colour)
-        pen.text((at_x + 3 - left, at_y + 3 - top), mark.text, fill="white", font=font)
+        place = _place([value * scale for value in mark.box], right - left + 6, bottom - top + 6, size, taken)
+        taken.append(place)
+        pen.rectangle(place, fill=COLOURS[mark.colour % len(COLOURS)])
+        pen.text((place[0] + 3 - left, place[1] + 3 - top), mark.text, fill="white", font=font)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
+
+
+def _place(
+    box: list[float], width: float, height: float, size: tuple[int, int], taken: list[tuple[float, float, float, float]]
+) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of a label: over, under or beside the box, in the picture, free if it can."""
+    x, y, w, h = box
+    corners = [
+        (x, y - height),
+        (x, y + h),
+        (x + w - width, y - height),
+        (x + w - width, y + h),
+        (x + w, y),
+        (x - width, y),
+    ]
+    places = []
+    for left, top in corners:
+        left, top = (max(0, min(at, room)) for at, room in ((left, size[0] - width), (top, size[1] - height)))
+        places.append((left, top, left + width, top + height))
+    apart = (p for p in places if all(p[2] <= t[0] or t[2] <= p[0] or p[3] <= t[1] or t[3] <= p[1] for t in taken))
+    return next(apart, places[0])

@@ -1,221 +1,268 @@
 """The evaluation: every arm fine-tuned by one recipe on the same scans in the same order, then scored alike.
 
-Everything under the output folder is written here, the report excepted. metrics.json holds
-
-    format    1
-    command   the command line
-    config    as in config.json
-    data      fingerprint, masks (bool), classes, scans and objects per split, problems
-    versions  of the libraries that decide the numbers
-    arms      name -> source, sha256, hardware, data (the fingerprint),
-              scores    bbox | segm -> split (several splits: `all` too) -> overall and per_class (score.Scores)
-              training  scans, steps, seconds, seconds_per_scan, first_loss, last_loss
-              testing   scans, seconds_per_scan
-
-Scores are 0..1, null where there is no such ground truth. The metrics.json in an arm's folder holds that arm's entry
-and is its done-marker.
+A unit of work is one (label set, arm, seed); what docs/METRICS.md says of the files is written here and in `unit`.
 """
 
-import json
 import logging
-import platform
 import shlex
+import shutil
 import sys
 import time
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
 
-from segloc_eval.config import IMAGENET, RANDOM, Arm, Config
-from segloc_eval.datasets import Data, Scan, load_data, pooled, truth
-from segloc_eval.mm.model import DETECTIONS, build_detector, load_backbone, load_imagenet
-from segloc_eval.mm.run import CLIP, WARM_UP, WEIGHT_DECAY, Schedule, fine_tune, predict
-from segloc_eval.report import write_report
-from segloc_eval.score import Kind, score
-from segloc_synth.console import progress
-from segloc_synth.files import atomic_write, output_dir, read_json, write_json
-from segloc_synth.problems import describe, refuse
-from segloc_train.checkpoint import save_tensors
+from segloc_eval import given, preflight
+from segloc_eval.config import TRUTH, Config
+from segloc_eval.datasets import Data, label_slug, load_data, write_lists
+from segloc_eval.mm.model import build_detector, load_arm, load_detector
+from segloc_eval.mm.ranks import failing_together
+from segloc_eval.recipe import choose_detector
+from segloc_eval.report.merging import merge
+from segloc_eval.report.page import write_report
+from segloc_eval.report.scans import Pictures
+from segloc_eval.results import Truth, kinds_in, read_truth, write_truth
+from segloc_eval.tables import score_splits, summarise
+from segloc_eval.unit import Unit, eval_detector, run_unit, versions
+from segloc_synth.files import output_dir, read_json, write_json
+from segloc_synth.images import BadImage, read_image
+from segloc_train.dist import RankLost, World
 
-FORMAT = 1  # of metrics.json
-LIBRARIES = (
-    *("segloc", "torch", "torchvision", "onedl-mmdetection", "onedl-mmcv", "onedl-mmengine"),
-    *("faster-coco-eval", "numpy", "opencv-python"),
-)
-RECIPE = {  # what no option changes, and yet decides the numbers
-    **{"optimiser": "AdamW", "weight_decay": WEIGHT_DECAY, "gradient_clip": CLIP, "warm_up": WARM_UP},
-    "detections_per_scan": DETECTIONS,
-}
+FORMAT = 2  # of metrics.json
+GIVEN = "given"  # in place of a label set, where nothing is trained
 log = logging.getLogger("segloc")
 
 
-def evaluate(config: Config, out: Path, device: torch.device, strict: bool = False) -> tuple[Path, list[str]]:
-    """Run the evaluation; return the report's path and the data's problems, a line per kind.
+def evaluate(
+    config: Config, out: Path, device: torch.device, world: World, strict: bool = False
+) -> tuple[Path, list[str], int]:
+    """Run the evaluation; return the report's path, the data's problems (a line per kind), and how many units failed.
 
-    Finished arms of the same configuration and data are kept.
-    Writes config.json, labels.txt (training scans used), per arm log.jsonl, detector.pth,
-    SPLIT/results.bbox.json (and .segm.json; image ids as in the data set) and metrics.json, then metrics.json and
-    report.html of all arms. click.ClickException for unusable data (with `strict`: for a bad record), checkpoints
-    or output folder, before anything is trained.
+    Finished units of the same configuration and data are kept, one that was interrupted goes on. A unit that fails
+    leaves the others to be done, its reason stands in the report. Every rank of `world` calls this, the first writes.
+
+    click.ClickException for unusable data (with `strict`: for a bad record), checkpoints or output folder, before
+    anything is trained; when every unit failed; and when a rank is lost.
     """
     _accept_folder(config, out)
-    data = load_data(Path(config.data), ["all" if config.labels is None else str(config.labels)], config.seed)
+    data = load_data(Path(config.data), config.labels, config.seed, config.on, config.given)
     if strict:
-        refuse(data.problems, config.data)
-    _accept_arms(config, out, data)
-    log.info("%s: %s", config.data, _counts(data))
-    for line in describe(data.problems):
-        log.info("  %s", line)
-    for arm in config.arms:
-        _detector(arm, config, data)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "config.json", _resolved(config))
-    with atomic_write(out / "labels.txt") as file:
-        file.write("".join(f"{_name(scan, data)}\n" for scan in data.train).encode())
-    arms = {}
-    for arm in config.arms:
-        done = out / arm.name / "metrics.json"
-        if done.is_file():
-            log.info("%s: already done, kept", arm.name)
-        else:
-            _run_arm(arm, config, data, out / arm.name, device)
-        arms[arm.name] = read_json(done)
-    metrics = {
-        **{"format": FORMAT, "command": shlex.join(["segloc-eval", *sys.argv[1:]]), "config": _resolved(config)},
-        "data": _about(data),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "arms": arms,
-    }
+        preflight.stop(data.problems, config.data, strict)
+    units = _units(config)
+    for unit in units:
+        _accept_unit(unit, out, data)
+    if world.first:
+        for line in (f"{config.data}: {_counts(data)}", *(f"  {line}" for line in preflight.describe(data.problems))):
+            log.info("%s", line)
+    _accept_arms(config, data)
+    world.wait()  # until no rank looks at the folder any more
+    if world.first:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "config.json", config.as_dict())
+        write_json(out / "problems.json", preflight.as_dicts(data.problems))
+        write_lists(data, out)
+        write_truth(out, data)
+    world.wait()
+    known = read_truth(out, list(data.tests))
+    failed: dict[Unit, str] = {}
+    for unit in units:
+        try:
+            _finish(unit, config, data, known, out, world, device)
+        except RankLost:
+            raise
+        except click.ClickException as error:  # on all ranks alike
+            if world.first:
+                log.warning("%s: failed: %s", unit, error.message)
+            failed[unit] = error.message
+    done = [unit for unit in units if unit not in failed]
+    if not done:
+        raise click.ClickException(f"no unit could be finished; the first reason: {failed[units[0]]}")
+    report = out / "report.html"
+    if world.first:
+        metrics = _metrics(config, data, known, out, done, failed)
+        write_json(out / "metrics.json", metrics)
+        write_report(metrics, [out], report, pictures(metrics, out))
+    world.wait()
+    return report, preflight.describe(data.problems), len(failed)
+
+
+def report(folders: Sequence[Path], out: Path) -> Path:
+    """Merge evaluations of the same data and recipe into `out`: metrics.json and report.html, whose path is returned.
+
+    Results stay where they are; the new metrics.json says where. click.ClickException for folders without an
+    evaluation, or that must not be compared.
+    """
+    parts = [(_read_metrics(folder), folder.resolve()) for folder in folders]
+    metrics = merge(parts)
+    first = parts[0][1]
+    known = read_truth(first, sorted(file.stem for file in (first / TRUTH).glob("*.json")))
+    found = {(unit["labels"], unit["arm"], unit["seed"]): Path(unit["folder"]) for unit in metrics["units"]}
+    metrics |= summarise(known, found)
+    out = output_dir(out, "name another --out")
+    shutil.copytree(first / TRUTH, out / TRUTH)
+    for folder in folders:
+        for file in [*folder.glob("labels-*.txt"), *folder.glob("val.txt")]:
+            shutil.copyfile(file, out / file.name)
     write_json(out / "metrics.json", metrics)
-    return write_report(out, metrics, data), describe(data.problems)
+    return write_report(metrics, [folder for _, folder in parts], out / "report.html", pictures(metrics, out))
 
 
-def _resolved(config: Config) -> dict[str, Any]:
-    return {**config.as_dict(), "recipe": RECIPE}
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    """The metrics.json of a finished evaluation; click.ClickException for any other folder."""
+    file = folder / "metrics.json"
+    value = read_json(file) if file.is_file() else None
+    if not isinstance(value, dict) or "units" not in value:
+        raise click.ClickException(f"{folder}: no finished evaluation; name a folder that segloc-eval wrote, or run it")
+    if value.get("format") != FORMAT:
+        raise click.ClickException(f"{file}: is of format {value.get('format')}, not {FORMAT}; evaluate again")
+    return value
+
+
+def pictures(metrics: dict[str, Any], out: Path) -> Pictures:
+    """Looks up scans of the test splits by split and image id: RGB uint8 [H, W, 3], None where it cannot be read."""
+    root = Path(metrics["data"]["path"])
+    files = {
+        (file.stem, image["id"]): root / image["file_name"]
+        for file in (out / TRUTH).glob("*.json")
+        for image in read_json(file)["images"]
+    }
+
+    def look_up(split: str, image: int | str) -> NDArray[np.uint8] | None:
+        try:
+            return read_image(files[split, image])[0]
+        except (BadImage, KeyError):
+            return None
+
+    return look_up
+
+
+def folder_of(out: Path, labels: str, arm: str, seed: int) -> Path:
+    """Where all of one unit lies, below the evaluation's folder."""
+    return out / arm / labels / f"seed-{seed}"
+
+
+def _units(config: Config) -> list[Unit]:
+    """Seed by seed, so that an evaluation that is cut short has something of every arm to compare."""
+    slugs = [GIVEN] if config.given else [label_slug(labels) for labels in config.labels]
+    return [
+        Unit(slug, arm.name, arm.source, arm.sha256, seed)
+        for slug in slugs
+        for seed in range(config.seed, config.seed + config.seeds)
+        for arm in config.arms
+    ]
+
+
+def _finish(
+    unit: Unit, config: Config, data: Data, known: Truth, out: Path, world: World, device: torch.device
+) -> None:
+    """Have the unit done: its metrics.json, which is its done-marker, lies in its folder afterwards."""
+    folder = folder_of(out, unit.labels, unit.arm, unit.seed)
+    if (folder / "metrics.json").is_file():
+        if world.first:
+            log.info("%s: already done, kept", unit)
+        return
+    entry: dict[str, Any] = {"scans": 0, "testing": {"scans": sum(map(len, data.tests.values()))}, "hardware": ""}
+    if not config.given:
+        detector = choose_detector(config.detector, data.masks)
+        entry = run_unit(unit, data, config.recipe, detector, folder, world, device)
+    elif given.is_detector(unit.source):
+        entry |= eval_detector(Path(unit.source), data, folder, world, device)
+    with failing_together(world):
+        if world.first:
+            if config.given and not given.is_detector(unit.source):
+                given.copy_results(Path(unit.source), known, folder)
+            kinds = [kind for kind in kinds_in(folder, known) if data.masks or kind == "bbox"]
+            scores = {kind: score_splits(known, folder, kind) for kind in kinds}
+            about = {"source": unit.source, "sha256": unit.sha256, "data": data.fingerprint}
+            write_json(folder / "metrics.json", {**about, **entry, "scores": scores})
+
+
+def _metrics(
+    config: Config, data: Data, known: Truth, out: Path, done: list[Unit], failed: dict[Unit, str]
+) -> dict[str, Any]:
+    """What metrics.json holds."""
+    folders = {unit: folder_of(out, unit.labels, unit.arm, unit.seed) for unit in done}
+    entries = {unit: read_json(folder / "metrics.json") for unit, folder in folders.items()}
+    told = ("scans", "scores", "training", "testing", "hardware")
+    return {
+        **{"format": FORMAT, "command": shlex.join(["segloc-eval", *sys.argv[1:]])},
+        **{"date": time.strftime("%Y-%m-%d"), "config": config.as_dict()},
+        "versions": versions(),
+        "hardware": ", ".join(sorted({entry["hardware"] for entry in entries.values()} - {""})),
+        "data": _about(data),
+        "arms": {arm.name: {"source": arm.source, "sha256": arm.sha256, "about": arm.about} for arm in config.arms},
+        "units": [
+            {**_named(unit), **{key: entry[key] for key in told if key in entry}} for unit, entry in entries.items()
+        ],
+        "failed": [{**_named(unit), "reason": reason} for unit, reason in failed.items()],
+        **summarise(known, {(unit.labels, unit.arm, unit.seed): folder for unit, folder in folders.items()}),
+    }
+
+
+def _named(unit: Unit) -> dict[str, Any]:
+    return {"arm": unit.arm, "labels": unit.labels, "seed": unit.seed}
 
 
 def _accept_folder(config: Config, out: Path) -> None:
-    """A new or empty folder, or one of the same configuration; click.ClickException otherwise."""
+    """A new or empty folder, or one of the same protocol; click.ClickException otherwise.
+
+    More arms, label sets and seeds may join what is done: they are units of their own.
+    """
     if not (out / "config.json").is_file():
         if out.exists():
             output_dir(out, "name another --out")
         return
-    before, now = read_json(out / "config.json"), _resolved(config)
+    before, now = read_json(out / "config.json"), config.as_dict()
     before = before if isinstance(before, dict) else {}
-    different = [key for key in now if before.get(key) != now[key]]
+    fixed = [key for key in now if key not in ("arms", "labels", "seeds")]
+    different = [key for key in fixed if before.get(key) != now[key]]
     if different:
         raise click.ClickException(f"{out}: holds something else (other {', '.join(different)}); name another --out")
 
 
-def _accept_arms(config: Config, out: Path, data: Data) -> None:
-    """click.ClickException when an arm in `out` was made with other data, which may be at the same path."""
+def _accept_unit(unit: Unit, out: Path, data: Data) -> None:
+    """click.ClickException when the unit in `out` was made with other data or weights, maybe at the same path."""
+    done = folder_of(out, unit.labels, unit.arm, unit.seed) / "metrics.json"
+    if not done.is_file():
+        return
+    about = read_json(done)
+    about = about if isinstance(about, dict) else {}
+    if about.get("data") != data.fingerprint:
+        raise click.ClickException(f"{done}: made with other data than {data.root} holds now; name another --out")
+    if (about.get("source"), about.get("sha256")) != (unit.source, unit.sha256):
+        raise click.ClickException(f"{done}: made from other weights than {unit.source} holds; name another --out")
+
+
+def _accept_arms(config: Config, data: Data) -> None:
+    """click.ClickException unless every arm's weights fit, before any is trained."""
     for arm in config.arms:
-        done = out / arm.name / "metrics.json"
-        about = read_json(done) if done.is_file() else {"data": data.fingerprint}
-        if not isinstance(about, dict) or about.get("data") != data.fingerprint:
-            raise click.ClickException(f"{done}: made with other data than {config.data} holds now; name another --out")
-
-
-def _detector(arm: Arm, config: Config, data: Data) -> nn.Module:
-    """The detector as the arm starts: same heads for all arms, backbone as the arm says."""
-    detector = build_detector(config.arch, config.width, len(data.classes), data.masks, config.size, config.seed)
-    if arm.source == IMAGENET:
-        load_imagenet(detector, config.arch)
-    elif arm.source != RANDOM:
-        load_backbone(detector, Path(arm.source))
-    return detector
-
-
-def _run_arm(arm: Arm, config: Config, data: Data, folder: Path, device: torch.device) -> None:
-    folder.mkdir(exist_ok=True)
-    detector = _detector(arm, config, data)
-    schedule = Schedule(config.epochs, config.batch_size, config.lr, config.size, config.seed)
-    categories = list(data.classes)
-    labels = {id: index for index, id in enumerate(categories)}
-    steps = schedule.steps(len(data.train))
-    start = time.perf_counter()
-    losses = []
-    with (folder / "log.jsonl").open("w", buffering=1) as file:
-        training = fine_tune(detector, data.train, labels, schedule, device)
-        for record in progress(training, steps, f"{arm.name}: fine-tuning, steps"):
-            file.write(json.dumps(record) + "\n")
-            losses.append(record["loss"])
-    trained = time.perf_counter()
-    scans = [scan for group in data.tests.values() for scan in group]
-    testing = predict(detector, scans, categories, config.size, device)
-    found = list(progress(testing, len(scans), f"{arm.name}: testing, scans"))
-    tested = time.perf_counter()
-    save_tensors(folder / "detector.pth", {name: x.cpu() for name, x in detector.state_dict().items()})
-    by_scan = {scan.id: results for scan, results in zip(scans, found, strict=True)}
-    kinds: tuple[Kind, ...] = ("bbox", "segm") if data.masks else ("bbox",)
-    for split, group in data.tests.items():
-        _write_results(folder / split, group, by_scan, kinds)
-    metrics = {
-        **{"source": arm.source, "sha256": arm.sha256, "data": data.fingerprint},
-        "scores": {kind: _scores(data, by_scan, kind) for kind in kinds},
-        "training": {
-            **{"scans": len(data.train), "steps": steps, "seconds": trained - start},
-            "seconds_per_scan": (trained - start) / (steps * config.batch_size),
-            **{"first_loss": losses[0], "last_loss": losses[-1]},
-        },
-        "testing": {"scans": len(scans), "seconds_per_scan": (tested - trained) / len(scans)},
-        "hardware": _hardware(device),
-    }
-    write_json(folder / "metrics.json", metrics)
-
-
-def _scores(data: Data, by_scan: dict[int, list[dict[str, Any]]], kind: Kind) -> dict[str, Any]:
-    return {
-        split: score(truth(group, data.classes), [result for scan in group for result in by_scan[scan.id]], kind)
-        for split, group in pooled(data.tests).items()
-    }
-
-
-def _write_results(
-    folder: Path, scans: list[Scan], by_scan: dict[int, list[dict[str, Any]]], kinds: tuple[Kind, ...]
-) -> None:
-    """Standard COCO results files, under the image ids of the data set's own json."""
-    folder.mkdir(exist_ok=True)
-    for kind in kinds:
-        key = "bbox" if kind == "bbox" else "segmentation"
-        results = [
-            {
-                **{"image_id": scan.source_id, "category_id": result["category_id"]},
-                **{key: result[key], "score": result["score"]},
-            }
-            for scan in scans
-            for result in by_scan[scan.id]
-        ]
-        write_json(folder / f"results.{kind}.json", results, indent=None)
+        if not config.given:
+            detector = choose_detector(config.detector, data.masks)
+            model = build_detector(config.recipe, detector, len(data.classes), config.seed)
+            load_arm(model, arm.source, config.recipe, detector, list(data.classes.values()))
+        elif given.is_detector(arm.source):
+            load_detector(Path(arm.source))
 
 
 def _about(data: Data) -> dict[str, Any]:
-    splits = {"train": data.train, **pooled(data.tests)}
+    splits = {"train": data.train, "val": data.val, **data.tests}
     return {
-        **{"fingerprint": data.fingerprint, "masks": data.masks, "classes": list(data.classes.values())},
+        **{"path": str(data.root), "fingerprint": data.fingerprint, "masks": data.masks},
+        "classes": list(data.classes.values()),
         "scans": {name: len(group) for name, group in splits.items()},
         "objects": {name: sum(len(scan.objects) for scan in group) for name, group in splits.items()},
-        "problems": describe(data.problems),
+        "labels": data.sizes,
+        "problems": preflight.describe(data.problems),
     }
 
 
 def _counts(data: Data) -> str:
     tests = ", ".join(f"{len(group)} {name}" for name, group in data.tests.items())
     masks = "boxes and masks" if data.masks else "boxes only, so no mask head and no mask scores"
-    return f"{len(data.train)} training scans, to test on {tests}; {len(data.classes)} classes; {masks}"
-
-
-def _name(scan: Scan, data: Data) -> str:
-    """The scan's path below the data's folder; the bare name of one that lies elsewhere."""
-    inside = scan.path.is_relative_to(data.root)
-    return scan.path.relative_to(data.root).as_posix() if inside else scan.path.name
-
-
-def _hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    sets = ", ".join(str(size) for size in data.sizes.values())
+    return f"{sets or 'no'} training scans, to test on {tests}; {len(data.classes)} classes; {masks}"

@@ -33,14 +33,16 @@ class Confusions:
         return len(self.pixels)
 
 
-def paint(masks: Iterable[NDArray[Any]], labels: Iterable[int], height: int, width: int) -> NDArray[np.int32]:
-    """Label map int32 [H, W] of masks (bool or 0/1, [H, W]) and their labels >= 1; 0 where there is none.
+def paint(
+    masks: Iterable[NDArray[Any]], labels: Iterable[int], height: int, width: int, background: int = 0
+) -> NDArray[np.int32]:
+    """Label map int32 [H, W] of masks (bool or 0/1, [H, W]) and their labels; `background` where there is none.
 
     Where objects overlap, the one of fewer pixels is on top; of equal ones the later. The fine-tuning of a semantic
     head and its scores both paint the truth by this function.
     """
     things = [(mask.astype(bool), label) for mask, label in zip(masks, labels, strict=True)]
-    out = np.zeros((height, width), np.int32)
+    out = np.full((height, width), background, np.int32)
     for mask, label in sorted(things, key=lambda thing: -int(thing[0].sum())):
         out[mask] = label
     return out

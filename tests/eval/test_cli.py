@@ -5,21 +5,25 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import click
+import jsonschema
 import pytest
 import torch
 from pycocotools.coco import COCO
 
 from segloc_eval.cli import command
+from segloc_eval.mm.tuning import FineTuning
 from segloc_synth import console
 from segloc_train.backbone import SDANet
 from segloc_train.checkpoint import save_tensors
 
 Make = Callable[..., Path]
 SCANS = Path(os.environ.get("SEGLOC_SCANS", Path(__file__).parents[2] / "../shared/data"))
-TINY = ["--labels", "8", "--epochs", "2", "--size", "64", "--width", "16", "--device", "cpu"]
+TINY = ["--labels", "8", "--epochs", "2", "--size", "64", "--width", "16", "--device", "cpu", "--seeds", "1"]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int:
@@ -28,6 +32,16 @@ def run(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int:
     with pytest.raises(SystemExit) as ended:
         console.run(command)
     return int(ended.value.code or 0)
+
+
+def valid_metrics(out: Path) -> dict[str, Any]:
+    """metrics.json, after a check against its schema."""
+    text = (out / "metrics.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    metrics: dict[str, Any] = json.loads(text)
+    schema = json.loads((files("segloc_eval") / "metrics.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(metrics)
+    return metrics
 
 
 def pretrained(folder: Path, **about: Any) -> Path:
@@ -42,43 +56,143 @@ def pretrained(folder: Path, **about: Any) -> Path:
 def test_two_arms_end_to_end(
     pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, out = pidray(train=9, test=2), tmp_path / "out"
+    data, out = pidray(train=12, test=2), tmp_path / "out"
     arms = ("--ckpt", pretrained(tmp_path / "a<b>&c"), "--ckpt", "random")
-    assert run(monkeypatch, *arms, "--data", data, "--out", out, *TINY) == 0
+    args = (*arms, "--data", data, "--out", out, *TINY[2:])
+    assert run(monkeypatch, *args, "--labels", "50%", "--labels", "8", "--seeds", "2") == 0
     assert capsys.readouterr().out.strip() == str(out / "report.html")
-    assert len((out / "labels.txt").read_text().splitlines()) == 8
-    text = (out / "metrics.json").read_text()
-    assert "NaN" not in text and "Infinity" not in text
-    metrics = json.loads(text)
-    assert list(metrics["arms"]) == ["a<b>&c", "random"] and metrics["data"]["scans"]["all"] == 6
-    for about in metrics["arms"].values():
+    half, eight = ((out / f"labels-{slug}.txt").read_text().splitlines() for slug in ("50pct", "8"))
+    assert len(eight) == 8 and half == eight[: len(half)] and 4 <= len(half) <= 6
+    assert not set(eight) & set((out / "val.txt").read_text().splitlines())
+    metrics = valid_metrics(out)
+    assert list(metrics["arms"]) == ["a<b>&c", "random"] and len(metrics["units"]) == 8 and not metrics["failed"]
+    for unit in metrics["units"]:
         for kind in ("bbox", "segm"):
-            assert list(about["scores"][kind]) == ["easy", "hard", "hidden", "all"]
-            for scores in about["scores"][kind].values():
-                assert len(scores["overall"]) == 12 and list(scores["per_class"]) == ["Baton", "Scissors", "Gun"]
-                assert 0 <= scores["overall"]["AP"] <= 1
-    for arm in metrics["arms"]:
-        assert len((out / arm / "log.jsonl").read_text().splitlines()) == 2
+            assert list(unit["scores"][kind]) == ["easy", "hard", "hidden", "mean", "pooled"]
+            splits = [scores["overall"]["AP"] for scores in unit["scores"][kind].values()]
+            assert splits[3] == pytest.approx(sum(splits[:3]) / 3) and all(0 <= value <= 1 for value in splits)
+        folder = out / unit["arm"] / unit["labels"] / f"seed-{unit['seed']}"
+        assert len((folder / "log.jsonl").read_text().splitlines()) == unit["training"]["steps"]
         truth = COCO(str(data / "annotations" / "xray_test_easy.json"))
         for kind in ("bbox", "segm"):  # the files are what any COCO tool reads, under the data set's ids
-            assert truth.loadRes(str(out / arm / "easy" / f"results.{kind}.json")).getAnnIds()
+            assert truth.loadRes(str(folder / "easy" / f"results.{kind}.json")).getAnnIds()
+    compared = metrics["comparison"]["50pct"]["segm"]
+    difference = compared["differences"]["a<b>&c"]["splits"]["pooled"]["AP"]
+    own, base = (compared["arms"][arm]["splits"]["pooled"]["AP"] for arm in metrics["arms"])
+    assert difference["mean"] == pytest.approx(own["mean"] - base["mean"]) and len(difference["seeds"]) == 2
+    pooled = [u["scores"]["segm"]["pooled"]["overall"]["AP"] for u in metrics["units"] if u["arm"] == "random"]
+    assert base["seeds"] == pytest.approx([pooled[0], pooled[1]])  # the tables and the bootstrap agree
+    assert sum(metrics["errors"]["8"]["bbox"]["random"]["counts"].values()) > 0
+    assert metrics["errors"]["8"]["bbox"]["random"]["clutter"] is not None
     page = (out / "report.html").read_text()
     assert "a&lt;b&gt;&amp;c" in page and "a<b>" not in page and "random" in page and "<script" not in page
-    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page), "one file, nothing to fetch"
-    assert page.count("data:image/jpeg") == 3 * 2 * 3 and page.count("data:image/png") == 5
-    # once more: finished arms are kept, a lost one is made again, the same
-    kept, lost = out / "random" / "metrics.json", out / "a<b>&c"
-    before, scores = kept.stat().st_mtime_ns, metrics["arms"]["a<b>&c"]["scores"]
-    log = (lost / "log.jsonl").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page), "one file, nothing to fetch"
+    assert page.count("data:image/jpeg") > 3, "scans are drawn"
+    # once more, with a third seed: what is done is kept, a lost unit is made again, the same
+    kept, lost = out / "random" / "8" / "seed-0" / "metrics.json", out / "a<b>&c" / "8" / "seed-1"
+    before, log = kept.stat().st_mtime_ns, (lost / "log.jsonl").read_text()
+    scores = json.loads((lost / "metrics.json").read_text())["scores"]
     shutil.rmtree(lost)
-    assert run(monkeypatch, *arms, "--data", data, "--out", out, *TINY) == 0
-    assert kept.stat().st_mtime_ns == before
-    assert json.loads((out / "metrics.json").read_text())["arms"]["a<b>&c"]["scores"] == scores
-    assert (lost / "log.jsonl").read_text() == log
+    assert run(monkeypatch, *args, "--labels", "8", "--seeds", "3") == 0
+    assert kept.stat().st_mtime_ns == before and (lost / "log.jsonl").read_text() == log
+    assert json.loads((lost / "metrics.json").read_text())["scores"] == scores
+    assert valid_metrics(out)["comparison"]["8"]["bbox"]["arms"]["random"]["seeds"] == [0, 1, 2]
     capsys.readouterr()
-    assert run(monkeypatch, *arms, "--data", data, "--out", out, *TINY, "--seed", "1") == 1
+    assert run(monkeypatch, *args, "--labels", "8", "--size", "96") == 1
+    assert capsys.readouterr().err == f"Error: {out}: holds something else (other recipe); name another --out\n"
+    # detectors, and results, are scored again without training, to the same numbers
+    again = tmp_path / "again"
+    detector = out / "random" / "8" / "seed-0"
+    results = tmp_path / "theirs"
+    for split in ("easy", "hard", "hidden"):
+        (results / split).mkdir(parents=True)
+        shutil.copy(detector / split / "results.bbox.json", results / split)
+    given = ("--eval-only", "--ckpt", detector / "detector.pth", "--ckpt", results, "--device", "cpu")
+    assert run(monkeypatch, *given, "--data", data, "--out", again) == 0
+    first, second = valid_metrics(again)["units"]
+    assert first["scores"]["bbox"] == second["scores"]["bbox"] == json.loads(kept.read_text())["scores"]["bbox"]
+    assert "segm" in first["scores"] and "segm" not in second["scores"]
+    # and found objects in any scans
+    capsys.readouterr()
+    assert run(monkeypatch, "predict", "--ckpt", detector, data / "easy", "--out", tmp_path / "found") == 0
+    assert len(list((tmp_path / "found" / "pictures").iterdir())) == 2
+
+
+def test_a_failed_unit_leaves_the_others(
+    pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = pidray(train=9, test=1), tmp_path / "out"
+    args = ("--ckpt", "random", "--ckpt", pretrained(tmp_path / "big"), "--data", data, "--out", out, *TINY)
+    advance = FineTuning.advance
+
+    def fails(tuning: FineTuning, batch: Any) -> dict[str, float]:
+        if tuning.detector.state_dict()["backbone.trunk.conv1.weight"].std() > 0.5:
+            raise click.ClickException("out of memory; lower --batch-size")
+        return advance(tuning, batch)
+
+    weights = SDANet("resnet18", 16).state_dict()
+    save_tensors(tmp_path / "big" / "backbone.pth", {**weights, "trunk.conv1.weight": torch.randn(64, 3, 7, 7)})
+    monkeypatch.setattr(FineTuning, "advance", fails)
+    assert run(monkeypatch, *args) == 3
     error = capsys.readouterr().err
-    assert error == f"Error: {out}: holds something else (other seed); name another --out\n"
+    assert "1 fine-tuning(s) failed" in error and "Traceback" not in error
+    metrics = valid_metrics(out)
+    assert metrics["failed"] == [
+        {"arm": "big", "labels": "8", "seed": 0, "reason": "out of memory; lower --batch-size"}
+    ]
+    assert [unit["arm"] for unit in metrics["units"]] == ["random"]
+    assert "out of memory" in (out / "report.html").read_text()
+    monkeypatch.setattr(FineTuning, "advance", advance)
+    assert run(monkeypatch, *args) == 0 and not valid_metrics(out)["failed"]
+
+
+def test_evaluations_merge(
+    pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, one, two, both = pidray(train=9, test=1), tmp_path / "one", tmp_path / "two", tmp_path / "both"
+    base = ("--data", data, *TINY)
+    assert run(monkeypatch, "--ckpt", "random", "--out", one, *base) == 0
+    assert run(monkeypatch, "--ckpt", pretrained(tmp_path / "a"), "--out", two, *base) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "report", one, two, "--out", both) == 0
+    assert capsys.readouterr().out.strip() == str(both / "report.html")
+    metrics = valid_metrics(both)
+    assert set(metrics["arms"]) == {"random", "a"} and len(metrics["units"]) == 2
+    assert "a" in metrics["comparison"]["8"]["bbox"]["differences"]
+    assert run(monkeypatch, "--ckpt", "random", "--out", tmp_path / "other", *base, "--size", "96") == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "report", one, tmp_path / "other", "--out", tmp_path / "no") == 1
+    assert "other recipe than" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert run(monkeypatch, "report", tmp_path, "--out", tmp_path / "no") == 1
+    assert "no finished evaluation" in capsys.readouterr().err
+
+
+def test_foreign_results_are_checked(
+    lone_json: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = lone_json(scans=6)
+    truth = json.loads((data / "annotations.json").read_text())
+    good = [
+        {**{key: one[key] for key in ("image_id", "category_id", "bbox")}, "score": 0.5} for one in truth["annotations"]
+    ]
+    cases: list[tuple[Any, str]] = [
+        ({"a": 1}, "a list of detections"),
+        ([*good, {**good[0], "image_id": 999}], "image_id 999 is no image"),
+        ([{**good[0], "category_id": "Gun"}], "category_id Gun is no category"),
+        ([{**good[0], "score": float("nan")}], "score is no finite number"),
+        ([{**good[0], "bbox": [1, 2, -3, 4]}], "bbox is not"),
+        ([{**good[0], "segmentation": {"size": [9, 9], "counts": "x"}}], "no RLE of the image's size"),
+        (good, ""),
+    ]
+    for number, (value, message) in enumerate(cases):
+        file = tmp_path / f"theirs{number}.json"
+        file.write_text(json.dumps(value))
+        out = tmp_path / f"out{number}"
+        code = run(monkeypatch, "--eval-only", "--ckpt", file, "--data", data, "--out", out, "--device", "cpu")
+        error = capsys.readouterr().err
+        assert (code, message in error, "Traceback" in error) == (1 if message else 0, True, False), error
+    scores = valid_metrics(out)["units"][0]["scores"]["bbox"]["test"]["overall"]
+    assert scores["AP"] == pytest.approx(1.0), "a lone json is the test split, whole"
 
 
 def test_mistakes_are_one_line(
@@ -98,7 +212,7 @@ def test_mistakes_are_one_line(
     base = ["--data", str(data), *TINY]
     cases: list[tuple[list[str | Path], int, str]] = [
         ([*base, "--ckpt", "nowhere", "--out", out], 1, "nowhere: no such file or folder"),
-        ([*base, "--ckpt", full, "--out", out], 1, "no backbone.pth in it"),
+        ([*base, "--ckpt", full, "--out", out], 1, "no backbone.pth or detector.pth in it"),
         ([*base, "--ckpt", torn, "--out", out], 1, "backbone.pth: refused"),
         ([*base, "--ckpt", good, "--ckpt", other, "--out", out], 1, "width 64, but"),
         ([*base, "--ckpt", good, "--width", "32", "--out", out], 1, "the command line says 32"),
@@ -137,25 +251,26 @@ def test_bad_records_are_listed_last_and_fatal_when_strict(
     for annotation in annotations["annotations"]:
         annotation["image_id"] = f"s{annotation['image_id']}"
     (data / "annotations.json").write_text(json.dumps(annotations))
-    args = ("--ckpt", "random", "--data", data, "--out", out, *TINY[2:], "--epochs", "1")
+    args = ("--ckpt", "random", "--data", data, "--out", out, "--labels", "all", *TINY[2:], "--epochs", "1")
     assert run(monkeypatch, *args, "--strict") == 1
-    problem = "image file of zero bytes: images/xray_images00003.png image s3"
+    problem = "1 skipped: image file of zero bytes: images/xray_images00003.png image s3"
     error = capfd.readouterr().err
-    assert error.startswith(f"Error: {data}: 1 problem(s), the first: {problem}; ") and not out.exists()
+    assert problem in error and "Traceback" not in error and not out.exists()
     assert run(monkeypatch, *args) == 0
     printed = capfd.readouterr()
     assert printed.out.strip() == str(out / "report.html")
-    assert f"{data}: 1 skipped: {problem}" in printed.err.splitlines()
-    results = json.loads((out / "random" / "test" / "results.bbox.json").read_text())
+    assert printed.err.splitlines()[-1].startswith(f"{data}: {problem}; ")
+    assert "zero bytes" in (out / "problems.json").read_text()
+    unit = out / "random" / "all" / "seed-0"
+    results = json.loads((unit / "test" / "results.bbox.json").read_text())
     names = {image["id"] for image in annotations["images"]}
     assert results and {result["image_id"] for result in results} <= names
-    trained = (out / "labels.txt").read_text().split()
-    assert len(trained) == 8 and all(name.startswith("images/") for name in trained)
-    # the same folder, other pictures: the arm that is done belongs to the old ones
+    trained = (out / "labels-all.txt").read_text().split()
+    assert len(trained) == 8 and all(name.startswith("./images/") for name in trained)
+    # the same folder, other data: what is done belongs to the old ones
     (data / "annotations.json").write_text(json.dumps(annotations, indent=1))
     assert run(monkeypatch, *args) == 1
-    done = out / "random" / "metrics.json"
-    expected = f"Error: {done}: made with other data than {data} holds now; name another --out"
+    expected = f"Error: {unit / 'metrics.json'}: made with other data than {data} holds now; name another --out"
     assert capfd.readouterr().err.strip() == expected
 
 
@@ -166,10 +281,11 @@ def test_real_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"no real scans: {source} is absent; SEGLOC_SCANS names their folder")
     out = tmp_path / "out"
     args = ("--ckpt", "random", "--data", source, "--out", out, "--labels", "16", "--epochs", "1", "--width", "16")
-    assert run(monkeypatch, *args, "--size", "96", "--device", "cpu") == 0
-    metrics = json.loads((out / "metrics.json").read_text())
+    assert run(monkeypatch, *args, "--size", "96", "--device", "cpu", "--seeds", "1") == 0
+    metrics = valid_metrics(out)
     scans = metrics["data"]["scans"]
     assert scans["train"] == 16 and 20 <= scans["test"] <= 30 and not metrics["data"]["masks"]
-    assert list(metrics["arms"]["random"]["scores"]) == ["bbox"]
-    assert len(metrics["arms"]["random"]["scores"]["bbox"]["test"]["per_class"]) == 10
-    assert not (out / "random" / "test" / "results.segm.json").exists()
+    (unit,) = metrics["units"]
+    assert list(unit["scores"]) == ["bbox"] and list(unit["scores"]["bbox"]) == ["test"]
+    assert len(unit["scores"]["bbox"]["test"]["per_class"]) == 10
+    assert not list(out.rglob("results.segm.json"))

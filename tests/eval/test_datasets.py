@@ -17,8 +17,8 @@ from pycocotools import mask as coco_mask
 from tests.eval.conftest import write_voc
 
 from segloc_eval import preflight, records
-from segloc_eval.datasets import ALL, Data, label_slug, load_data, pooled, truth, write_lists
-from segloc_eval.mm.run import example
+from segloc_eval.datasets import Data, label_slug, load_data, truth, write_lists
+from segloc_eval.mm.data import example
 from segloc_eval.score import score
 from segloc_synth import problems
 from segloc_synth.files import cache_dir
@@ -47,9 +47,8 @@ def test_pidray_layout(pidray: Make) -> None:
         {"easy": 3, "hard": 3, "hidden": 3},
     )
     assert data.classes == {1: "Baton", 5: "Scissors", 7: "Gun"} and data.masks and not data.problems
-    together = pooled(data.tests)
-    assert list(together) == ["easy", "hard", "hidden", ALL]
-    ids = [scan.id for scan in (*data.train, *together[ALL])]
+    assert list(data.tests) == ["easy", "hard", "hidden"]
+    ids = [scan.id for scans in (data.train, *data.tests.values()) for scan in scans]
     assert len(set(ids)) == len(ids) == 17, "image ids restart in each file and must be told apart"
 
 
@@ -70,7 +69,7 @@ def test_all_mask_encodings_agree_with_their_boxes(pidray: Make) -> None:
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_truth_as_predictions_is_perfect_on_every_split(pidray: Make, kind: Any) -> None:
     data = load_data(pidray(train=2, test=4), ["all"], 0)
-    for split, scans in pooled(data.tests).items():
+    for split, scans in data.tests.items():
         reference = truth(scans, data.classes)
         results = [{**a, "score": 1.0} for a in reference["annotations"]]
         overall = score(reference, results, kind)["overall"]

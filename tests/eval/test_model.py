@@ -1,30 +1,33 @@
-"""The detector: strict loading, equal heads for all arms, and fine-tuning that repeats."""
+"""The detectors: strict loading, equal heads for all arms, and what mmdet's own configs make of our exports."""
 
+import json
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import click
-import cv2
+import mmdet
 import pytest
 import torch
 import torchvision
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from torch import nn
 
-from segloc_eval.datasets import load_data
-from segloc_eval.mm.model import MEAN, STD, build_detector, load_backbone, load_imagenet
-from segloc_eval.mm.run import Schedule, batch_order, example, fine_tune, predict
+from segloc_eval.mm.configs import MEAN, STD
+from segloc_eval.mm.model import build_detector, load_arm, load_detector
+from segloc_eval.recipe import DETECTORS, QUICK, DetectorName
 from segloc_train import augment
 from segloc_train.backbone import SDANet
-from segloc_train.checkpoint import load_strict, load_tensors, save_tensors
+from segloc_train.checkpoint import load_tensors, save_tensors
 from segloc_train.export import export
 
-WIDTH, SIZE = 16, 64
-CPU = torch.device("cpu")
+WIDTH = 16
+TINY = QUICK.changed(width=WIDTH, size=64)
+CLASSES = {1: "Baton", 5: "Scissors", 7: "Gun"}
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +38,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def detector(masks: bool = True, seed: int = 0) -> Any:
-    return build_detector("resnet18", WIDTH, 3, masks, SIZE, seed)
+def detector(name: DetectorName = "cascade-mask-rcnn", seed: int = 0) -> Any:
+    return build_detector(TINY, name, len(CLASSES), seed)
+
+
+def load(built: Any, source: Path | str, name: DetectorName = "cascade-mask-rcnn") -> str:
+    return load_arm(built, str(source), TINY, name, list(CLASSES.values()))
 
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
@@ -44,16 +51,82 @@ def weights(seed: int) -> dict[str, torch.Tensor]:
     return SDANet("resnet18", WIDTH).state_dict()
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_pretrained_weights_load_strictly(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"backbone.{suffix}"
-    save_tensors(path, weights(3))
+@pytest.mark.parametrize("name", DETECTORS)
+def test_heads_are_the_same_whatever_the_backbone_starts_from(tmp_path: Path, name: DetectorName) -> None:
+    save_tensors(tmp_path / "backbone.safetensors", weights(3))
+    torch.manual_seed(4)
+    trunk = torchvision.models.resnet18(weights=None).state_dict()
+    save_tensors(tmp_path / "anyones.pth", trunk)
+    arms = {source: detector(name) for source in ("random", "backbone.safetensors", "anyones.pth")}
+    for source, built in arms.items():
+        load(built, source if source == "random" else tmp_path / source, name)
+    states = {source: built.state_dict() for source, built in arms.items()}
+    heads = [key for key in states["random"] if not key.startswith("backbone.")]
+    assert len(heads) > 8
+    assert all(torch.equal(state[key], states["random"][key]) for key in heads for state in states.values())
+    loaded = states["backbone.safetensors"]
+    assert all(torch.equal(loaded[f"backbone.{key}"], value) for key, value in weights(3).items())
+    assert torch.equal(states["anyones.pth"]["backbone.trunk.conv1.weight"], trunk["conv1.weight"])
+
+
+def test_a_run_folder_and_an_epoch_of_one_load_alike(tmp_path: Path) -> None:
+    export(SDANet("resnet18", WIDTH), tmp_path, {})
+    save_tensors(tmp_path / "epoch_003.pt", load_tensors(tmp_path / "backbone.pth"))
+    first, second = detector(), detector()
+    load(first, tmp_path)
+    load(second, tmp_path / "epoch_003.pt")
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+    with pytest.raises(click.ClickException, match=r"detector_init.pth: is a start for stock mmdet configs"):
+        load(first, tmp_path / "detector_init.pth")
+
+
+def keep(folder: Path, built: nn.Module, name: DetectorName = "cascade-mask-rcnn", **changed: Any) -> Path:
+    """A fine-tuned detector as segloc-eval leaves it."""
+    folder.mkdir(exist_ok=True)
+    save_tensors(folder / "detector.pth", built.state_dict())
+    classes = [{"id": id, "name": name} for id, name in CLASSES.items()]
+    about = {"detector": name, "recipe": TINY.as_dict(), "classes": classes}
+    (folder / "detector.json").write_text(json.dumps({**about, **changed}))
+    return folder
+
+
+def test_a_fine_tuned_detector_is_an_arm_with_its_heads(tmp_path: Path) -> None:
+    trained = detector(seed=9)
+    folder = keep(tmp_path / "unit", trained)
+    for source in (folder, folder / "detector.pth"):
+        built = detector(seed=0)
+        assert "heads included" in load(built, source)
+        assert all(torch.equal(value, trained.state_dict()[name]) for name, value in built.state_dict().items())
+    again, about = load_detector(folder)
+    assert about.classes == CLASSES and about.recipe == TINY
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (
+            {"classes": [{"id": 1, "name": "Baton"}, {"id": 5, "name": "Gun"}, {"id": 7, "name": "Gas"}]},
+            "Gas, Scissors",
+        ),
+        ({"classes": [{"id": 1, "name": "Gun"}, {"id": 5, "name": "Scissors"}, {"id": 7, "name": "Baton"}]}, "order"),
+        ({"classes": ["Baton", "Scissors", "Gun"]}, "no list of distinct ids"),
+        ({"detector": "cascade-rcnn"}, "is a cascade-rcnn, not a cascade-mask-rcnn"),
+        ({"detector": ["yolo"]}, "is none of"),
+        ({"recipe": {**TINY.as_dict(), "arch": "vgg"}}, "arch 'vgg'"),
+        ({"recipe": {}}, "no recipe"),
+    ],
+)
+def test_a_detector_of_another_kind_is_one_line(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
     built = detector()
-    heads = {k: v.clone() for k, v in built.state_dict().items() if not k.startswith("backbone.")}
-    load_backbone(built, path)
-    loaded = built.state_dict()
-    assert all(torch.equal(loaded[f"backbone.{name}"], value) for name, value in weights(3).items())
-    assert all(torch.equal(loaded[name], value) for name, value in heads.items()) and len(heads) > 30
+    before = {name: value.clone() for name, value in built.state_dict().items()}
+    with pytest.raises(click.ClickException, match=reason) as error:
+        load(built, keep(tmp_path, detector(seed=9), **changed) / "detector.pth")
+    assert "\n" not in error.value.message and str(tmp_path) in error.value.message
+    assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
+    (tmp_path / "detector.json").unlink()
+    with pytest.raises(click.ClickException, match=r"no detector\.json beside it"):
+        load(built, tmp_path / "detector.pth")
 
 
 @pytest.mark.parametrize("change", ["rename", "drop", "reshape"])
@@ -69,7 +142,7 @@ def test_one_altered_key_is_refused_and_nothing_is_loaded(tmp_path: Path, change
     built = detector()
     before = {k: v.clone() for k, v in built.state_dict().items()}
     with pytest.raises(click.ClickException, match=name):
-        load_backbone(built, tmp_path / "backbone.pth")
+        load(built, tmp_path / "backbone.pth")
     assert all(torch.equal(value, before[k]) for k, value in built.state_dict().items())
 
 
@@ -84,14 +157,24 @@ class Hostile:
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_a_hostile_pickle_is_refused_without_running_it(tmp_path: Path, legacy: bool) -> None:
-    trap, file = tmp_path / "sprung", tmp_path / "backbone.pth"
+@pytest.mark.parametrize("name", ["backbone.pth", "detector.pth", "epoch_001.pt"])
+def test_a_hostile_pickle_is_refused_without_running_it(
+    tmp_path: Path, name: str, legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it reach mmengine's loader, which falls back to unpickling."""
+    for loader in ("load_checkpoint", "_load_checkpoint", "CheckpointLoader.load_checkpoint"):
+        monkeypatch.setattr(f"mmengine.runner.checkpoint.{loader}", None)
+    trap, file = tmp_path / "sprung", keep(tmp_path, detector()) / name
     if legacy:
         file.write_bytes(pickle.dumps({"a": Hostile(trap)}))
     else:
-        torch.save({**weights(0), "a": Hostile(trap)}, file)
+        prefix = "backbone." if name == "detector.pth" else ""
+        torch.save({**{prefix + key: x for key, x in weights(0).items()}, "a": Hostile(trap)}, file)
+    if name == "detector.pth":
+        with pytest.raises(click.ClickException, match="refused"):
+            load_detector(file)
     with pytest.raises(click.ClickException) as error:
-        load_backbone(detector(), file)
+        load(detector(), file)
     assert not trap.exists() and str(file) in error.value.message and "\n" not in error.value.message
 
 
@@ -112,7 +195,7 @@ def test_imagenet_that_cannot_be_fetched_is_one_line(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
     with pytest.raises(click.ClickException, match=rf"^imagenet: cannot fetch \S+ \(.*{reason}.*\); fetch it"):
-        load_imagenet(detector(), "resnet18")
+        load(detector(), "imagenet")
     assert not list(tmp_path.rglob("*.p*")), "no part of a file stays"
 
 
@@ -124,14 +207,14 @@ def test_imagenet_goes_into_the_trunk_only(tmp_path: Path, monkeypatch: pytest.M
     save_tensors(cached, trunk)
     built = detector()
     before = {k: v.clone() for k, v in built.state_dict().items()}
-    load_imagenet(built, "resnet18")
+    load(built, "imagenet")
     for name, value in built.state_dict().items():
         inside = name.startswith("backbone.trunk.")
         expected = trunk[name.removeprefix("backbone.trunk.")] if inside else before[name]
         assert torch.equal(value, expected), name
     cached.write_bytes(cached.read_bytes()[:9000])
     with pytest.raises(click.ClickException, match=rf"^imagenet: {cached}: refused: damaged.*; delete the file"):
-        load_imagenet(built, "resnet18")
+        load(built, "imagenet")
 
 
 def test_pixels_are_normalised_as_in_pretraining() -> None:
@@ -139,95 +222,38 @@ def test_pixels_are_normalised_as_in_pretraining() -> None:
     assert torch.allclose(torch.tensor([MEAN, STD]), scaled, atol=1e-3)
 
 
-def test_detector_init_fits_a_stock_resnet_and_fpn(tmp_path: Path) -> None:
+def test_a_stock_mmdet_config_takes_detector_init(tmp_path: Path) -> None:
+    """mmdet's own Mask R-CNN R-50-FPN, unmodified: every weight of backbone and neck is ours, and so are its maps."""
     torch.manual_seed(3)
-    export(SDANet("resnet18", WIDTH), tmp_path, {})
-    neck = {"type": "FPN", "in_channels": [64, 128, 256, 512], "out_channels": WIDTH, "num_outs": 5}
-    stock = nn.ModuleDict({"backbone": MODELS.build({"type": "ResNet", "depth": 18}), "neck": MODELS.build(neck)})
-    tensors = load_tensors(tmp_path / "detector_init.pth")
-    load_strict(stock, tensors, "detector_init.pth")
-    assert all(torch.equal(value, tensors[name]) for name, value in stock.state_dict().items())
+    own = SDANet("resnet50", 256).train()
+    images = torch.randn(2, 3, 96, 128)
+    for norm in own.modules():  # statistics as after training, not zeros and ones
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, 0, 0.1)
+    with torch.no_grad():
+        own(torch.randn(8, 3, 64, 64))
+    export(own.eval(), tmp_path, {})
+    config = Path(mmdet.__file__).parent / ".mim" / "configs" / "mask_rcnn" / "mask-rcnn_r50_fpn_1x_coco.py"
+    stock = MODELS.build(Config.fromfile(config).model)
+    found = stock.load_state_dict(load_tensors(tmp_path / "detector_init.pth"), strict=False)
+    assert not found.unexpected_keys
+    assert {name.split(".")[0] for name in found.missing_keys} == {"rpn_head", "roi_head"}
+    stock.eval()
+    trunk, features = own.trunk, []
+    with torch.no_grad():
+        x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
+        for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
+            features.append(x := stage(x))
+        ours, theirs = own.pyramid(features), stock.extract_feat(images)
+    assert len(ours) == len(theirs) == 5
+    for level, other in zip(ours, theirs, strict=True):
+        assert level.std() > 0.05
+        torch.testing.assert_close(other, level, rtol=1e-4, atol=1e-4)
 
 
 def test_every_weight_is_a_function_of_the_seed() -> None:
     first, again, other = (detector(seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["roi_head.bbox_head.0.fc_cls.weight"], other["roi_head.bbox_head.0.fc_cls.weight"])
-
-
-def test_every_scan_once_an_epoch_and_every_batch_full() -> None:
-    schedule = Schedule(epochs=3, batch_size=4, lr=0.1, size=SIZE, seed=5)
-    steps = schedule.steps(10)
-    assert steps == 7
-    seen = [item for step in range(steps) for item in batch_order(10, step, schedule)]
-    for epoch in range(2):
-        assert sorted(index for index, _ in seen[10 * epoch : 10 * epoch + 10]) == list(range(10))
-    assert {flip for _, flip in seen} == {True, False}
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_boxes_and_masks_lie_on_their_objects(pidray: Callable[..., Path], flip: bool) -> None:
-    data = load_data(pidray(train=8, test=1, side=150), ["all"], 0)
-    labels = {id: index for index, id in enumerate(data.classes)}
-    for scan in data.train:
-        image, sample = example(scan, SIZE, labels, flip)
-        height, width = sample.img_shape
-        assert width == SIZE and height == round(SIZE * 150 / 158) and (image[:, height:] == 255).all()
-        masks = sample.gt_instances.masks.masks
-        for mask, box, label in zip(masks, sample.gt_instances.bboxes, sample.gt_instances.labels, strict=True):
-            rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-            tight = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-            assert (tight - box).abs().max() <= 1.5
-            assert scan.objects[masks.tolist().index(mask.tolist())].category_id == list(data.classes)[int(label)]
-        top = masks[-1] > 0  # drawn last: nothing covers it, so it has one colour
-        inside = image[:, :height][:, torch.from_numpy(cv2.erode(top.astype("uint8"), None, iterations=2) > 0)]
-        assert inside.shape[1] > 3 and inside.float().std(1).max() < 3
-
-
-def train(built: Any, folder: Path, batch_size: int = 8, epochs: int = 2) -> list[dict[str, float]]:
-    data = load_data(folder, ["all"], 0)
-    labels = {id: index for index, id in enumerate(data.classes)}
-    schedule = Schedule(epochs=epochs, batch_size=batch_size, lr=1e-3, size=SIZE, seed=0)
-    return list(fine_tune(built, data.train, labels, schedule, CPU))
-
-
-def test_same_seed_same_losses_and_everything_is_trained(pidray: Callable[..., Path]) -> None:
-    folder = pidray(train=8, test=2)
-    first, second = detector(), detector()
-    before = {name: value.detach().clone() for name, value in first.named_parameters()}
-    losses = train(first, folder)
-    assert losses == train(second, folder) and len(losses) == 2
-    assert all("loss_mask" in " ".join(record) for record in losses)
-    still = [name for name, value in first.named_parameters() if torch.equal(value, before[name])]
-    # the context blocks start as the identity, so what feeds them has no gradient in the first step
-    assert not [name for name in still if "refine" not in name]
-    norms = [m for m in first.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and all(int(m.num_batches_tracked or 0) == 2 for m in norms)
-    data = load_data(folder, ["all"], 0)
-    results = [list(predict(built, data.tests["hard"], list(data.classes), SIZE, CPU)) for built in (first, second)]
-    assert results[0] == results[1] and len(results[0]) == 2
-    scan = data.tests["hard"][0]
-    for result in results[0][0]:
-        assert result["image_id"] == scan.id and result["category_id"] in data.classes
-        assert result["segmentation"]["size"] == [scan.height, scan.width]
-        x, y, w, h = result["bbox"]
-        assert x >= 0 and y >= 0 and x + w <= scan.width + 0.02 and y + h <= scan.height + 0.02
-
-
-def test_small_batches_leave_the_pooled_statistics_alone(pidray: Callable[..., Path]) -> None:
-    built = detector()
-    train(built, pidray(train=4, test=1), batch_size=4, epochs=1)
-    for name, module in built.backbone.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert int(module.num_batches_tracked or 0) == (0 if "attention" in name else 1), name
-
-
-def test_boxes_only_has_no_mask_head(lone_json: Callable[..., Path]) -> None:
-    folder = lone_json(scans=20)
-    built = detector(masks=False)
-    assert not built.with_mask
-    losses = train(built, folder, epochs=1)
-    assert losses and not any("mask" in name for record in losses for name in record)
-    data = load_data(folder, ["all"], 0)
-    (found, *_) = predict(built, data.tests["test"], list(data.classes), SIZE, CPU)
-    assert found and all("segmentation" not in result for result in found)

@@ -18,11 +18,15 @@ LAUNCH = "launch.txt"
 PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others, the first one's evaluation included
 
 
+class RankLost(click.ClickException):
+    """Another rank has ended, so no collective can follow."""
+
+
 @dataclass(frozen=True)
 class World:
     """This process among the `size` of a run; `rank` 0 writes and speaks.
 
-    Collectives raise click.ClickException where another rank has ended.
+    Collectives raise RankLost where another rank has ended.
     """
 
     rank: int = 0
@@ -79,7 +83,7 @@ def _together(collective: Callable[[], object]) -> None:
     try:
         collective()
     except RuntimeError as error:
-        raise click.ClickException(
+        raise RankLost(
             f"lost contact with another rank ({str(error).splitlines()[0][:120]}); its own message says why; "
             "torchrun starts the run again where it has restarts left, else go on with --resume"
         ) from None

@@ -1,162 +1,142 @@
-"""The detector: mmdet's Cascade R-CNN (Cascade Mask R-CNN where data have masks) on the SDANet of segloc_train."""
+"""Building detectors, and the weights they start from: everything read by our own loader, nothing unpickled."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mmdet.models  # noqa: F401  registers the parts of the detector
+import click
+import mmdet.models  # noqa: F401  registers the parts of the detectors
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
-from torch import nn
+from torch import Tensor, nn
 
+import segloc_eval.mm.semantic  # noqa: F401  registers SemanticFPN
+from segloc_eval.mm.configs import detector_config
+from segloc_eval.recipe import DETECTORS, DetectorName, Recipe
+from segloc_synth.files import read_json
 from segloc_train import start
-from segloc_train.backbone import SDANet
+from segloc_train.backbone import ARCHS, SDANet
 from segloc_train.checkpoint import load_strict, load_tensors
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, RGB, 0..255
-STRIDES = (4, 8, 16, 32, 64)
-PUBLISHED_WIDTH, PUBLISHED_SIZE = 256, 512  # what mmdet's config of Cascade Mask R-CNN is made for
-# mmdet's stage settings: IoU of a positive, spread of the box deltas, weight of the loss.
-STAGES = ((0.5, 0.1, 1.0), (0.6, 0.05, 0.5), (0.7, 0.033, 0.25))
-# Best detections kept per scan, so AR@100 is that of the best 50. COCO's 100 would double the time of testing where a
-# detector is unsure (0.12 to 0.23 s a scan of 500 pixels on one core, masks included); scans hold a handful of objects.
-DETECTIONS = 50
+WIDTHS = (8, 2048)  # least and most channels of the pyramid
+DETECTOR, ABOUT = "detector.pth", "detector.json"
 
 MMLogger.get_current_instance().setLevel("WARNING")  # it lists every initialised weight otherwise
 init_default_scope("mmdet")
-MODELS.register_module(name="SDANet", module=SDANet, force=True)
 
 
-def detector_config(arch: str, width: int, classes: int, masks: bool, size: int) -> dict[str, Any]:
-    """mmdet config of the detector, all parameters trained, batch norm with batch statistics.
+@MODELS.register_module(name="SDANet", force=True)
+class Backbone(SDANet):
+    """The pretrained module as it is; on CUDA it computes in bfloat16, as in pretraining.
 
-    Width 256 gives the published heads (256 channels, 1024-d boxes); a narrower pyramid gets heads in proportion
-    and fewer proposals, for CPUs. Anchors and the RoI's choice of level shrink with the picture (`size`, pixels of its
-    longer side), so that they cover the same share of it as at 512.
+    Its maps, and so the heads, are float32: bfloat16 places a box at 500 pixels no finer than 2 pixels.
     """
-    slim = width < PUBLISHED_WIDTH
-    scale = size / PUBLISHED_SIZE
-    samples, proposals = (64, 200) if slim else (512, 1000)
-    common = {"in_channels": width, "num_classes": classes}
-    box_heads = [
-        {
-            **{"type": "Shared2FCBBoxHead", "fc_out_channels": 4 * width, "roi_feat_size": 7, **common},
-            **{"reg_class_agnostic": True, "bbox_coder": _coder(spread, spread, 2 * spread, 2 * spread)},
-            "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
-            "loss_bbox": {"type": "SmoothL1Loss", "beta": 1.0, "loss_weight": 1.0},
-        }
-        for _, spread, _ in STAGES
-    ]
-    mask_parts = {
-        "mask_roi_extractor": _extractor(14, width, scale),
-        "mask_head": {
-            **{"type": "FCNMaskHead", "num_convs": 2 if slim else 4, "conv_out_channels": width, **common},
-            "loss_mask": {"type": "CrossEntropyLoss", "use_mask": True, "loss_weight": 1.0},
-        },
-    }
-    return {
-        "type": "CascadeRCNN",
-        "data_preprocessor": {"type": "DetDataPreprocessor", "mean": MEAN, "std": STD, "pad_mask": masks},
-        "backbone": {"type": "SDANet", "arch": arch, "width": width},
-        "rpn_head": {
-            **{"type": "RPNHead", "in_channels": width, "feat_channels": width, "bbox_coder": _coder(1, 1, 1, 1)},
-            "anchor_generator": {
-                **{"type": "AnchorGenerator", "scales": [8 * scale], "ratios": [0.5, 1.0, 2.0]},
-                "strides": list(STRIDES),
-            },
-            "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0},
-            "loss_bbox": {"type": "SmoothL1Loss", "beta": 1 / 9, "loss_weight": 1.0},
-        },
-        "roi_head": {
-            "type": "CascadeRoIHead",
-            "num_stages": len(STAGES),
-            "stage_loss_weights": [weight for _, _, weight in STAGES],
-            "bbox_roi_extractor": _extractor(7, width, scale),
-            "bbox_head": box_heads,
-            **(mask_parts if masks else {}),
-        },
-        "train_cfg": {
-            "rpn": {
-                "assigner": {**_assigner(0.7, 0.3, 0.3), "match_low_quality": True},
-                "sampler": _sampler(128 if slim else 256, 0.5, False),
-                **{"allowed_border": -1, "pos_weight": -1, "debug": False},
-            },
-            "rpn_proposal": _proposals(proposals),
-            "rcnn": [
-                {
-                    "assigner": {**_assigner(iou, iou, iou), "match_low_quality": False},
-                    "sampler": _sampler(samples, 0.25, True),
-                    **{"mask_size": 28, "pos_weight": -1, "debug": False},
-                }
-                for iou, _, _ in STAGES
-            ],
-        },
-        "test_cfg": {
-            "rpn": _proposals(proposals // 2),
-            "rcnn": {
-                **{"score_thr": 0.01, "max_per_img": DETECTIONS, "mask_thr_binary": 0.5},
-                "nms": {"type": "nms", "iou_threshold": 0.5},
-            },
-        },
-    }
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
+            levels = super().forward(images)
+        return tuple(level.float() for level in levels)
 
 
-def build_detector(arch: str, width: int, classes: int, masks: bool, size: int, seed: int) -> nn.Module:
+def build_detector(recipe: Recipe, detector: DetectorName, classes: int, seed: int) -> nn.Module:
     """The detector at random, every weight a function of `seed` alone (heads equal whatever backbone is loaded)."""
     set_random_seed(seed)
-    detector: Any = MODELS.build(ConfigDict(detector_config(arch, width, classes, masks, size)))
-    detector.init_weights()
-    built: nn.Module = detector
+    model: Any = MODELS.build(ConfigDict(detector_config(recipe, detector, classes)))
+    model.init_weights()
+    built: nn.Module = model
     return built
 
 
-def load_backbone(detector: nn.Module, source: Path) -> None:
-    """Put a pretrained SDANet (`backbone.pth` or `.safetensors`, tensors only) into `detector`, strictly.
+def load_arm(model: Any, source: str, recipe: Recipe, detector: DetectorName, classes: Sequence[str]) -> str:
+    """Load what an arm starts from into a detector of build_detector; returns a line for the log.
 
-    click.ClickException when the file is no such file, or a key or shape does not match. Nothing is unpickled.
+    Args:
+        source: `random`, `imagenet`, or a path. Into the backbone go: a run folder of segloc-train, its backbone.pth
+            or .safetensors, an epoch_NNN.pt, a ResNet file under torchvision's names. A detector.pth of segloc-eval,
+            or its folder, gives all weights, heads included, strictly.
+        classes: names, in the order of the heads.
+
+    Raises:
+        click.ClickException: one line, for a file that is missing, damaged, holds more than tensors (nothing is
+            unpickled), does not fit, or for a detector of other classes or another kind.
     """
-    backbone = detector.backbone
+    path = Path(source)
+    if path.is_dir() and not (path / "backbone.pth").is_file() and (path / DETECTOR).is_file():
+        path = path / DETECTOR
+    if path.is_file():
+        tensors = load_tensors(path)
+        if any(name.startswith("backbone.trunk.") for name in tensors):
+            about = read_about(path)
+            _agree(path, about, detector, classes)
+            load_strict(model, tensors, path)
+            return f"all weights from {path}, heads included"
+        if any(name.startswith("neck.") for name in tensors):
+            raise click.ClickException(
+                f"{path}: is a start for stock mmdet configs, without the attention; name the backbone.pth beside it"
+            )
+    backbone = model.backbone
     assert isinstance(backbone, SDANet)
-    load_strict(backbone, load_tensors(source), str(source))
+    return start.initialise(backbone, recipe.arch, source)
 
 
-def load_imagenet(detector: nn.Module, arch: str) -> None:
-    """Put torchvision's ImageNet weights into the ResNet of the backbone, as segloc_train.start does."""
-    backbone = detector.backbone
-    assert isinstance(backbone, SDANet)
-    start.load_imagenet(backbone, arch)
+@dataclass(frozen=True)
+class About:
+    """What the detector.json beside a detector.pth tells; `classes`: category id to name, in the heads' order."""
+
+    detector: DetectorName
+    recipe: Recipe
+    classes: dict[int, str]
 
 
-def _coder(*spread: float) -> dict[str, Any]:
-    return {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0] * 4, "target_stds": list(spread)}
+def read_about(weights: Path) -> About:
+    """The detector.json beside `weights`; click.ClickException when it is missing or not as segloc-eval writes it."""
+    path = weights.parent / ABOUT
+    if not path.is_file():
+        raise click.ClickException(f"{weights}: no {ABOUT} beside it, which tells its classes; copy both files")
+    value = read_json(path)
+    value = value if isinstance(value, dict) else {}
+    detector, classes = value.get("detector"), value.get("classes")
+    if detector not in DETECTORS:
+        raise click.ClickException(f"{path}: detector {str(detector)[:40]!r} is none of {', '.join(DETECTORS)}")
+    recipe = Recipe.from_dict(value.get("recipe"), str(path))
+    if recipe.arch not in ARCHS or not WIDTHS[0] <= recipe.width <= WIDTHS[1]:
+        raise click.ClickException(f"{path}: arch {recipe.arch[:40]!r} or width {recipe.width} cannot be used")
+    named: dict[int, str] = {}
+    for entry in classes if isinstance(classes, list) else []:
+        id, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("id", "name"))
+        if type(id) is int and isinstance(name, str):
+            named[id] = name
+    if not isinstance(classes, list) or not named or len(named) != len(classes):
+        raise click.ClickException(f"{path}: classes are no list of distinct ids with names")
+    return About(detector, recipe, named)
 
 
-def _extractor(side: int, width: int, scale: float) -> dict[str, Any]:
-    return {
-        **{"type": "SingleRoIExtractor", "out_channels": width, "featmap_strides": list(STRIDES[:4])},
-        "roi_layer": {"type": "RoIAlign", "output_size": side, "sampling_ratio": 2},
-        "finest_scale": 56 * scale,
-    }
+def load_detector(weights: Path) -> tuple[nn.Module, About]:
+    """A fine-tuned detector: the detector.pth `weights`, or the folder of it, with the detector.json beside it.
+
+    click.ClickException as in load_arm.
+    """
+    weights = weights / DETECTOR if weights.is_dir() else weights
+    tensors = load_tensors(weights)
+    about = read_about(weights)
+    model = build_detector(about.recipe, about.detector, len(about.classes), seed=0)
+    load_strict(model, tensors, weights)
+    return model, about
 
 
-def _assigner(positive: float, negative: float, least: float) -> dict[str, Any]:
-    return {
-        **{"type": "MaxIoUAssigner", "pos_iou_thr": positive, "neg_iou_thr": negative},
-        **{"min_pos_iou": least, "ignore_iof_thr": -1},
-    }
-
-
-def _sampler(number: int, positive: float, add_truth: bool) -> dict[str, Any]:
-    return {
-        **{"type": "RandomSampler", "num": number, "pos_fraction": positive, "neg_pos_ub": -1},
-        "add_gt_as_proposals": add_truth,
-    }
-
-
-def _proposals(number: int) -> dict[str, Any]:
-    return {
-        **{"nms_pre": number, "max_per_img": number, "min_bbox_size": 0},
-        "nms": {"type": "nms", "iou_threshold": 0.7},
-    }
+def _agree(path: Path, about: About, detector: DetectorName, classes: Sequence[str]) -> None:
+    if about.detector != detector:
+        raise click.ClickException(f"{path}: is a {about.detector}, not a {detector}; name that by --detector")
+    own = list(about.classes.values())
+    if own != list(classes):
+        other = sorted(set(own) ^ set(classes))
+        differ = f"only one side has {', '.join(other[:3])}" if other else "their order differs"
+        raise click.ClickException(
+            f"{path}: its heads know {len(own)} classes that are not the data's {len(classes)} ({differ}); "
+            "name a backbone.pth, which knows none"
+        )

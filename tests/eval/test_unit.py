@@ -1,0 +1,271 @@
+"""A unit of work as its user meets it: killed and gone on with, on several ranks, as an arm, on anybody's pictures."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from tests.conftest import ROOT
+from tests.eval.test_model import Hostile
+
+from segloc_eval import unit as module
+from segloc_eval.datasets import Data, load_data
+from segloc_eval.detect import predict_folder
+from segloc_eval.recipe import QUICK, DetectorName, Recipe
+from segloc_eval.unit import Unit, eval_detector, run_unit
+from segloc_train.checkpoint import load_tensors
+from segloc_train.dist import ALONE, joined
+
+CPU = torch.device("cpu")
+TINY = QUICK.changed(width=16, size=64, epochs=6, lr=1e-3)
+UNIT = Unit("all", "random", "random", None, 0)
+Make = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def read(folder: Path) -> Data:
+    return load_data(folder, ["all"], 0)
+
+
+def run(data: Path, out: Path, recipe: Recipe = TINY, name: DetectorName = "faster-rcnn", unit: Unit = UNIT) -> Any:
+    return run_unit(unit, read(data), recipe, name, out, ALONE, CPU)
+
+
+def alone(folder: str, out: str, recipe: str, name: DetectorName) -> None:
+    """Run the unit in this process, saving after each step; one of several ranks where the environment says so."""
+    torch.set_num_threads(1)
+    module.SAVE_EVERY = 0.0
+    with joined(CPU) as world:
+        fields = json.loads(recipe)
+        entry = run_unit(UNIT, read(Path(folder)), Recipe.from_dict(fields, ""), name, Path(out), world, CPU)
+        print(json.dumps(entry))
+
+
+def start(data: Path, out: Path, recipe: Recipe = TINY, name: str = "faster-rcnn", **env: str) -> subprocess.Popen[str]:
+    code = "import sys; from tests.eval.test_unit import alone; alone(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(data), str(out), json.dumps(recipe.as_dict()), name]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | env, text=True, **pipes)
+
+
+def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
+    log = out / "log.jsonl"
+    while not (log.is_file() and log.read_text().count("\n") >= step):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+
+
+def same_end(out: Path, other: Path) -> None:
+    assert (out / "log.jsonl").read_text() == (other / "log.jsonl").read_text()
+    first, second = (load_tensors(folder / "detector.pth") for folder in (out, other))
+    assert first.keys() == second.keys() and all(torch.equal(x, second[name]) for name, x in first.items())
+    for path in other.rglob("results.*.json"):
+        assert (out / path.relative_to(other)).read_text() == path.read_text()
+
+
+def test_a_killed_unit_goes_on_with_the_same_curve(pidray: Make, tmp_path: Path) -> None:
+    data = pidray(train=11, test=2)
+    entry = run(data, tmp_path / "whole")
+    assert entry["training"]["steps"] == 7 and entry["training"]["samples"] == 56 and entry["scans"] == 10
+    out = tmp_path / "out"
+    for step, number in ((2, signal.SIGKILL), (5, signal.SIGTERM)):
+        process = start(data, out)
+        wait_for_step(process, out, step)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == (-9 if number == signal.SIGKILL else 143), error
+        assert (out / "last.pt").is_file() and not (out / "detector.json").exists()
+    again = run(data, out)
+    same_end(out, tmp_path / "whole")
+    assert not (out / "last.pt").exists() and again["training"]["seconds"] > 0
+    ended = [again["training"][name] for name in ("first_loss", "last_loss", "samples")]
+    assert ended == [entry["training"][name] for name in ("first_loss", "last_loss", "samples")]
+    before = (out / "detector.pth").stat().st_mtime_ns
+    assert run(data, out) == again and (out / "detector.pth").stat().st_mtime_ns == before, "done is done"
+    with pytest.raises(click.ClickException, match=r"detector\.json: is of other data or options"):
+        run(data, out, TINY.changed(lr=1e-4))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["before the state", "inside a line", "before the mark", "testing"])
+def test_no_moment_is_a_bad_one_to_be_killed(
+    pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    data, recipe, out = pidray(train=8, test=1), TINY.changed(epochs=3), tmp_path / "out"
+    run(data, tmp_path / "whole", recipe)
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, "SAVE_EVERY", 0.0)
+        if moment == "testing":
+            patch.setattr(module, "predict_shared", killed)
+        elif moment == "before the mark":
+            patch.setattr(module, "write_json", killed)
+        else:
+            save = module.save_tensors
+            steps = iter(range(3))
+            patch.setattr(module, "save_tensors", lambda *given: killed() if next(steps) == 1 else save(*given))
+        run(data, out, recipe)
+    if moment == "inside a line":
+        with (out / "log.jsonl").open("a") as file:
+            file.write('{"step": 3, "samp')
+    run(data, out, recipe)
+    same_end(out, tmp_path / "whole")
+
+
+def test_a_state_of_another_unit_is_one_line(pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = pidray(train=8, test=1), tmp_path / "out"
+    out.mkdir()
+    trap, last = tmp_path / "sprung", out / "last.pt"
+    monkeypatch.setattr("mmengine.runner.checkpoint.load_checkpoint", None)
+    monkeypatch.setattr("mmengine.runner.checkpoint._load_checkpoint", None)
+    states: list[tuple[Any, str]] = [
+        (b"torn", "refused"),
+        (pickle.dumps({"unit": Hostile(trap)}), "refused"),
+        ({"unit": "another"}, "is not the state of this unit; name another --out"),
+        ({"unit": None, "a": Hostile(trap)}, "refused"),
+        ({"unit": module._identity(UNIT, read(data), TINY, "faster-rcnn"), "step": 1}, "delete it to start"),
+    ]
+    for state, reason in states:
+        if isinstance(state, bytes):
+            last.write_bytes(state)
+        else:
+            torch.save(state, last)
+        with pytest.raises(click.ClickException, match=reason) as error:
+            run(data, out)
+        assert str(last) in error.value.message and "\n" not in error.value.message
+    assert not trap.exists()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("name", ["mask-rcnn", pytest.param("semantic-fpn", marks=pytest.mark.slow)])
+def test_two_ranks_share_scans_and_batches(pidray: Make, tmp_path: Path, name: DetectorName) -> None:
+    """Each normalises its own half, so losses are only near: in evaluation mode both would compute the same."""
+    data, recipe = pidray(train=18, test=3), TINY.changed(batch_size=16, epochs=3)
+    run(data, tmp_path / "one", recipe, name)
+    out, meet = tmp_path / "two", {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [start(data, out, recipe, name, RANK=str(rank), LOCAL_RANK=str(rank), **meet) for rank in range(2)]
+    told = [rank.communicate(timeout=120) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], told
+    first, second = (
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (out, tmp_path / "one")
+    )
+    assert len(first) == len(second) == 3
+    assert first[0]["loss"] == pytest.approx(second[0]["loss"], rel=0.1)
+    assert all(np.isfinite(list(record.values())).all() for record in first)
+    kinds = ("semantic",) if name == "semantic-fpn" else ("bbox", "segm")
+    for split in ("easy", "hard", "hidden"):
+        for kind in kinds:
+            found = json.loads((out / split / f"results.{kind}.json").read_text())
+            assert {result["image_id"] for result in found} <= {0, 1, 2}
+            if kind != "semantic":
+                assert len({result["image_id"] for result in found}) == 3
+    # the weights that both ranks ended with, tested by one: the same results
+    entry = eval_detector(out, read(data), tmp_path / "again", ALONE, CPU)
+    assert entry["testing"]["scans"] == 9 and entry["detector"] == name
+    for path in (tmp_path / "again").rglob("results.*.json"):
+        assert json.loads(path.read_text()) == json.loads((out / path.relative_to(tmp_path / "again")).read_text())
+
+
+def test_what_one_rank_cannot_do_none_goes_on_with() -> None:
+    code = """if True:
+        import click, torch
+        from segloc_eval.mm.ranks import failing_together, gather_json
+        from segloc_train.dist import joined
+        with joined(torch.device("cpu")) as world:
+            try:
+                with failing_together(world):
+                    if world.rank == 1:
+                        raise click.ClickException("out of memory")
+            except click.ClickException as error:
+                print(error.message)
+            with failing_together(world):
+                pass
+            print(gather_json([world.rank] * (3 + world.rank), world))
+    """
+    meet = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
+    ranks = [subprocess.Popen([sys.executable, "-c", code], env=meet | {"RANK": str(i)}, **pipes) for i in range(2)]
+    told = [rank.communicate(timeout=60)[0] for rank in ranks]
+    assert told == ["out of memory\n[[0, 0, 0], [1, 1, 1, 1]]\n"] * 2
+
+
+def test_a_unit_starts_from_another_ones_detector(pidray: Make, tmp_path: Path) -> None:
+    data = pidray(train=8, test=1)
+    run(data, tmp_path / "a", TINY.changed(epochs=2))
+    arm = replace(UNIT, arm="composites", source=str(tmp_path / "a" / "detector.pth"), sha256="0" * 64)
+    entry = run(data, tmp_path / "b", TINY.changed(epochs=1), unit=arm)
+    assert (
+        entry["training"]["first_loss"] < json.loads((tmp_path / "a" / "log.jsonl").read_text().split("\n")[0])["loss"]
+    )
+    about = json.loads((tmp_path / "b" / "detector.json").read_text())
+    assert about["sha256"] == "0" * 64 and about["entry"] == entry and "torch" in about["versions"]
+    assert set(asdict(arm)) >= {"arm", "labels", "seed"} and entry["arm"] == "composites"
+
+
+@pytest.mark.parametrize("name", ["cascade-mask-rcnn", "semantic-fpn"])
+def test_anybodys_pictures(pidray: Make, tmp_path: Path, name: DetectorName) -> None:
+    data = pidray(train=8, test=2)
+    run(data, tmp_path / "unit", TINY.changed(epochs=4, lr=3e-3), name)
+    images = tmp_path / "images"
+    (images / "deep").mkdir(parents=True)
+    shutil.copy(data / "easy" / "xray_easy00000.png", images / "one.png")
+    shutil.copy(data / "hard" / "xray_hard00001.png", images / "deep" / "one.png")
+    (images / "torn.png").write_bytes((images / "one.png").read_bytes()[:400])
+    (images / "notes.txt").write_text("no picture")
+    Image.new("L", (50, 400), 200).save(tmp_path / "grey.jpg")
+    out = tmp_path / "out"
+    problems = predict_folder(tmp_path / "unit", [images, tmp_path / "grey.jpg"], out, CPU)
+    assert len(problems) == 2 and sum(str(images / "torn.png") in line and "skipped" in line for line in problems) == 1
+    about = json.loads((out / "images.json").read_text())
+    assert [image["file_name"] for image in about["images"]] == [
+        str(path) for path in (images / "deep" / "one.png", images / "one.png", tmp_path / "grey.jpg")
+    ]
+    assert (about["images"][2]["width"], about["images"][2]["height"]) == (50, 400)
+    assert [category["name"] for category in about["categories"]] == ["Baton", "Scissors", "Gun"]
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == ["1_one.jpg", "2_one.jpg", "3_grey.jpg"]
+    assert all(Image.open(path).size[0] > 40 for path in (out / "pictures").iterdir())
+    for kind in ("semantic",) if name == "semantic-fpn" else ("bbox", "segm"):
+        results = json.loads((out / f"results.{kind}.json").read_text())
+        assert {result["image_id"] for result in results} <= {1, 2, 3}
+        if kind != "semantic":
+            assert results and COCO(str(out / "images.json")).loadRes(str(out / f"results.{kind}.json")).getAnnIds()
+    with pytest.raises(click.ClickException, match="folder is not empty; name another --out"):
+        predict_folder(tmp_path / "unit", [images], out, CPU)
+    for bad, reason in ((tmp_path / "nowhere", "no such file or folder"), (images / "torn.png", "no picture that can")):
+        with pytest.raises(click.ClickException, match=reason):
+            predict_folder(tmp_path / "unit" / "detector.pth", [bad], tmp_path / "other", CPU)
+    assert not (tmp_path / "other").exists()
