@@ -23,7 +23,7 @@ demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: $(READY)
 	$(BIN)/python -m pytest

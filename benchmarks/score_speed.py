@@ -24,10 +24,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segloc_eval.matches import matches
-from segloc_eval.precision import average_precision, summary
-from segloc_eval.sampling import resample
-from segloc_eval.score import OVERALL, Kind, score
+from segloc_eval.numbers.matches import matches
+from segloc_eval.numbers.precision import average_precision, summary
+from segloc_eval.numbers.sampling import resample
+from segloc_eval.numbers.score import OVERALL, Kind, score
 from segloc_synth.files import write_json
 
 SIDE, CLASSES, OBJECTS, DETECTIONS, NEAR = 500, 12, 1.3, 50, 0.2

@@ -32,11 +32,14 @@ def check(run_folder: Path, report: Path, arms: int, kinds: set[str]) -> None:
 def test_simulated_scans_to_a_report(tmp_path: Path) -> None:
     scans, pairs, weights, report = (tmp_path / name for name in ("scans", "pairs", "run", "report"))
     run("synth", "phantom", "--out", scans, "--images", 24, "--backgrounds", 8, "--size", 128)
-    sources = ["--objects", scans / "pidray", "--backgrounds", scans / "sixray"]
+    lists = tmp_path / "lists"
+    run("eval", "labels", scans / "pidray", "--labels", 8, "--labels", "all", "--out", lists)
+    sources = ["--objects", scans / "pidray", "--images", lists / "labels-all.txt", "--backgrounds", scans / "sixray"]
     run("synth", "build", *sources, "--out", pairs, "--n", 96, "--size", 64)
     run("train", "--shards", pairs, "--out", weights, *TRAIN)
     data = ["--data", scans / "pidray", "--labels", 8]
     run("eval", "--ckpt", weights, "--ckpt", "random", *data, "--out", report, *TUNE)
+    assert (report / "labels-8.txt").read_text() == (lists / "labels-8.txt").read_text()
     check(weights, report, 2, {"bbox", "segm"})
 
 

@@ -209,7 +209,7 @@ def report(folders: tuple[Path, ...], out: Path) -> None:
 @OUT
 def convert(data: Path, out: Path) -> None:
     """Write a data set of any layout as COCO, a json per split; pictures stay where they are."""
-    from segloc_eval import datasets, preflight
+    from segloc_eval.data import datasets, preflight
 
     problems = datasets.convert(data, out)
     click.echo(out)
@@ -227,8 +227,8 @@ def labels_(data: Path, labels: tuple[str, ...], seed: int, out: Path) -> None:
 
     So synthesis and pretraining use no label that fine-tuning does not have.
     """
-    from segloc_eval.datasets import load_data, write_lists
-    from segloc_eval.preflight import describe
+    from segloc_eval.data.datasets import load_data, write_lists
+    from segloc_eval.data.preflight import describe
 
     found = load_data(data, tuple(dict.fromkeys(labels)), seed)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The resolved configuration of one evaluation: everything that decides its numbers."""
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ RANDOM, IMAGENET = "random", "imagenet"
 TRUTH = "truth"  # the folder beside the arms' that holds what they are scored against
 WIDTHS = (8, 2048)  # least and most channels of the pyramid
 DETECTOR, BACKBONE = "detector.pth", "backbone.pth"  # what a folder given as an arm may hold
+GENERAL = {"backbone", "detector", "results.bbox", "results.segm", "results"}  # file names that name no arm
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def resolve_arms(
 
     A checkpoint is a run folder of segloc-train, a folder with a fine-tuned detector.pth, or a file of weights; the
     meta.json or detector.json beside it tells its architecture, which must agree with the flags and with the others'.
-    click.ClickException otherwise, and for a missing file or an arm named twice.
+    click.ClickException otherwise, for a missing file, and where random or imagenet is named twice.
     """
     arms: list[Arm] = []
     told: list[tuple[str, dict[str, Any]]] = [("the command line", {"arch": arch, "width": width})]
@@ -96,6 +98,10 @@ def resolve_given(checkpoints: tuple[str, ...]) -> tuple[Arm, ...]:
             raise click.ClickException(
                 f"{given}: no {DETECTOR} and no SPLIT/results.*.json there; --eval-only scores those, or a results json"
             )
+        if file.suffix in (".pth", ".pt", ".safetensors") and file.name != DETECTOR:
+            raise click.ClickException(
+                f"{file}: is no {DETECTOR}; a detector is scored under that name, with its detector.json beside it"
+            )
         arms.append(Arm(free_name(file.resolve(), arms), str(file.resolve()), sha256(file)))
     return tuple(arms)
 
@@ -116,12 +122,14 @@ def weights_file(given: str) -> Path:
 
 
 def free_name(file: Path, arms: list[Arm]) -> str:
-    """A name for the arm of `file` that no other has: its folder's where the file's own says nothing."""
-    general = {"backbone", "detector", "results.bbox", "results.segm", "results"}
+    """A folder's name for the arm of `file` that no other has: its folder's where the file's own says nothing."""
     folder = file.parent
-    if folder.name.startswith("seed-"):  # ARM/LABELS/seed-S/detector.pth
+    if file.name == DETECTOR and folder.name.startswith("seed-"):  # ARM/LABELS/seed-S/detector.pth
         folder = folder.parent.parent
-    name = folder.name if file.stem in general else file.stem
+    told = folder.name if file.stem in GENERAL else file.stem
+    name = re.sub(r"[^\w.+&<>()-]", "_", told).strip(".") or "arm"
+    if name.endswith((".json", ".txt", ".html")):  # files of those names lie beside the arms' folders
+        name = name.replace(".", "_")
     taken = {arm.name for arm in arms} | {TRUTH, RANDOM, IMAGENET}
     return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(arms) + 3))) if n not in taken)
 

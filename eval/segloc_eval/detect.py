@@ -9,7 +9,7 @@ import click
 import torch
 from pycocotools import mask as coco_mask
 
-from segloc_eval.datasets import Scan
+from segloc_eval.data.datasets import Scan
 from segloc_eval.drawing import Mark, draw
 from segloc_eval.mm.model import load_detector
 from segloc_eval.mm.predict import Results, predict

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pycocotools import mask as coco_mask
 
 from segloc_eval.config import DETECTOR
 from segloc_eval.results import KINDS, Kind, Truth, check_results, results_file
@@ -44,6 +45,10 @@ def copy_results(source: Path, known: Truth, folder: Path) -> None:
         wanted = ("image_id", "category_id", KEY[kind], "score")
         (folder / split).mkdir(parents=True, exist_ok=True)
         kept = [{name: result[name] for name in wanted if name in result} for result in value]
+        for result in kept:
+            if isinstance(result.get("segmentation", {}).get("counts"), list):
+                rle = coco_mask.frPyObjects(result["segmentation"], *result["segmentation"]["size"])
+                result["segmentation"] = {**rle, "counts": rle["counts"].decode()}
         write_json(results_file(folder, split, kind), kept, indent=None)
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segloc_eval import given, preflight
-from segloc_eval.config import TRUTH, Config
-from segloc_eval.datasets import Data, label_slug, load_data, write_lists
+from segloc_eval import given
+from segloc_eval.config import TRUTH, Arm, Config
+from segloc_eval.data import preflight
+from segloc_eval.data.datasets import Data, label_slug, load_data, write_lists
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import choose_detector
-from segloc_eval.report.merging import merge
+from segloc_eval.report.merging import LISTS, merge
 from segloc_eval.report.page import write_report
 from segloc_eval.report.scans import Pictures
 from segloc_eval.results import Truth, kinds_in, read_truth, write_truth
 from segloc_eval.tables import score_splits, summarise
 from segloc_eval.unit import Unit, eval_detector, run_unit, versions
+from segloc_synth.console import fault
 from segloc_synth.files import output_dir, read_json, write_json
 from segloc_synth.images import BadImage, read_image
 from segloc_train.dist import RankLost, World
@@ -43,14 +46,15 @@ def evaluate(
 ) -> tuple[Path, list[str], int]:
     """Run the evaluation; return the report's path, the data's problems (a line per kind), and how many units failed.
 
-    Finished units of the same configuration and data are kept, one that was interrupted goes on. A unit that fails
-    leaves the others to be done, its reason stands in the report. Every rank of `world` calls this, the first writes.
+    Finished units of the same configuration and data are kept and reported, those of arms, label sets and seeds that
+    are not asked for now among them; one that was interrupted goes on. A unit that fails leaves the others to be done,
+    its reason stands in the report. Every rank of `world` calls this, the first writes.
 
     click.ClickException for unusable data (with `strict`: for a bad record), checkpoints or output folder, before
     anything is trained; when every unit failed; and when a rank is lost.
     """
-    _accept_folder(config, out)
-    data = load_data(Path(config.data), config.labels, config.seed, config.on, config.given)
+    whole = _joined(config, out)
+    data = load_data(Path(config.data), whole.labels, config.seed, config.on, config.given)
     if strict:
         preflight.stop(data.problems, config.data, strict)
     units = _units(config)
@@ -63,7 +67,7 @@ def evaluate(
     world.wait()  # until no rank looks at the folder any more
     if world.first:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "config.json", config.as_dict())
+        write_json(out / "config.json", whole.as_dict())
         write_json(out / "problems.json", preflight.as_dicts(data.problems))
         write_lists(data, out)
         write_truth(out, data)
@@ -79,12 +83,17 @@ def evaluate(
             if world.first:
                 log.warning("%s: failed: %s", unit, error.message)
             failed[unit] = error.message
-    done = [unit for unit in units if unit not in failed]
-    if not done:
+        except OSError as error:
+            if world.size > 1:
+                raise
+            failed[unit] = fault(error) or str(error)
+            log.warning("%s: failed: %s", unit, failed[unit])
+    if len(failed) == len(units):
         raise click.ClickException(f"no unit could be finished; the first reason: {failed[units[0]]}")
     report = out / "report.html"
     if world.first:
-        metrics = _metrics(config, data, known, out, done, failed)
+        done = [unit for unit in _units(whole) if unit not in failed and _is_done(unit, out, data)]
+        metrics = _metrics(whole, data, known, out, done, failed)
         write_json(out / "metrics.json", metrics)
         write_report(metrics, [out], report, pictures(metrics, out))
     world.wait()
@@ -106,7 +115,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     out = output_dir(out, "name another --out")
     shutil.copytree(first / TRUTH, out / TRUTH)
     for folder in folders:
-        for file in [*folder.glob("labels-*.txt"), *folder.glob("val.txt")]:
+        for file in (file for pattern in LISTS for file in folder.glob(pattern)):
             shutil.copyfile(file, out / file.name)
     write_json(out / "metrics.json", metrics)
     return write_report(metrics, [folder for _, folder in parts], out / "report.html", pictures(metrics, out))
@@ -116,10 +125,12 @@ def _read_metrics(folder: Path) -> dict[str, Any]:
     """The metrics.json of a finished evaluation; click.ClickException for any other folder."""
     file = folder / "metrics.json"
     value = read_json(file) if file.is_file() else None
-    if not isinstance(value, dict) or "units" not in value:
+    if not isinstance(value, dict) or not isinstance(value.get("units"), list) or not value["units"]:
         raise click.ClickException(f"{folder}: no finished evaluation; name a folder that segloc-eval wrote, or run it")
     if value.get("format") != FORMAT:
         raise click.ClickException(f"{file}: is of format {value.get('format')}, not {FORMAT}; evaluate again")
+    if not {"arms", "config", "data", "failed", "versions", "hardware", "command", "date"} <= set(value):
+        raise click.ClickException(f"{file}: not as segloc-eval writes it; evaluate again")
     return value
 
 
@@ -148,7 +159,7 @@ def folder_of(out: Path, labels: str, arm: str, seed: int) -> Path:
 
 def _units(config: Config) -> list[Unit]:
     """Seed by seed, so that an evaluation that is cut short has something of every arm to compare."""
-    slugs = [GIVEN] if config.given else [label_slug(labels) for labels in config.labels]
+    slugs = [GIVEN] if config.given else list(dict.fromkeys(map(label_slug, config.labels)))
     return [
         Unit(slug, arm.name, arm.source, arm.sha256, seed)
         for slug in slugs
@@ -177,6 +188,8 @@ def _finish(
             if config.given and not given.is_detector(unit.source):
                 given.copy_results(Path(unit.source), known, folder)
             kinds = [kind for kind in kinds_in(folder, known) if data.masks or kind == "bbox"]
+            if not kinds:
+                raise click.ClickException(f"{unit.source}: has masks alone, and the data have none to score them by")
             scores = {kind: score_splits(known, folder, kind) for kind in kinds}
             about = {"source": unit.source, "sha256": unit.sha256, "data": data.fingerprint}
             write_json(folder / "metrics.json", {**about, **entry, "scores": scores})
@@ -187,7 +200,7 @@ def _metrics(
 ) -> dict[str, Any]:
     """What metrics.json holds."""
     folders = {unit: folder_of(out, unit.labels, unit.arm, unit.seed) for unit in done}
-    entries = {unit: read_json(folder / "metrics.json") for unit, folder in folders.items()}
+    entries = {unit: _read_unit(folder / "metrics.json") for unit, folder in folders.items()}
     told = ("scans", "scores", "training", "testing", "hardware")
     return {
         **{"format": FORMAT, "command": shlex.join(["segloc-eval", *sys.argv[1:]])},
@@ -208,21 +221,45 @@ def _named(unit: Unit) -> dict[str, Any]:
     return {"arm": unit.arm, "labels": unit.labels, "seed": unit.seed}
 
 
-def _accept_folder(config: Config, out: Path) -> None:
-    """A new or empty folder, or one of the same protocol; click.ClickException otherwise.
+def _joined(config: Config, out: Path) -> Config:
+    """The configuration with the arms, label sets and seeds that were evaluated in `out` before.
 
-    More arms, label sets and seeds may join what is done: they are units of their own.
+    They are units of their own, so more may join. click.ClickException unless `out` is new, empty, or of the same
+    data and recipe.
     """
     if not (out / "config.json").is_file():
         if out.exists():
             output_dir(out, "name another --out")
-        return
+        return config
     before, now = read_json(out / "config.json"), config.as_dict()
     before = before if isinstance(before, dict) else {}
     fixed = [key for key in now if key not in ("arms", "labels", "seeds")]
     different = [key for key in fixed if before.get(key) != now[key]]
     if different:
         raise click.ClickException(f"{out}: holds something else (other {', '.join(different)}); name another --out")
+    try:
+        arms = {arm["name"]: Arm(**arm) for arm in before["arms"]} | {arm.name: arm for arm in config.arms}
+        labels = tuple(dict.fromkeys([*map(str, before["labels"]), *config.labels]))
+        return replace(config, arms=tuple(arms.values()), labels=labels, seeds=max(int(before["seeds"]), config.seeds))
+    except (KeyError, TypeError, ValueError):
+        raise click.ClickException(f"{out / 'config.json'}: not as segloc-eval writes it; name another --out") from None
+
+
+def _is_done(unit: Unit, out: Path, data: Data) -> bool:
+    """Whether the unit lies finished in `out`, and of the same data and weights."""
+    done = folder_of(out, unit.labels, unit.arm, unit.seed) / "metrics.json"
+    if not done.is_file():
+        return False
+    about = _read_unit(done)
+    return (about["data"], about["source"], about["sha256"]) == (data.fingerprint, unit.source, unit.sha256)
+
+
+def _read_unit(file: Path) -> dict[str, Any]:
+    """A unit's metrics.json; click.ClickException when it is none."""
+    about = read_json(file)
+    if not isinstance(about, dict) or not {"data", "source", "sha256", "scans", "scores", "hardware"} <= set(about):
+        raise click.ClickException(f"{file}: not as segloc-eval writes it; delete its folder to have it done anew")
+    return about
 
 
 def _accept_unit(unit: Unit, out: Path, data: Data) -> None:
@@ -230,11 +267,10 @@ def _accept_unit(unit: Unit, out: Path, data: Data) -> None:
     done = folder_of(out, unit.labels, unit.arm, unit.seed) / "metrics.json"
     if not done.is_file():
         return
-    about = read_json(done)
-    about = about if isinstance(about, dict) else {}
-    if about.get("data") != data.fingerprint:
+    about = _read_unit(done)
+    if about["data"] != data.fingerprint:
         raise click.ClickException(f"{done}: made with other data than {data.root} holds now; name another --out")
-    if (about.get("source"), about.get("sha256")) != (unit.source, unit.sha256):
+    if (about["source"], about["sha256"]) != (unit.source, unit.sha256):
         raise click.ClickException(f"{done}: made from other weights than {unit.source} holds; name another --out")
 
 

@@ -15,6 +15,13 @@ FAMILIES: dict[str, tuple[DetectorName, DetectorName | None]] = {  # the flag: d
     "faster-rcnn": ("faster-rcnn", "faster-rcnn"),
     "semantic": ("semantic-fpn", None),
 }
+LIMITS = {
+    "size": (64, 2049),
+    "batch_size": (2, 1025),
+    "width": (8, 2049),
+    "proposals": (2, 10_001),
+    "detections": (1, 1001),
+}
 DROP = 0.1  # what is left of the learning rate after each drop
 
 
@@ -103,6 +110,9 @@ class Recipe:
             number = type(item) is int and kinds[name] is float
             if not (type(item) is kinds[name] or number or (name == "samples" and type(item) is int)):
                 raise click.ClickException(f"{source}: the recipe's {name} {str(item)[:40]!r} cannot be used")
+            least, most = LIMITS.get(name, (0, None))
+            if type(item) in (int, float) and not (least <= item < (most or math.inf)):
+                raise click.ClickException(f"{source}: the recipe's {name} {str(item)[:40]} cannot be used")
         drops = value["drops"]
         if not all(type(drop) is float for drop in drops) or value["optimiser"] not in ("adamw", "sgd"):
             raise click.ClickException(f"{source}: the recipe's drops or optimiser cannot be used")

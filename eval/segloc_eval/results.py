@@ -4,7 +4,6 @@ Image ids in files are the data set's own, which restart in each split of PIDray
 numbers that are unique over the splits, so both are numbered when they are read.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from typing import Any, Literal
 import click
 
 from segloc_eval.config import TRUTH
-from segloc_eval.datasets import Data, Scan, truth
-from segloc_eval.errors import clutter
+from segloc_eval.data.datasets import Data, Scan, truth
+from segloc_eval.numbers.errors import clutter
 from segloc_synth.files import read_json, write_json
 from segloc_synth.images import read_image
-from segloc_synth.masks import BadMask, segmentation_to_mask
+from segloc_synth.masks import FAR, NO_AREA, BadMask, segmentation_to_mask
 
 Kind = Literal["bbox", "segm", "semantic"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm", "semantic")
@@ -48,7 +47,9 @@ def write_truth(out: Path, data: Data) -> None:
         value = truth(scans, data.classes, data.root)
         if file.is_file():  # keep it: measuring takes its time
             before = read_json(file)
-            if [image["file_name"] for image in before["images"]] != [i["file_name"] for i in value["images"]]:
+            listed = before.get("images") if isinstance(before, dict) else None
+            names = [image.get("file_name") for image in listed or [] if isinstance(image, dict)]
+            if names != [image["file_name"] for image in value["images"]]:
                 raise click.ClickException(f"{file}: of other scans than are scored now; name another --out")
             continue
         with ThreadPoolExecutor() as pool:
@@ -172,9 +173,9 @@ def _fault(
     try:
         segmentation_to_mask(mask, *sizes[numbers[image]])
     except BadMask as error:
-        return f"segmentation: {error}"
+        return "" if str(error) == NO_AREA else f"segmentation: {error}"  # an empty mask finds nothing, but is a result
     return ""
 
 
 def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < FAR  # nan is not

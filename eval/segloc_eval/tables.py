@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segloc_eval import score
-from segloc_eval.compare import compare
+import click
+
 from segloc_eval.config import RANDOM
-from segloc_eval.errors import diagnose
-from segloc_eval.matches import matches
+from segloc_eval.numbers import score
+from segloc_eval.numbers.compare import compare
+from segloc_eval.numbers.errors import diagnose
+from segloc_eval.numbers.matches import matches
+from segloc_eval.numbers.score import Scores
+from segloc_eval.numbers.semantic import confusions, score_semantic_splits
 from segloc_eval.results import KINDS, Kind, Results, Truth, clutters, kinds_in
-from segloc_eval.score import Scores
-from segloc_eval.semantic import confusions, score_semantic_splits
 
 
 def score_splits(known: Truth, folder: Path, kind: Kind) -> dict[str, Scores]:
@@ -31,6 +33,8 @@ def summarise(known: Truth, folders: Mapping[tuple[str, str, int], Path]) -> dic
     errors: dict[str, Any] = {}
     found = [set(kinds_in(folder, known)) for folder in folders.values()]
     kinds = [kind for kind in KINDS if all(kind in one for one in found)]
+    if not kinds:
+        raise click.ClickException("the arms share no kind of result (boxes, masks, label maps); score them apart")
     measured = clutters(known)
     for labels in dict.fromkeys(labels for labels, _, _ in folders):
         arms = list(dict.fromkeys(arm for slug, arm, _ in folders if slug == labels))

@@ -14,9 +14,10 @@ from typing import Any
 import click
 import torch
 
-from segloc_eval.datasets import Data, Scan
+from segloc_eval.config import DETECTOR
+from segloc_eval.data.datasets import Data, Scan
 from segloc_eval.machine import forget_peak, hardware, peak_memory, versions
-from segloc_eval.mm.model import ABOUT, DETECTOR, build_detector, load_arm, load_detector
+from segloc_eval.mm.model import ABOUT, build_detector, load_arm, load_detector
 from segloc_eval.mm.predict import Results, predict_shared
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.mm.tuning import FineTuning

@@ -11,6 +11,7 @@ from segloc_synth.boxes import mask_from_box
 from segloc_synth.images import BadImage, Pixels, opened
 from segloc_synth.labelled import Annotation, Scan
 
+NO_AREA = "mask without area"
 FAR = 1e12  # beyond it numbers are no coordinates, and arithmetic on them overflows
 
 
@@ -123,7 +124,7 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Pixels:
     if mask.sum() != coco_mask.area(rle):  # runs beyond the end of the picture
         raise BadMask("damaged RLE")
     if not mask.any():
-        raise BadMask("mask without area")
+        raise BadMask(NO_AREA)
     return np.asarray(mask, np.uint8)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tests.eval.conftest import CLASSES, draw_scan
 
-from segloc_eval.score import score
+from segloc_eval.numbers.score import score
 
 ERRORS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")

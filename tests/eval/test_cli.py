@@ -16,6 +16,7 @@ import torch
 from pycocotools.coco import COCO
 
 from segloc_eval.cli import command
+from segloc_eval.config import Arm, free_name
 from segloc_eval.mm.tuning import FineTuning
 from segloc_synth import console
 from segloc_train.backbone import SDANet
@@ -96,7 +97,9 @@ def test_two_arms_end_to_end(
     assert run(monkeypatch, *args, "--labels", "8", "--seeds", "3") == 0
     assert kept.stat().st_mtime_ns == before and (lost / "log.jsonl").read_text() == log
     assert json.loads((lost / "metrics.json").read_text())["scores"] == scores
-    assert valid_metrics(out)["comparison"]["8"]["bbox"]["arms"]["random"]["seeds"] == [0, 1, 2]
+    metrics = valid_metrics(out)
+    assert metrics["comparison"]["8"]["bbox"]["arms"]["random"]["seeds"] == [0, 1, 2]
+    assert "50pct" in metrics["comparison"], "what was done before stays in the report"
     capsys.readouterr()
     assert run(monkeypatch, *args, "--labels", "8", "--size", "96") == 1
     assert capsys.readouterr().err == f"Error: {out}: holds something else (other recipe); name another --out\n"
@@ -106,12 +109,21 @@ def test_two_arms_end_to_end(
     results = tmp_path / "theirs"
     for split in ("easy", "hard", "hidden"):
         (results / split).mkdir(parents=True)
-        shutil.copy(detector / split / "results.bbox.json", results / split)
+        for kind in ("bbox", "segm"):  # masks may be empty
+            shutil.copy(detector / split / f"results.{kind}.json", results / split)
     given = ("--eval-only", "--ckpt", detector / "detector.pth", "--ckpt", results, "--device", "cpu")
     assert run(monkeypatch, *given, "--data", data, "--out", again) == 0
     first, second = valid_metrics(again)["units"]
-    assert first["scores"]["bbox"] == second["scores"]["bbox"] == json.loads(kept.read_text())["scores"]["bbox"]
-    assert "segm" in first["scores"] and "segm" not in second["scores"]
+    assert first["scores"] == second["scores"] == json.loads(kept.read_text())["scores"]
+    # what it tells of itself is not believed
+    about = json.loads((detector / "detector.json").read_text())
+    about["recipe"]["size"] = 10**7
+    (detector / "detector.json").write_text(json.dumps(about))
+    capsys.readouterr()
+    assert run(monkeypatch, "predict", "--ckpt", detector, data / "easy", "--out", tmp_path / "found") == 1
+    assert "the recipe's size 10000000 cannot be used" in capsys.readouterr().err
+    about["recipe"]["size"] = 64
+    (detector / "detector.json").write_text(json.dumps(about))
     # and found objects in any scans
     capsys.readouterr()
     assert run(monkeypatch, "predict", "--ckpt", detector, data / "easy", "--out", tmp_path / "found") == 0
@@ -180,6 +192,7 @@ def test_foreign_results_are_checked(
         ([*good, {**good[0], "image_id": 999}], "image_id 999 is no image"),
         ([{**good[0], "category_id": "Gun"}], "category_id Gun is no category"),
         ([{**good[0], "score": float("nan")}], "score is no finite number"),
+        ([{**good[0], "score": int("9" * 400)}], "score is no finite number"),
         ([{**good[0], "bbox": [1, 2, -3, 4]}], "bbox is not"),
         ([{**good[0], "segmentation": {"size": [9, 9], "counts": "x"}}], "no RLE of the image's size"),
         (good, ""),
@@ -289,3 +302,19 @@ def test_real_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(unit["scores"]) == ["bbox"] and list(unit["scores"]["bbox"]) == ["test"]
     assert len(unit["scores"]["bbox"]["test"]["per_class"]) == 10
     assert not list(out.rglob("results.segm.json"))
+
+
+def test_an_arm_has_a_name_that_can_be_a_folder(tmp_path: Path) -> None:
+    names = [
+        "config.json.pth",
+        "..pth",
+        "a\nb.pth",
+        "random.pth",
+        "truth.pth",
+        "b/seed-0/backbone.pth",
+        "c/8/seed-1/detector.pth",
+    ]
+    arms: list[Arm] = []
+    for name in names:
+        arms.append(Arm(free_name(tmp_path / name, arms), "", None))
+    assert [arm.name for arm in arms] == ["config_json", "arm", "a_b", "random-2", "truth-2", "seed-0", "c"]

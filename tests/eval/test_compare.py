@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tests.eval.test_score import world
 
-from segloc_eval.compare import Comparison, combine, compare, student
-from segloc_eval.matches import matches
-from segloc_eval.sampling import DRAWS, Sampled, Unit, resample, sample_matches
-from segloc_eval.score import score, score_splits
+from segloc_eval.numbers.compare import Comparison, combine, compare, student
+from segloc_eval.numbers.matches import matches
+from segloc_eval.numbers.sampling import DRAWS, Sampled, Unit, resample, sample_matches
+from segloc_eval.numbers.score import score, score_splits
 
 Results = list[dict[str, Any]]
 

@@ -16,10 +16,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tests.eval.conftest import write_voc
 
-from segloc_eval import preflight, records
-from segloc_eval.datasets import Data, label_slug, load_data, truth, write_lists
+from segloc_eval.data import preflight, records
+from segloc_eval.data.datasets import Data, label_slug, load_data, truth, write_lists
 from segloc_eval.mm.data import example
-from segloc_eval.score import score
+from segloc_eval.numbers.score import score
 from segloc_synth import problems
 from segloc_synth.files import cache_dir
 from segloc_synth.images import MAX_PIXELS, read_image

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from tests.eval.test_score import world
 
-from segloc_eval.errors import clutter, diagnose, wilson
-from segloc_eval.matches import Kind, read_detections, read_objects
-from segloc_eval.score import score
-from segloc_eval.tide import KINDS
+from segloc_eval.numbers.errors import clutter, diagnose, wilson
+from segloc_eval.numbers.matches import Kind, read_detections, read_objects
+from segloc_eval.numbers.score import score
+from segloc_eval.numbers.tide import KINDS
 
 Box = list[float]
 GUN: Box = [10.0, 10.0, 40.0, 40.0]

@@ -15,10 +15,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tests.eval.conftest import CLASSES, write_split, write_voc
 
-from segloc_eval import preflight, voc, yolo
-from segloc_eval.datasets import Data, convert, load_data, scan_name, truth
-from segloc_eval.layouts import LONE, find_layout, split_name
-from segloc_eval.yolo import yolo_line
+from segloc_eval.data import preflight, voc, yolo
+from segloc_eval.data.datasets import Data, convert, load_data, scan_name, truth
+from segloc_eval.data.layouts import LONE, find_layout, split_name
+from segloc_eval.data.yolo import yolo_line
 from segloc_synth import problems
 
 Make = Callable[..., Path]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.eval.test_score import world
 
-from segloc_eval.matches import Kind, concatenate, matches
-from segloc_eval.precision import average_precision, summary
-from segloc_eval.score import score
+from segloc_eval.numbers.matches import Kind, concatenate, matches
+from segloc_eval.numbers.precision import average_precision, summary
+from segloc_eval.numbers.score import score
 
 
 def repeated(
@@ -84,6 +84,6 @@ def test_blocks_of_draws_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     table = matches(*world(3), "bbox")
     weights = np.random.default_rng(0).integers(0, 3, (70, 6))
     whole = average_precision(table, weights)
-    monkeypatch.setattr("segloc_eval.precision._BLOCK", 7)
-    monkeypatch.setattr("segloc_eval.matches._PADDED", 5)
+    monkeypatch.setattr("segloc_eval.numbers.precision._BLOCK", 7)
+    monkeypatch.setattr("segloc_eval.numbers.matches._PADDED", 5)
     np.testing.assert_array_equal(average_precision(matches(*world(3), "bbox"), weights), whole)

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segloc_eval.score import OVERALL, Kind, score
+from segloc_eval.numbers.score import OVERALL, Kind, score
 
 SIDE = 200
 

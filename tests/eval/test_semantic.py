@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from segloc_eval.compare import compare
-from segloc_eval.semantic import confusions, paint, score_semantic, score_semantic_splits
+from segloc_eval.numbers.compare import compare
+from segloc_eval.numbers.semantic import confusions, paint, score_semantic, score_semantic_splits
 
 H, W = 40, 60
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segloc_eval.splits import SAME, Album, carve, label_count, label_order, label_slug, looks, split_apart
+from segloc_eval.data.splits import SAME, Album, carve, label_count, label_order, label_slug, looks, split_apart
 
 CLASS_SETS = st.lists(st.sets(st.integers(1, 4), min_size=1), min_size=1, max_size=60)
 

@@ -15,7 +15,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from segloc_eval.datasets import Data, Object, Scan, load_data
+from segloc_eval.data.datasets import Data, Object, Scan, load_data
 from segloc_eval.mm.configs import detector_config
 from segloc_eval.mm.data import batch_order, example, label_map
 from segloc_eval.mm.model import build_detector

@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 from tests.eval.test_model import Hostile
 
 from segloc_eval import unit as module
-from segloc_eval.datasets import Data, load_data
+from segloc_eval.data.datasets import Data, load_data
 from segloc_eval.detect import predict_folder
 from segloc_eval.recipe import QUICK, DetectorName, Recipe
 from segloc_eval.unit import Unit, eval_detector, run_unit

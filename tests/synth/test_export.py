@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from segloc_eval.datasets import load_data
+from segloc_eval.data.datasets import load_data
 from segloc_synth.cli import cli
 from segloc_synth.export import export_coco
 from segloc_synth.shards import Sample, ShardReader

@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from segloc_eval.datasets import Scan
-from segloc_eval.semantic import paint
+from segloc_eval.data.datasets import Scan
+from segloc_eval.numbers.semantic import paint
 from segloc_synth.console import cores
 from segloc_synth.images import BadImage, read_image, resize
 

@@ -16,6 +16,7 @@ from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
 import segloc_eval.mm.semantic  # noqa: F401  registers SemanticFPN
+from segloc_eval.config import DETECTOR, WIDTHS
 from segloc_eval.mm.configs import detector_config
 from segloc_eval.recipe import DETECTORS, DetectorName, Recipe
 from segloc_synth.files import read_json
@@ -23,8 +24,7 @@ from segloc_train import start
 from segloc_train.backbone import ARCHS, SDANet
 from segloc_train.checkpoint import load_strict, load_tensors
 
-WIDTHS = (8, 2048)  # least and most channels of the pyramid
-DETECTOR, ABOUT = "detector.pth", "detector.json"
+ABOUT = "detector.json"
 
 MMLogger.get_current_instance().setLevel("WARNING")  # it lists every initialised weight otherwise
 init_default_scope("mmdet")

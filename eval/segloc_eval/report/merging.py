@@ -37,6 +37,7 @@ def merge(parts: Sequence[Part]) -> dict[str, Any]:
             if get(metrics) != get(first):
                 raise click.ClickException(
                     f"{folder}: other {what} than {first_folder}; only evaluations alike can share a report"
+                    + (", neither of them --eval-only or both" if what == "data" else "")
                 )
     _same_lists([folder for _, folder in parts])
     names = _names(parts)

@@ -20,7 +20,7 @@ def write_report(metrics: dict[str, Any], folders: list[Path], out_file: Path, p
     """
     page = render(View(metrics), folders, pictures)
     with atomic_write(out_file) as file:
-        file.write(f"<!doctype html>\n{page}\n".encode())
+        file.write(f"<!doctype html>\n{page}\n".encode(errors="replace"))
     return out_file
 
 

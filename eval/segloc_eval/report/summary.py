@@ -3,6 +3,7 @@
 The one rule: only a difference whose interval excludes zero (`clear`) is called ahead or behind.
 """
 
+from segloc_eval.recipe import FAMILIES
 from segloc_eval.report import charts
 from segloc_eval.report.markup import (
     Child,
@@ -19,7 +20,7 @@ from segloc_eval.report.markup import (
     table,
     tag,
 )
-from segloc_eval.report.view import DETECTORS, FLAGS, Difference, View
+from segloc_eval.report.view import DETECTORS, Difference, View
 
 LITTLE = 0.02  # an AP below which detectors have hardly begun to learn
 STARTS = {"random": "random weights, no pretraining", "imagenet": "weights trained on ImageNet with its labels"}
@@ -132,8 +133,8 @@ def unskilled(view: View) -> list[str]:
     if kind == "semantic" or best >= LITTLE:
         return []
     return [
-        f"No detector finds much yet: the best {view.score_name(kind)} is {percent(best)}. Before start weights can be "
-        "compared, fine-tune longer (--samples) or on more labels."
+        f"No detector finds much yet: the best {view.score_name(kind)} is {percent(best)} %. Before start weights can "
+        "be compared, fine-tune longer (--samples) or on more labels."
     ]
 
 
@@ -165,7 +166,7 @@ def setting(view: View) -> str:
         return f"Nothing was trained here: what each arm found was scored as given, on the same {tested}."
     recipe = config.get("recipe") or {}
     flag = str(config.get("detector"))
-    flag = FLAGS[flag][bool(about["masks"])] if flag in FLAGS else flag
+    flag = FAMILIES[flag][0 if about["masks"] else 1] or flag if flag in FAMILIES else flag
     shape = [
         str(recipe[key]) if key == "arch" else f"{key} {recipe[key]}" for key in ("arch", "width") if key in recipe
     ]

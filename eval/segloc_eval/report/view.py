@@ -1,7 +1,9 @@
 """What a metrics dict holds, in the order and under the names of the page."""
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
+
+from segloc_eval.numbers.compare import Difference, Estimate
 
 KINDS = {"bbox": "box", "segm": "mask", "semantic": "semantic"}
 OVERALLS = {"mean": "mean of splits (as the ICCV paper)", "pooled": "all scans pooled (as the journal)"}
@@ -12,31 +14,6 @@ DETECTORS = {
     "faster-rcnn": "Faster R-CNN (boxes only)",
     "semantic-fpn": "semantic segmentation (FPN head)",
 }
-FLAGS = {  # --detector, by whether the data have masks
-    "cascade": ("cascade-rcnn", "cascade-mask-rcnn"),
-    "mask-rcnn": ("faster-rcnn", "mask-rcnn"),
-    "semantic": ("semantic-fpn", "semantic-fpn"),
-}
-
-
-class Estimate(TypedDict):
-    """A score with its 95 % interval, and the score of each seed, all 0..1."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: list[float]
-    spread: float | None
-
-
-class Difference(TypedDict):
-    """Score of an arm minus the base's, paired; `clear`: the 95 % interval does not cover zero."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: list[float]
-    clear: bool
 
 
 @dataclass(frozen=True)

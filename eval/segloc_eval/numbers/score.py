@@ -7,8 +7,8 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segloc_eval.matches import TRUE, Kind, Matches, changes, concatenate, matches
-from segloc_eval.precision import PRECISIONS, average_precision, mean, summary
+from segloc_eval.numbers.matches import TRUE, Kind, Matches, changes, concatenate, matches
+from segloc_eval.numbers.precision import PRECISIONS, average_precision, mean, summary
 
 __all__ = ["MEAN", "OVERALL", "POOLED", "Kind", "Scores", "score", "score_matches", "score_splits"]
 MEAN, POOLED = "mean", "pooled"  # overall of several splits: the mean of their scores; the score of all their scans

@@ -14,9 +14,9 @@ import click
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segloc_eval import preflight
-from segloc_eval.layouts import Split
-from segloc_eval.splits import Album, Looks, looks
+from segloc_eval.data import preflight
+from segloc_eval.data.layouts import Split
+from segloc_eval.data.splits import Album, Looks, looks
 from segloc_synth.images import MAX_PIXELS, BadImage, read_image
 from segloc_synth.masks import FAR, BadMask, segmentation_to_mask
 from segloc_synth.problems import EMPTY_CLASS, MISSING, TWICE, Problem, faults

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segloc_eval.matches import positions, to_rle
-from segloc_eval.precision import mean
-from segloc_eval.sampling import DRAWS, Numbers, Sampled, Unit, sample
-from segloc_eval.score import Scores, number, with_overalls
+from segloc_eval.numbers.matches import positions, to_rle
+from segloc_eval.numbers.precision import mean
+from segloc_eval.numbers.sampling import DRAWS, Numbers, Sampled, Unit, sample
+from segloc_eval.numbers.score import Scores, number, with_overalls
 
 BACKGROUND = "background"  # label 0 of a map
 _BLOCK = 64  # draws counted at a time

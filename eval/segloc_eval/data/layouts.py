@@ -18,9 +18,10 @@ from typing import Any
 
 import click
 
-from segloc_eval.label_files import LONE, SPLITS
-from segloc_eval.voc import Listing, VocFolder
-from segloc_eval.yolo import class_names, read_yolo, yolo_folders
+from segloc_eval.data.label_files import LONE, SPLITS
+from segloc_eval.data.voc import Listing, VocFolder
+from segloc_eval.data.yolo import class_names, read_yolo, yolo_folders
+from segloc_eval.numbers.score import MEAN, POOLED
 from segloc_synth.coco import PIDRAY_TRAIN, find_coco
 from segloc_synth.files import read_json
 from segloc_synth.listing import is_image
@@ -168,7 +169,8 @@ def split_name(stem: str) -> str:
     if known and known[0] != TEST:
         return known[0]
     rest = words[words.index(TEST) + 1 :] if known else [word for word in words if word in LEVELS]
-    return "-".join(rest) or (TEST if known else "")
+    name = "-".join(rest) or (TEST if known else "")
+    return f"{TEST}-{name}" if name in (MEAN, POOLED) else name  # the names of overalls
 
 
 def _picture_folders(file: Path, root: Path, split: str) -> list[Path]:

@@ -11,10 +11,10 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from segloc_eval.matches import TRUE, Kind, read_objects
-from segloc_eval.precision import RECALLS
-from segloc_eval.semantic import BACKGROUND
-from segloc_eval.tide import KINDS, Run, count_errors, examine, gains, precision_curves
+from segloc_eval.numbers.matches import TRUE, Kind, read_objects
+from segloc_eval.numbers.precision import RECALLS
+from segloc_eval.numbers.semantic import BACKGROUND
+from segloc_eval.numbers.tide import KINDS, Run, count_errors, examine, gains, precision_curves
 
 BINS, IN_BIN = 5, 10  # as many bins, with at least so many objects each
 RING = 0.25  # the ring around a box is this share of its sides wide

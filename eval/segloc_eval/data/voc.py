@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from segloc_eval.label_files import NO_TEXT, as_coco, stem_path, with_sizes
+from segloc_eval.data.label_files import NO_TEXT, as_coco, stem_path, with_sizes
 from segloc_synth.labelled import ClassIds
 from segloc_synth.listing import is_image, list_files
 from segloc_synth.problems import MISSING, UNLISTED, Problem

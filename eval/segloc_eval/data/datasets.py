@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import click
 
-from segloc_eval import preflight
-from segloc_eval.layouts import LONE, TEST, TRAIN, VAL, Layout, find_layout
-from segloc_eval.records import Object, Reader, Scan, classes_of, scan_name
-from segloc_eval.splits import carve, label_count, label_order, label_slug, split_apart
+from segloc_eval.data import preflight
+from segloc_eval.data.layouts import LONE, TEST, TRAIN, VAL, Layout, find_layout
+from segloc_eval.data.records import Object, Reader, Scan, classes_of, scan_name
+from segloc_eval.data.splits import carve, label_count, label_order, label_slug, split_apart
 from segloc_synth.files import atomic_write, output_dir, write_json
 from segloc_synth.problems import SHORT, Problem
 

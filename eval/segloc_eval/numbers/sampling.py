@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segloc_eval.matches import Matches, concatenate
-from segloc_eval.precision import PRECISIONS, average_precision, mean, summary
-from segloc_eval.score import MEAN, POOLED
+from segloc_eval.numbers.matches import Matches, concatenate
+from segloc_eval.numbers.precision import PRECISIONS, average_precision, mean, summary
+from segloc_eval.numbers.score import MEAN, POOLED
 
 DRAWS = 1000
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segloc_eval.matches import FALSE, IGNORED, RANGES, THRESHOLDS, TRUE, Matches, changes
+from segloc_eval.numbers.matches import FALSE, IGNORED, RANGES, THRESHOLDS, TRUE, Matches, changes
 
 RECALLS = np.linspace(0.0, 1.0, 101)  # at which precision is read
 PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")

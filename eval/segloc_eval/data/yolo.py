@@ -10,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from segloc_eval.label_files import LONE, NO_TEXT, SPLITS, as_coco, stem_path, with_sizes
+from segloc_eval.data.label_files import LONE, NO_TEXT, SPLITS, as_coco, stem_path, with_sizes
 from segloc_synth.listing import list_files, list_images
 from segloc_synth.problems import MISSING, Problem
 from segloc_synth.voc import BadLabel

@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segloc_eval.matches import FALSE, TRUE, Kind, Things, changes, match, overlaps, read_detections, read_objects
-from segloc_eval.precision import RECALLS
+from segloc_eval.numbers.matches import (
+    FALSE,
+    TRUE,
+    Kind,
+    Things,
+    changes,
+    match,
+    overlaps,
+    read_detections,
+    read_objects,
+)
+from segloc_eval.numbers.precision import RECALLS
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, NOTHING, MISSED = range(6)

@@ -19,9 +19,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from segloc_eval.matches import matches
-from segloc_eval.sampling import DRAWS, Numbers, Unit, sample_matches
-from segloc_eval.semantic import confusions, sample_confusions
+from segloc_eval.numbers.matches import matches
+from segloc_eval.numbers.sampling import DRAWS, Numbers, Unit, sample_matches
+from segloc_eval.numbers.semantic import confusions, sample_confusions
 
 FEWEST = 6  # scans that can show anything at 95 %: five that all favour one arm do so by chance in 2 of 2^5 cases
 T975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)  # Student's t for 1, 2, ... 9

@@ -1,0 +1,1 @@
+"""Labelled data of any layout, checked, and cut into label sets."""

@@ -1,0 +1,1 @@
+"""Scores, intervals and errors: pure functions of COCO data sets and results."""
