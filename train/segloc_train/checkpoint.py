@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import click
 import torch
@@ -77,14 +77,35 @@ def save_tensors(path: Path, value: dict[str, Any]) -> None:
 
     click.ClickException when it cannot be written; an older file of that name is then unharmed.
     """
+    written = None
     try:
         with atomic_write(path) as file:
             if path.suffix == ".safetensors":
                 file.write(save({name: x.contiguous() for name, x in value.items()}))
             else:
-                torch.save(value, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+                written = _Remembering(file)
+                torch.save(value, cast(IO[bytes], written))
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError, in words of its own
+        cause = (written.error if written else None) or error
+        reason = getattr(cause, "strerror", None) or str(error).splitlines()[0]
         raise click.ClickException(
             f"{path}: cannot be written ({reason}); what stood there before is unharmed"
         ) from None
+
+
+class _Remembering:
+    """A file for torch.save that keeps the system's error, of which torch tells only that there was one."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
