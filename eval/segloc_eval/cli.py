@@ -200,8 +200,8 @@ def predict(images: tuple[Path, ...], ckpt: Path, out: Path, device: str) -> int
 def report(folders: tuple[Path, ...], out: Path) -> None:
     """Merge evaluations of the same data and recipe in one report: other arms, label sets or seeds of them."""
     with installed():
-        from segloc_eval import protocol
-    click.echo(protocol.report(folders, out))
+        from segloc_eval import merged
+    click.echo(merged.report(folders, out))
 
 
 @command.command("convert", short_help="Write a data set of any layout as COCO.")

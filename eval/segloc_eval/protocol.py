@@ -5,38 +5,30 @@ A unit of work is one (label set, arm, seed); what docs/METRICS.md says of the f
 
 import logging
 import shlex
-import shutil
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from segloc_eval import given
-from segloc_eval.config import TRUTH, Arm, Config
+from segloc_eval.config import Arm, Config
 from segloc_eval.data import preflight
 from segloc_eval.data.datasets import Data, label_slug, load_data, write_lists
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import choose_detector
-from segloc_eval.report.merging import LISTS, merge
 from segloc_eval.report.page import write_report
-from segloc_eval.report.scans import Pictures
-from segloc_eval.results import Truth, kinds_in, read_truth, write_truth
+from segloc_eval.results import FORMAT, Truth, kinds_in, pictures, read_truth, write_truth
 from segloc_eval.tables import score_splits, summarise
 from segloc_eval.unit import Unit, eval_detector, run_unit, versions
 from segloc_synth.console import fault
 from segloc_synth.files import output_dir, read_json, write_json
-from segloc_synth.images import BadImage, read_image
 from segloc_train.dist import RankLost, World
 
-FORMAT = 2  # of metrics.json
 GIVEN = "given"  # in place of a label set, where nothing is trained
 log = logging.getLogger("segloc")
 
@@ -98,58 +90,6 @@ def evaluate(
         write_report(metrics, [out], report, pictures(metrics, out))
     world.wait()
     return report, preflight.describe(data.problems), len(failed)
-
-
-def report(folders: Sequence[Path], out: Path) -> Path:
-    """Merge evaluations of the same data and recipe into `out`: metrics.json and report.html, whose path is returned.
-
-    Results stay where they are; the new metrics.json says where. click.ClickException for folders without an
-    evaluation, or that must not be compared.
-    """
-    parts = [(_read_metrics(folder), folder.resolve()) for folder in folders]
-    metrics = merge(parts)
-    first = parts[0][1]
-    known = read_truth(first, sorted(file.stem for file in (first / TRUTH).glob("*.json")))
-    found = {(unit["labels"], unit["arm"], unit["seed"]): Path(unit["folder"]) for unit in metrics["units"]}
-    metrics |= summarise(known, found)
-    out = output_dir(out, "name another --out")
-    shutil.copytree(first / TRUTH, out / TRUTH)
-    for folder in folders:
-        for file in (file for pattern in LISTS for file in folder.glob(pattern)):
-            shutil.copyfile(file, out / file.name)
-    write_json(out / "metrics.json", metrics)
-    return write_report(metrics, [folder for _, folder in parts], out / "report.html", pictures(metrics, out))
-
-
-def _read_metrics(folder: Path) -> dict[str, Any]:
-    """The metrics.json of a finished evaluation; click.ClickException for any other folder."""
-    file = folder / "metrics.json"
-    value = read_json(file) if file.is_file() else None
-    if not isinstance(value, dict) or not isinstance(value.get("units"), list) or not value["units"]:
-        raise click.ClickException(f"{folder}: no finished evaluation; name a folder that segloc-eval wrote, or run it")
-    if value.get("format") != FORMAT:
-        raise click.ClickException(f"{file}: is of format {value.get('format')}, not {FORMAT}; evaluate again")
-    if not {"arms", "config", "data", "failed", "versions", "hardware", "command", "date"} <= set(value):
-        raise click.ClickException(f"{file}: not as segloc-eval writes it; evaluate again")
-    return value
-
-
-def pictures(metrics: dict[str, Any], out: Path) -> Pictures:
-    """Looks up scans of the test splits by split and image id: RGB uint8 [H, W, 3], None where it cannot be read."""
-    root = Path(metrics["data"]["path"])
-    files = {
-        (file.stem, image["id"]): root / image["file_name"]
-        for file in (out / TRUTH).glob("*.json")
-        for image in read_json(file)["images"]
-    }
-
-    def look_up(split: str, image: int | str) -> NDArray[np.uint8] | None:
-        try:
-            return read_image(files[split, image])[0]
-        except (BadImage, KeyError):
-            return None
-
-    return look_up
 
 
 def folder_of(out: Path, labels: str, arm: str, seed: int) -> Path:

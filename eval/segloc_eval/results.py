@@ -4,22 +4,25 @@ Image ids in files are the data set's own, which restart in each split of PIDray
 numbers that are unique over the splits, so both are numbered when they are read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from segloc_eval.config import TRUTH
 from segloc_eval.data.datasets import Data, Scan, truth
 from segloc_eval.numbers.errors import clutter
 from segloc_synth.files import read_json, write_json
-from segloc_synth.images import read_image
+from segloc_synth.images import BadImage, read_image
 from segloc_synth.masks import FAR, NO_AREA, BadMask, segmentation_to_mask
 
 Kind = Literal["bbox", "segm", "semantic"]
+FORMAT = 2  # of metrics.json
 KINDS: tuple[Kind, ...] = ("bbox", "segm", "semantic")
 
 
@@ -179,3 +182,21 @@ def _fault(
 
 def _finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < FAR  # nan is not
+
+
+def pictures(metrics: dict[str, Any], out: Path) -> Callable[[str, int | str], NDArray[np.uint8] | None]:
+    """Looks up scans of the test splits by split and image id: RGB uint8 [H, W, 3], None where it cannot be read."""
+    root = Path(metrics["data"]["path"])
+    files = {
+        (file.stem, image["id"]): root / image["file_name"]
+        for file in (out / TRUTH).glob("*.json")
+        for image in read_json(file)["images"]
+    }
+
+    def look_up(split: str, image: int | str) -> NDArray[np.uint8] | None:
+        try:
+            return read_image(files[split, image])[0]
+        except (BadImage, KeyError):
+            return None
+
+    return look_up

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,17 @@ def write_split(folder: Path, json_path: Path, scans: int, side: int, seed: int,
             annotations.append({"id": len(annotations), "image_id": id, **annotation})
     categories = [{"id": id, "name": name} for id, name in CLASSES.items()]
     json_path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: beside other tests it is faster so, and sums come out the same."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from collections.abc import Iterator
 from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,10 @@ from segloc_train.backbone import SDANet
 from segloc_train.checkpoint import load_tensors, save_tensors
 from segloc_train.export import export
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTH = 16
 TINY = QUICK.changed(width=WIDTH, size=64)
 CLASSES = {1: "Baton", 5: "Scissors", 7: "Gun"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def detector(name: DetectorName = "cascade-mask-rcnn", seed: int = 0) -> Any:

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,11 @@ from segloc_eval.mm.tuning import FineTuning, memory_told
 from segloc_eval.recipe import PAPER, QUICK, DetectorName, Recipe
 from segloc_train.dist import ALONE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = 64
 TINY = QUICK.changed(width=16, size=SIZE, epochs=2, lr=1e-3)
 CPU = torch.device("cpu")
 Make = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def read(folder: Path) -> Data:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,11 @@ from segloc_eval.unit import Unit, eval_detector, run_unit
 from segloc_train.checkpoint import load_tensors
 from segloc_train.dist import ALONE, joined
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 TINY = QUICK.changed(width=16, size=64, epochs=6, lr=1e-3)
 UNIT = Unit("all", "random", "random", None, 0)
 Make = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def read(folder: Path) -> Data:
