@@ -359,3 +359,10 @@ def test_a_merged_report_finds_the_files_of_renamed_arms(made: Evaluation, tmp_p
     page = Page(page_of(made, merged))
     assert "finds more objects than random" in page.text and "Configuration and versions of" in page.text
     assert np.all([name in page.text for name in names])
+
+
+def test_detectors_that_find_nothing_tell_nothing(tmp_path: Path) -> None:
+    made = make_evaluation(tmp_path, {"random": 0.0, "ours": 0.0})
+    for estimates in (arm["splits"] for arm in made.metrics["comparison"]["200"]["bbox"]["arms"].values()):
+        estimates["pooled"]["AP"] |= {"mean": 0.004, "low": 0.0, "high": 0.01}
+    assert headline(made.metrics)[0].startswith("Too early to tell which start is better")

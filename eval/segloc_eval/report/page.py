@@ -68,7 +68,6 @@ def _verdict(view: View) -> list[Markup]:
     return [
         tag("h1", _unbroken(first)),
         *(tag("p", _unbroken(sentence), class_="lead") for sentence in [*more, summary.certainty(view)]),
-        *(tag("p", sentence, class_="warning") for sentence in summary.unskilled(view)),
         tag("p", summary.setting(view)),
         *([tag("p", warning, class_="warning")] if failed else []),
         summary.arms_list(view),

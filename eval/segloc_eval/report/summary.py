@@ -33,7 +33,10 @@ def headline(view: View) -> list[str]:
     kinds, sizes = view.kinds, list(dict.fromkeys([view.labels[0], view.labels[-1]]))
     if not view.others:
         return [_alone(view, kind) for kind in kinds]
-    first = [_sentence(view, labels, kinds[0], several=len(sizes) > 1) for labels in sizes]
+    first = [
+        *unskilled(view),
+        *(_sentence(view, labels, kinds[0], several=len(sizes) > 1) for labels in sizes),
+    ]
     crowded = len(sizes) > 1 and len(view.others) > 1  # the chart below says it better
     return first if crowded else [*first, *(_brief(view, kind, sizes) for kind in kinds[1:])]
 
@@ -133,8 +136,8 @@ def unskilled(view: View) -> list[str]:
     if kind == "semantic" or best >= LITTLE:
         return []
     return [
-        f"No detector finds much yet: the best {view.score_name(kind)} is {percent(best)} %. Before start weights can "
-        "be compared, fine-tune longer (--samples) or on more labels."
+        f"Too early to tell which start is better: no detector finds much yet (best {view.score_name(kind)} on "
+        f"{view.head_name()}: {percent(best)} %). Fine-tune longer (--samples) or on more labels."
     ]
 
 
