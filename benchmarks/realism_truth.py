@@ -117,9 +117,9 @@ class Truth:
         with TemporaryDirectory() as folder:  # read as the benign scan was
             path = Path(folder) / "scan.jpg"
             path.write_bytes(as_jpeg(expose(shadow, SIXRAY, scan_rng(self.seed, BENIGN, benign, noise))))
-            picture, _, _ = fit_scan(path, canvas_size)
-        assert picture is not None
-        return picture
+            scan, _ = fit_scan(path, canvas_size)
+        assert scan is not None
+        return scan.picture
 
     def outline(self, record: dict[str, Any]) -> Pixels:
         """The true mask, 0/1 uint8 [size, size], fitted to the canvas as real ones are."""

@@ -159,7 +159,7 @@ Examples:
     default=(0.9, 1.1),
     metavar="LO HI",
     help="Range of a factor on the object's size, which is drawn from the sizes that its class has in the labelled "
-    "source, relative to the bag; at most 0.9 of the canvas.",
+    "source, relative to the bag; at most 0.9 of the scan.",
 )
 @click.option(
     "--occlusion",

@@ -22,9 +22,10 @@ def cut_distractors(scan: tuple[str, Path], size: int, palettes: Path) -> list[S
     check_stop()
     name, path = scan
     side = round(DETAIL * size)
-    pixels, bag, _ = fit_scan(path, side)
-    if pixels is None or bag is None:
+    fitted, _ = fit_scan(path, side)
+    if fitted is None:
         return []
+    pixels, bag, _ = fitted
     known = load_palettes(palettes)
     place = palette.nearest(known, pixels, bag)
     levels = cv2.GaussianBlur(palette.attenuation(pixels), (0, 0), 1.5)

@@ -137,11 +137,16 @@ def resize(pixels: NDArray[Depth], width: int, height: int) -> NDArray[Depth]:
     return resized
 
 
-def fit_to_canvas(pixels: Pixels, size: int) -> Pixels:
-    """Scale RGB [H, W, 3] to fit a white square [size, size, 3], aspect kept, centred."""
+def extent(pixels: Pixels, size: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height that [H, W, 3] takes up on a square canvas of `size`, aspect kept, centred."""
     scale = size / max(pixels.shape[:2])
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    return (size - width) // 2, (size - height) // 2, width, height
+
+
+def fit_to_canvas(pixels: Pixels, size: int) -> Pixels:
+    """Scale RGB [H, W, 3] to fit a white square [size, size, 3], where `extent` says."""
+    left, top, width, height = extent(pixels, size)
     canvas = np.full((size, size, 3), WHITE, np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
     canvas[top : top + height, left : left + width] = resize(pixels, width, height)
     return canvas

@@ -16,7 +16,7 @@ from segloc_synth.scenes import CELL, Scene
 Matrix = npt.NDArray[np.float64]
 
 INSIDE = 128  # alpha from which a pixel belongs to the mask
-LARGEST = 0.9  # of the canvas; larger objects are scaled down to it
+LARGEST = 0.9  # of the scan's sides; larger objects are scaled down to it
 ENLARGED = 2.0  # most that an object's stored pixels are enlarged
 FINE = 2.0  # stored pixels per canvas pixel that are sampled as they are; more are averaged first
 IN_BAG = 0.98  # share of the object that must lie on the bag for a position to be taken at once
@@ -68,11 +68,11 @@ def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bo
     share: wanted size relative to the bag (roots of areas), 0 for the size that the object has in its own scan.
     layers: whether absorption and material are transformed, else the colours.
     """
-    size = len(scene.bag)
+    _, _, width, height = scene.extent.tolist()
     stored: npt.NDArray[Any] = segment.layers if layers else segment.rgba
     wanted = paste.scale * (share * scene.bag_size / segment.length if share else 1.0) / segment.zoom
     matrix, scale, (width, height) = _geometry(
-        (stored.shape[0], stored.shape[1]), paste, min(wanted, ENLARGED), LARGEST * size
+        (stored.shape[0], stored.shape[1]), paste, min(wanted, ENLARGED), (LARGEST * width, LARGEST * height)
     )
     if scale * FINE < 1:  # by area first: bilinear sampling alone would step over thin parts
         rows, cols = (max(1, round(side * scale * FINE)) for side in stored.shape[:2])
@@ -100,9 +100,12 @@ def place(segment: Segment, paste: Paste, share: float, scene: Scene, layers: bo
 
 
 def _geometry(
-    shape: tuple[int, int], paste: Paste, scale: float, limit: float
+    shape: tuple[int, int], paste: Paste, scale: float, most: tuple[float, float]
 ) -> tuple[Matrix, float, tuple[int, int]]:
-    """Homography from an array of `shape` to one of the (width, height) returned, and its scale, reduced to `limit`."""
+    """Homography from an array of `shape` to one of the (width, height) returned, and its scale.
+
+    The scale is reduced where the object would be wider or higher than `most`.
+    """
     height, width = shape
     angle, (shear, along_x, along_y) = radians(paste.rotation), paste.pose
     flip, c, s = -1.0 if paste.flip else 1.0, cos(angle), sin(angle)
@@ -118,7 +121,7 @@ def _geometry(
         seen_x.append((xx * x + xy * y) / away)
         seen_y.append((yx * x + yy * y) / away)
     left, right, top, bottom = min(seen_x), max(seen_x), min(seen_y), max(seen_y)
-    scale = min(scale, limit / max(right - left, bottom - top))
+    scale = min(scale, most[0] / (right - left), most[1] / (bottom - top))
     out = ceil((right - left) * scale) + 3, ceil((bottom - top) * scale) + 3
     shift_x = (out[0] - 1) / 2 - scale * (left + right) / 2
     shift_y = (out[1] - 1) / 2 - scale * (top + bottom) / 2
@@ -131,14 +134,16 @@ def _geometry(
 def _choose_position(mask: Pixels, scene: Scene, paste: Paste) -> tuple[int, int, float]:
     """(top, left, share of the mask on the bag) of the place that lies well inside the bag, else the best, and whose
     background's darkness comes nearest to the wanted rank among those tried."""
-    size, (height, width) = len(scene.bag), mask.shape
+    height, width = mask.shape
+    left, top, scan_width, scan_height = scene.extent.tolist()
+    right, bottom = max(left, left + scan_width - width), max(top, top + scan_height - height)
     sums = cv2.integral(scene.darkness)
     last = len(sums) - 1
     places = []  # in plain Python: arrays of TRIES numbers only cost calls
     for position in paste.positions:
         spot = int(position * len(scene.spots))
-        x = min(max(scene.spots.item(spot, 0) - width // 2, 0), size - width)
-        y = min(max(scene.spots.item(spot, 1) - height // 2, 0), size - height)
+        x = min(max(scene.spots.item(spot, 0) - width // 2, left), right)
+        y = min(max(scene.spots.item(spot, 1) - height // 2, top), bottom)
         x0, x1, y0, y1 = x // CELL, min(-(-(x + width) // CELL), last), y // CELL, min(-(-(y + height) // CELL), last)
         total = sums.item(y1, x1) - sums.item(y0, x1) - sums.item(y1, x0) + sums.item(y0, x0)
         places.append((total / max((y1 - y0) * (x1 - x0), 1), y, x))

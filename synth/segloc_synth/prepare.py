@@ -25,7 +25,7 @@ from segloc_synth.problems import Problem
 from segloc_synth.scenes import fit_scan, slot_type
 from segloc_synth.segments import cut_segments, learn_palettes
 
-VERSION = 6  # raised whenever prepared pixels change
+VERSION = 7  # raised whenever prepared pixels change
 PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
 LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 
@@ -133,12 +133,8 @@ def _write_backgrounds(folder: Path, source: BenignSource, size: int, form: Form
     count = len(source.relative)
     files = [path for _, path in _spread_files(source, PALETTE_SCANS)]
     results = run_local(partial(fit_scan, size=size), files, workers)
-    pictures, bags = [], []
-    for picture, bag, _ in progress(results, len(files), "learning colours"):
-        if picture is not None and bag is not None:
-            pictures.append(picture)
-            bags.append(bag)
-    palette.save(folder / "palettes.npz", learning.fit(pictures, bags))
+    scans = [scan for scan, _ in progress(results, len(files), "learning colours") if scan is not None]
+    palette.save(folder / "palettes.npz", learning.fit([scan.picture for scan in scans], [scan.bag for scan in scans]))
     encoded = [name.encode(errors="surrogateescape") for name in source.relative]
     np.save(folder / "names.npy", np.cumsum([0, *map(len, encoded)]))
     (folder / "names.bin").write_bytes(b"".join(encoded))

@@ -15,9 +15,11 @@ from segloc_synth.config import Config
 from segloc_synth.cutting import Segment
 from segloc_synth.images import Pixels
 from segloc_synth.place import Placed, place
-from segloc_synth.plan import Catalogue, Paste, View, catalogue, plan_pair
+from segloc_synth.plan import Catalogue, Pair, Paste, View, catalogue, plan_pair
 from segloc_synth.scenes import Scene, neighbours
 from segloc_synth.shards import Sample
+
+Chosen = tuple[int, Scene, list[tuple[str, str]]]  # a benign scan's place in its bank, the scan, problems met
 
 OFF_BAG = "object more than half off the bag"
 
@@ -90,9 +92,7 @@ class Composed:
 def make_sample(materials: Materials, index: int) -> tuple[Sample, list[tuple[str, str]]]:
     """Sample `index`: its JSON record and two JPEG files, and (file or '', kind) of the problems met."""
     config, backgrounds = materials.config, materials.backgrounds
-    pair = plan_pair(config, materials.catalogue, len(backgrounds), index)
-    key = compose_view(materials, pair.key)
-    query = compose_view(materials, pair.query, (key.background, key.scene))
+    key, query = compose_pair(materials, plan_pair(config, materials.catalogue, len(backgrounds), index))
     class_id = key.items[0][0].class_id
     meta: dict[str, Any] = {
         "index": index,
@@ -110,17 +110,25 @@ def make_sample(materials: Materials, index: int) -> tuple[Sample, list[tuple[st
     return Sample(meta, *jpegs), key.problems + query.problems
 
 
-def compose_view(materials: Materials, view: View, other: tuple[int, Scene] | None = None) -> Composed:
-    """Compose one view on the first of its benign scans that shows another bag than `other`, the other view's."""
-    how = materials.config.blend
+def compose_pair(materials: Materials, pair: Pair) -> tuple[Composed, Composed]:
+    """Compose key and query, the query on the first of its benign scans that shows another bag than the key's."""
     backgrounds = materials.backgrounds
-    chosen, scene, problems = backgrounds.choose(view.backgrounds, other)
+    for_key = backgrounds.choose(pair.key.backgrounds)
+    for_query = backgrounds.choose(pair.query.backgrounds, for_key[:2])
+    shown = [backgrounds.file(chosen[0]) for chosen in (for_key, for_query)]
+    return compose_view(materials, pair.key, for_key, shown), compose_view(materials, pair.query, for_query, shown)
+
+
+def compose_view(materials: Materials, view: View, chosen: Chosen, shown: Sequence[str]) -> Composed:
+    """Compose one view on its benign scan, as Backgrounds.choose gave it; no look-alike is out of scans `shown`."""
+    how = materials.config.blend
+    background, scene, met = chosen
+    problems = list(met)
     picture = scene.pixels.copy()
     occlusion = 0.0
     items: list[tuple[Segment, Placed]] = []
-    names = [backgrounds.file(place) for place in (chosen, *(other or ())[:1])]
     for paste in reversed(view.pastes):  # the subject comes last, so that nothing covers it
-        segment, share = materials.segment(paste, names)
+        segment, share = materials.segment(paste, shown)
         placed = place(segment, paste, share, scene, layers=how == "dual-energy")
         below = picture[placed.window]
         if paste is view.pastes[0]:
@@ -136,7 +144,7 @@ def compose_view(materials: Materials, view: View, other: tuple[int, Scene] | No
             items.insert(0, (segment, placed))
         if placed.in_bag < 0.5:
             problems.append(("", OFF_BAG))
-    return Composed(chosen, scene, picture, items, round(occlusion, 4), len(view.pastes) - len(items), problems)
+    return Composed(background, scene, picture, items, round(occlusion, 4), len(view.pastes) - len(items), problems)
 
 
 def _record(config: Config, composed: Composed, backgrounds: Backgrounds) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segloc_synth import palette
 from segloc_synth.backgrounds import bag_mask
-from segloc_synth.images import BadImage, Pixels, fit_to_canvas, read_image
+from segloc_synth.images import BadImage, Pixels, extent, fit_to_canvas, read_image
 from segloc_synth.palette import Palette
 
 CELL = 4  # pixels; side of the cells in which darkness is kept
@@ -32,6 +32,7 @@ class Scene:
 
     Attributes:
         pixels: RGB uint8 [size, size, 3].
+        extent: left, top, width, height of the scan on the canvas, uint16 [4]; the rest is padding.
         bag: 0/1 mask, uint8 [size, size].
         spots: x, y of pixels spread evenly over the bag, uint16 [SPOTS, 2].
         darkness: mean of 255 - grey in cells of CELL x CELL pixels, uint8 [size / CELL, size / CELL], rounded up.
@@ -41,6 +42,7 @@ class Scene:
     """
 
     pixels: Pixels
+    extent: npt.NDArray[np.uint16]
     bag: Pixels
     spots: npt.NDArray[np.uint16]
     darkness: Pixels
@@ -53,7 +55,7 @@ class Scene:
         """From a slot of the bank and its decoded pixels."""
         bag = np.unpackbits(slot["bag"], axis=1, count=len(pixels))
         size, place = float(slot["bag_size"]), int(slot["palette"])
-        return cls(pixels, bag, slot["spots"], slot["darkness"], size, place, slot["thumbnail"])
+        return cls(pixels, slot["extent"], bag, slot["spots"], slot["darkness"], size, place, slot["thumbnail"])
 
 
 def slot_type(size: int) -> np.dtype[np.void]:
@@ -65,6 +67,7 @@ def slot_type(size: int) -> np.dtype[np.void]:
             ("jpeg", np.uint32),
             ("bag_size", np.float32),
             ("palette", np.uint32),
+            ("extent", np.uint16, 4),
             ("thumbnail", np.uint8, (16, 16)),
             ("spots", np.uint16, (SPOTS, 2)),
             ("darkness", np.uint8, (cells, cells)),
@@ -77,9 +80,10 @@ def slot_type(size: int) -> np.dtype[np.void]:
 def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> npt.NDArray[np.void]:
     """A benign scan's slot, of no dimensions; unusable without a bag_size: `notes` says why, or what was converted."""
     slot = np.zeros((), slot_type(size))
-    picture, bag, kinds = fit_scan(path, size)
+    scan, kinds = fit_scan(path, size)
     slot["notes"] = "; ".join(kinds).encode()[:NOTES]
-    if picture is not None and bag is not None:
+    if scan is not None:
+        picture, bag, slot["extent"] = scan
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         inside = np.flatnonzero(bag.view(np.bool_))
         y, x = np.divmod(inside[np.linspace(0, len(inside) - 1, SPOTS).astype(np.intp)], size)
@@ -94,23 +98,31 @@ def fit_background(path: Path, size: int, palettes: Sequence[Palette]) -> npt.ND
     return slot
 
 
-def fit_scan(path: Path, size: int) -> tuple[Pixels | None, Pixels | None, list[str]]:
-    """(RGB uint8 [size, size, 3], 0/1 bag [size, size], kinds of problems) of a benign scan; None: unusable."""
+class Fitted(NamedTuple):
+    """A benign scan on the canvas: RGB uint8 [size, size, 3], 0/1 bag [size, size], and its extent as in Scene."""
+
+    picture: Pixels
+    bag: Pixels
+    extent: tuple[int, int, int, int]
+
+
+def fit_scan(path: Path, size: int) -> tuple[Fitted | None, list[str]]:
+    """A benign scan on the canvas, None when it cannot be used, and the kinds of its problems."""
     try:
         pixels, kinds = read_image(path, at_least=size)
     except BadImage as problem:
-        return None, None, [str(problem)]
+        return None, [str(problem)]
     pixels = without_frame(pixels)
     picture = fit_to_canvas(pixels, size)
     bag = bag_mask(picture)
     if not bag.any():
-        return None, None, [*kinds, "scan without a bag"]
+        return None, [*kinds, "scan without a bag"]
     tight = _crop_belt(pixels, bag)
     if tight.shape != pixels.shape:
         cropped = fit_to_canvas(tight, size)
         if (found := bag_mask(cropped)).any():  # of a faint bag nothing may stand out once its belt is gone
-            picture, bag = cropped, found
-    return picture, bag, kinds
+            pixels, picture, bag = tight, cropped, found
+    return Fitted(picture, bag, extent(pixels, size)), kinds
 
 
 def without_frame(pixels: Pixels) -> Pixels:
@@ -136,7 +148,7 @@ def _crop_belt(pixels: Pixels, bag: Pixels) -> Pixels:
     pad = BELT * max(w, h)
     if max((w + 2 * pad) / (width * scale), (h + 2 * pad) / (height * scale)) >= WORTH:
         return pixels
-    x0, y0 = (size - round(width * scale)) // 2, (size - round(height * scale)) // 2
+    x0, y0, _, _ = extent(pixels, size)
     left, top = max(0, round((x - x0 - pad) / scale)), max(0, round((y - y0 - pad) / scale))
     right, bottom = round((x + w - x0 + pad) / scale), round((y + h - y0 + pad) / scale)
     return pixels[top:bottom, left:right]

@@ -25,7 +25,7 @@ from segloc_synth.config import BLENDS, Config
 from segloc_synth.manifest import read_page
 from segloc_synth.plan import plan_pair
 from segloc_synth.prepare import prepare_backgrounds, prepare_objects
-from segloc_synth.sample import Materials, compose_view, make_sample
+from segloc_synth.sample import Materials, compose_pair, make_sample
 from segloc_synth.shards import ShardReader
 from segloc_synth.sources import read_labelled
 
@@ -79,8 +79,7 @@ def test_masks_agree_with_boxes_and_pictures_with_backgrounds(sources: Sources, 
         made, _ = make_sample(materials, index)
         assert made == sample
         pair = plan_pair(config, materials.catalogue, len(backgrounds), index)
-        key = compose_view(materials, pair.key)
-        query = compose_view(materials, pair.query, (key.background, key.scene))
+        key, query = compose_pair(materials, pair)
         assert key.background != query.background
         for view, composed in (("key", key), ("query", query)):
             record = sample.meta[view]

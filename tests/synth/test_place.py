@@ -88,6 +88,24 @@ def test_an_object_without_a_known_size_keeps_that_of_its_scan_and_none_leaves_t
     assert max(wide.mask.shape) <= 0.9 * SIZE + 3
 
 
+@settings(deadline=None)
+@given(paste=pastes, seed=st.integers(0, 9), share=st.sampled_from([0.0, 0.4, 2.0]), high=st.booleans())
+def test_nothing_is_drawn_beyond_the_scan(scene: Scene, paste: Paste, seed: int, share: float, high: bool) -> None:
+    """Where a scan is narrow the canvas' rest is padding, which no scanner ever wrote on."""
+    inner = (30, 0, 36, SIZE) if high else (0, 30, SIZE, 36)
+    left, top, width, height = inner
+    bag = np.zeros_like(scene.bag)
+    bag[top : top + height, left : left + width] = 1
+    y, x = (row[:: len(row) // 256][:256] for row in np.nonzero(bag))
+    narrow = replace(
+        scene, extent=np.array(inner, np.uint16), bag=bag, spots=np.stack([x, y], 1).astype(np.uint16), bag_size=58.0
+    )
+    placed = place(segment(seed), paste, share, narrow, layers=False)
+    rows, cols = placed.window
+    assert top <= rows.start and rows.stop <= top + height
+    assert left <= cols.start and cols.stop <= left + width
+
+
 def test_objects_lie_in_the_bag(scene: Scene) -> None:
     rng = np.random.default_rng(0)
     shares = [
