@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torchvision.ops import box_iou, masks_to_boxes
 from torchvision.transforms import functional as reference
 
-from segloc_train.augment import KINDS, MEAN, STD, augment, jitter, normalise, plain, vary_colour
+from segloc_train.augment import KINDS, MEAN, STD, augment, cropped_size, jitter, normalise, plain, vary_colour
 from segloc_train.data import View
 
 SIZE = 64
@@ -74,6 +74,24 @@ def test_nothing_waits_for_the_device(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mild", "moco"])
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), x=st.integers(0, 40), y=st.integers(0, 40), side=st.integers(8, SIZE - 40))
+def test_a_smaller_picture_holds_the_object_at_about_its_size(kind: str, seed: int, x: int, y: int, side: int) -> None:
+    """Half as wide, so a quarter of the work; boxes stay on their objects."""
+    view = augment(marked([x, y, x + side, y + side], 8), kind, seeded(seed), 0.5)
+    assert view.images.shape == (8, 3, SIZE // 2, SIZE // 2)
+    assert view.boxes.min() >= 0 and view.boxes.max() <= SIZE // 2
+    grown = (view.boxes[:, 2:] - view.boxes[:, :2]) / side
+    assert grown.max() < 2.7 and grown.min() > 0.55
+    if kind == "mild":
+        assert grown.min() >= 1 / 1.41 and grown.max() <= 1 / 0.59
+    for image, moved in zip(view.images, view.boxes, strict=True):
+        if (moved != torch.tensor([0.0, 0, SIZE // 2, SIZE // 2])).any():
+            found = masks_to_boxes(dark(image)[None])[0] + torch.tensor([0, 0, 1, 1])
+            assert (found - moved).abs().max() <= (2.01 if kind == "moco" else 1.01), (found, moved)
+
+
+@pytest.mark.parametrize("kind", ["mild", "moco"])
 def test_crops_flips_and_light_vary_but_repeat(kind: str) -> None:
     noise = torch.randint(0, 256, (1, 3, SIZE, SIZE), dtype=torch.uint8, generator=seeded(0))
     view = View(noise.repeat(64, 1, 1, 1), torch.tensor([[10.0, 20, 30, 30]]).repeat(64, 1))
@@ -129,5 +147,6 @@ def test_normalisation_is_imagenets_and_a_wrong_kind_is_refused() -> None:
         expected = torch.tensor([-mean / std, (1 - mean) / std])
         assert torch.allclose(plain(view).images[0, channel, 0], expected)
     assert torch.equal(augment(view, "none", seeded(0)).images, normalise(stored.float() / 255))
+    assert [cropped_size(*x) for x in ((128, 1.0), (128, 0.5), (100, 1.0), (128, 0.1))] == [128, 64, 100, 32]
     with pytest.raises(ValueError, match="'strong' is none of none, mild, moco"):
         augment(view, "strong", seeded(0))

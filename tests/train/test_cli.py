@@ -210,7 +210,7 @@ def test_a_damaged_held_out_pair_is_named_when_another_stands_in(tmp_path: Path)
 
 def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
     code, text = finish(segloc_train("-h"))
-    assert code == 0 and all(flag in text for flag in ("--shards", "--momentum-key", "[default: 0.03", "--resume RUN"))
+    assert code == 0 and all(flag in text for flag in ("--shards", "--momentum-key", "(0.03 for sgd", "--resume RUN"))
     assert run("--version") == (0, "segloc-train, version 0.1.0\n")
     code, text = run("--shards", shards, "--summary", *SMALL)
     assert code == 0 and "14 steps" in text and "K 16" in text and re.search(r"m [\d.e-]+ per 256", text)
@@ -226,6 +226,7 @@ def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
         (["--shards", shards, *out, *SMALL, "--bn-group", 16], 1, "--bn-group 16"),
         (["--shards", shards, *out, *SMALL, "--init", tmp_path / "absent.pth"], 1, "absent.pth: no such file"),
         (["--shards", shards, *out, *SMALL, "--queue-size", 8], 1, "smaller than a batch of 16"),
+        (["--shards", shards, *out, *SMALL, "--augment", "none", "--crop", 0.5], 1, "take mild or moco"),
         (["--shards", shards, *out, *SMALL, "--lr", "nan"], 2, "not a finite number"),
         (["--shards", shards, *out, *SMALL, "--epochs", 0], 2, "--epochs"),
         (["--shards", shards, *out, *SMALL, "--device", "cuda"], 1, "no CUDA device"),

@@ -25,7 +25,16 @@ OPTIONS = {
         "batch_size": 32,
         "queue_size": 100,
     },
-    **{"lr": 0.03, "momentum_key": None, "temperature": 0.2, "augment": "mild", "bn_group": None, "seed": 0},
+    **{
+        "lr": 0.03,
+        "momentum_key": None,
+        "temperature": 0.2,
+        "augment": "mild",
+        "crop": 1.0,
+        "optimizer": "sgd",
+        "bn_group": None,
+        "seed": 0,
+    },
     **{"workers": 0, "device": "cpu", "save_every": 0},
 }
 
@@ -68,6 +77,9 @@ def test_the_lines_say_what_a_run_will_do() -> None:
     for method, words in (("moco", "K 100 keys;"), ("classify", "queues       none;")):
         other = "\n".join(summary(replace(config, method=method), 12, 128, torch.device("cpu"), 1))
         assert words in other and ("5.5 GFLOP" in other) == (method == "moco"), other
+    faster = "\n".join(summary(replace(config, crop=0.5, optimizer="adamw"), 12, 128, torch.device("cpu"), 1))
+    assert "128x128 pixels seen in crops of 64x64, 12 classes" in faster and "adamw, lr 0.03" in faster
+    assert "1.6 GFLOP a pair" in faster
 
 
 @pytest.mark.parametrize("size", [96, 128])

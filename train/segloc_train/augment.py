@@ -17,7 +17,7 @@ KINDS = ("none", "mild", "moco")
 # ImageNet's; both stages normalise with them and meta.json repeats them. RGB, of values in 0..1.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-CROP = 0.6  # mild: shortest side of a crop, as a share of the picture's
+CROP = (0.6, 1.4)  # mild: range of a crop's side, times the share of the picture's that is asked for
 GAIN = 0.15  # mild: darkness varies by up to this share, per picture and, by a third of it, per channel
 NOISE = 0.02  # mild: largest standard deviation, in 0..1 units
 AREA, ASPECT = 0.2, 4 / 3  # moco: least area of a crop as a share of the picture's, largest ratio of its sides
@@ -27,7 +27,7 @@ SIGMA = (0.1, 2.0)  # moco: pixels
 REACH = 6  # pixels that a blur reaches to each side: three times the largest sigma
 
 
-def augment(view: View, kind: str, generator: torch.Generator) -> View:
+def augment(view: View, kind: str, generator: torch.Generator, crop: float = 1.0) -> View:
     """The stored view, varied as `kind` says, and normalised.
 
     Args:
@@ -37,21 +37,29 @@ def augment(view: View, kind: str, generator: torch.Generator) -> View:
             the box, it flips both ways (a bag has no upright), and jitters in the fixed order brightness, contrast,
             saturation, hue.
         generator: on the view's device; its state and the view decide every bit of the result.
+        crop: side of the pictures that come out, as a share of S: of a smaller one the network sees the surroundings
+            of the object, in about the stored resolution. Only "none" cannot crop.
 
     Returns:
-        images float32 [B, 3, S, S], boxes and masks of the same objects; boxes lie inside the picture.
+        images float32 [B, 3, S', S'] of S' = cropped_size(S, crop), boxes and masks of the same objects; boxes lie
+        inside the picture.
     """
     if kind == "none":
         return plain(view)
     if kind == "mild":
-        view = flip_and_crop(_unit(view), *mild_crop(view, generator), generator)
+        view = flip_and_crop(_unit(view), *mild_crop(view, generator, crop), generator, crop)
         images = vary_gain(view.images, generator)
     elif kind == "moco":
-        view = flip_and_crop(_unit(view), *moco_crop(view, generator), generator)
+        view = flip_and_crop(_unit(view), *moco_crop(view, generator, crop), generator, crop)
         images = vary_colour(view.images, torch.rand(len(view.boxes), 8, generator=generator, device=view.boxes.device))
     else:
         raise ValueError(f"augmentation {kind!r} is none of {', '.join(KINDS)}")
     return view._replace(images=normalise(images))
+
+
+def cropped_size(size: int, crop: float) -> int:
+    """Side of the pictures that augment makes of ones of `size`: a multiple of 32, as the pyramid halves five times."""
+    return size if crop == 1 else min(size, max(32, round(crop * size / 32) * 32))
 
 
 def plain(view: View) -> View:
@@ -74,27 +82,28 @@ def _unit(view: View) -> View:
     return view._replace(images=view.images.float() / 255)
 
 
-def mild_crop(view: View, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mild_crop(view: View, generator: torch.Generator, crop: float) -> tuple[Tensor, Tensor]:
     """Sides [B, 2] of square crops in pixels, and where they lie, [B, 2] in 0..1 of the room there is."""
     size = view.images.shape[-1]
     u = torch.rand(len(view.boxes), 3, generator=generator, device=view.boxes.device)
-    shortest = (view.boxes[:, 2:] - view.boxes[:, :2]).amax(1).clamp(CROP * size, size)
-    side = shortest + u[:, 0] * (size - shortest)
+    shortest = (view.boxes[:, 2:] - view.boxes[:, :2]).amax(1).clamp(CROP[0] * crop * size, size)
+    longest = shortest.clamp(min=min(CROP[1] * crop, 1.0) * size)
+    side = shortest + u[:, 0] * (longest - shortest)
     return side[:, None].expand(-1, 2), u[:, 1:]
 
 
-def moco_crop(view: View, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def moco_crop(view: View, generator: torch.Generator, crop: float) -> tuple[Tensor, Tensor]:
     """As mild_crop, of a random area and aspect ratio; a side shorter than the box is as long as the box."""
     size = view.images.shape[-1]
     u = torch.rand(len(view.boxes), 4, generator=generator, device=view.boxes.device)
     area = AREA + u[:, 0] * (1 - AREA)
     stretch = torch.exp((u[:, 1] - 0.5) * math.log(ASPECT))  # square root of width / height
-    side = size * area.sqrt()[:, None] * torch.stack([stretch, 1 / stretch], 1)
+    side = crop * size * area.sqrt()[:, None] * torch.stack([stretch, 1 / stretch], 1)
     return torch.maximum(side, view.boxes[:, 2:] - view.boxes[:, :2]).clamp(max=size), u[:, 2:]
 
 
-def flip_and_crop(view: View, side: Tensor, at: Tensor, generator: torch.Generator) -> View:
-    """Crops resampled to the old size, bilinearly (masks: nearest), then flipped at random.
+def flip_and_crop(view: View, side: Tensor, at: Tensor, generator: torch.Generator, crop: float = 1.0) -> View:
+    """Crops resampled to cropped_size(S, crop), bilinearly (masks: nearest), then flipped at random.
 
     Args:
         view: images float32 [B, 3, S, S], boxes inside the picture.
@@ -104,6 +113,7 @@ def flip_and_crop(view: View, side: Tensor, at: Tensor, generator: torch.Generat
     """
     images, boxes, masks = view
     size = images.shape[-1]
+    out = cropped_size(size, crop)
     flip = torch.rand(len(boxes), 2, generator=generator, device=boxes.device) < 0.5
     low, high = boxes[:, :2], boxes[:, 2:]
     first = (high - side).clamp(min=0)
@@ -115,15 +125,15 @@ def flip_and_crop(view: View, side: Tensor, at: Tensor, generator: torch.Generat
     theta = torch.zeros(len(boxes), 2, 3, device=boxes.device)
     theta[:, :, :2] = torch.diag_embed(scale * (1 - 2 * flip.float()))
     theta[:, :, 2] = 2 * (corner + side / 2) / size - 1
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    grid = F.affine_grid(theta, [len(images), 3, out, out], align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if masks is not None:
         moved = F.grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
         masks = moved[:, 0].to(torch.uint8)
 
-    low, high = (low - corner) / scale, (high - corner) / scale
-    low, high = torch.where(flip, size - high, low), torch.where(flip, size - low, high)
-    return View(images, torch.cat([low, high], 1).clamp(0, size), masks)
+    low, high = (low - corner) * (out / side), (high - corner) * (out / side)
+    low, high = torch.where(flip, out - high, low), torch.where(flip, out - low, high)
+    return View(images, torch.cat([low, high], 1).clamp(0, out), masks)
 
 
 def vary_gain(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,6 +10,7 @@ import click
 from segloc_synth.files import read_json
 
 REFERENCE_BATCH = 256  # --lr and --momentum-key are per this many samples
+RATES = {"sgd": 0.03, "adamw": 0.004}  # peak learning rates per that many; SGD's is MoCo's
 MIN_GROUP, MAX_GROUP = 8, 32
 SHORTEST_MEMORY = 0.05  # the key network's time constant, as a share of the run, at most
 QUEUE_PER_MEMORY = 0.25  # K by the same time constant, at most; MoCo's own ratio
@@ -47,10 +48,12 @@ class Config:
     epochs: int
     batch_size: int
     queue_size: int
+    optimizer: str
     lr: float
     momentum_key: float
     temperature: float
     augment: str
+    crop: float
     bn_group: int
     compile: bool
     seed: int
@@ -80,7 +83,7 @@ class Config:
 
 
 def resolve(options: dict[str, Any], shards_hash: str, samples: int, training: int) -> Config:
-    """Config from flags; None for queue_size, momentum_key, bn_group means the default for this set.
+    """Config from flags; None for queue_size, lr, momentum_key, bn_group means the default for this set.
 
     click.ClickException where settings contradict each other or the set is too small for one step.
     """
@@ -93,6 +96,8 @@ def resolve(options: dict[str, Any], shards_hash: str, samples: int, training: i
         )
     if options["bn_group"] is None:
         options["bn_group"] = default_group(batch)
+    if options["lr"] is None:
+        options["lr"] = RATES[options["optimizer"]]
     if options["momentum_key"] is None:
         options["momentum_key"] = default_momentum(options["epochs"] * (training // batch) * batch)
     if options["queue_size"] is None:
@@ -131,6 +136,10 @@ def default_queue(training: int, momentum: float, batch: int) -> int:
 def check(config: Config) -> None:
     """click.ClickException where settings contradict each other."""
     batch, group = config.batch_size, config.bn_group
+    if config.augment == "none" and config.crop != 1:
+        raise click.ClickException(
+            f"--crop {config.crop:g}: --augment none leaves pictures as they are; take mild or moco"
+        )
     if config.queue_size < batch:
         raise click.ClickException(
             f"--queue-size {config.queue_size}: smaller than a batch of {batch}, whose keys would push each other out"

@@ -100,7 +100,7 @@ class Observer:
         """Some training pairs as the network sees them, uint8 [3, H, W]."""
         batch = self.known.batch(self.bank[:8].tolist())
         draws = torch.Generator().manual_seed(derived_seed(self.config.seed, QUERY_VIEW, step))
-        query, key = (augment(view, self.config.augment, draws) for view in (batch.query, batch.key))
+        query, key = (augment(view, self.config.augment, draws, self.config.crop) for view in (batch.query, batch.key))
         return examples(query, key, batch.labels, names)
 
     def _read(self, pairs: Pairs, places: NDArray[np.int64]) -> Iterator[Batch]:

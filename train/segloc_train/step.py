@@ -46,7 +46,7 @@ class Step:
         batch: this rank's share of the pairs, as stored, on the device.
         labels: int64 [B] on the CPU, of the whole global batch.
         group: G.
-        kind: the augmentation's name.
+        kind, crop: the augmentation's name, and the share of a picture's side that the network sees.
         seed: the run's.
     """
 
@@ -57,6 +57,7 @@ class Step:
     seed: int
     number: int
     world: World = ALONE
+    crop: float = 1.0
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +79,7 @@ class Step:
             rows = slice(first + start, first + start + self.group)
             number = rows.start // self.group
             stored = self.batch.query.rows(slice(start, start + self.group))
-            view = augment(stored, self.kind, self._generator(QUERY_VIEW, number))
+            view = augment(stored, self.kind, self._generator(QUERY_VIEW, number), self.crop)
             yield Group(view, rows, self.device_labels[rows], self._generator(METHOD, number))
 
     @torch.no_grad()
@@ -99,7 +100,7 @@ class Step:
         for i, rows in enumerate(mine.split(self.group)):
             number = self.world.rank * share // self.group + i
             stored = view.rows(to_device(rows, self.device))
-            out.append(embed(augment(stored, self.kind, self._generator(KEY_VIEW, number))))
+            out.append(embed(augment(stored, self.kind, self._generator(KEY_VIEW, number), self.crop)))
         back = to_device(permutation.argsort(), self.device)
 
         def in_order(parts: list[Tensor]) -> Tensor:

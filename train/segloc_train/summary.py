@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segloc_train.augment import cropped_size
 from segloc_train.backbone import LEVELS
 from segloc_train.config import Config
 from segloc_train.data import View
@@ -36,7 +37,9 @@ def summary(config: Config, classes: int, size: int, device: torch.device, ranks
     """Lines for people: parameters, steps, m, K, memory, time. `size` is the pictures' side in pixels."""
     with torch.device("meta"):
         encoder = Encoder(config.arch, config.width, RoiHead(config.width))
-        group = View(torch.empty(config.bn_group, 3, size, size), torch.empty(config.bn_group, 4))
+        seen = cropped_size(size, config.crop)
+        group = View(torch.empty(config.bn_group, 3, seen, seen), torch.empty(config.bn_group, 4))
+    cropped = f" seen in crops of {seen}x{seen}" if seen != size else ""
     backbone = sum(x.numel() for x in encoder.backbone.parameters())
     head = sum(x.numel() for x in encoder.head.parameters())
     training = config.samples - config.steps_per_epoch * config.batch_size
@@ -45,19 +48,21 @@ def summary(config: Config, classes: int, size: int, device: torch.device, ranks
     slots = config.queue_size * (min(2, 1 + 1 / max(classes - 1, 1)) if by_class else 1) if queued else 0
     queues = f"K {config.queue_size} keys{' per class' if by_class else ''}" if queued else "none"
     cost = dry_run(encoder, group)
-    # query, gradients, the optimiser's momentum, key copy
-    memory = 4 * (4 if queued else 3) * (backbone + head) + 4 * LEVELS * DIM * slots + cost.activations
+    # query, gradients, the optimiser's one or two moments, key copy
+    copies = 3 + (config.optimizer == "adamw") + queued
+    memory = 4 * copies * (backbone + head) + 4 * LEVELS * DIM * slots + cost.activations
     flops = sample_flops(cost, config.bn_group, slots)
     share = config.total_steps * config.batch_size // ranks
     return [
         f"method       {config.method}, from {config.init} weights",
         f"network      SDANet {config.arch}, {config.width} channels: {backbone / 1e6:.1f} M parameters, "
         f"head {head / 1e6:.1f} M",
-        f"data         {config.samples} pairs of {size}x{size} pixels, {classes} classes; "
+        f"data         {config.samples} pairs of {size}x{size} pixels{cropped}, {classes} classes; "
         f"{training} held out or left over",
         f"schedule     {config.epochs} epochs of {config.steps_per_epoch} steps, batch {config.batch_size}: "
         f"{config.total_steps} steps, {config.total_steps * config.batch_size} samples",
-        f"learning     lr {config.lr:g} per 256 samples, {config.lr_at(0):g} at the first step, cosine to 0",
+        f"learning     {config.optimizer}, lr {config.lr:g} per 256 samples, {config.lr_at(0):g} at the first step, "
+        "cosine to 0",
         f"momentum     m {config.momentum_key:.6g} per 256 samples, {config.momentum_per_step:.6g} per step",
         f"queues       {queues}; batch statistics in groups of {config.bn_group}",
         f"memory       about {memory / 1e9:.1f} GB for float32 training",

@@ -56,7 +56,11 @@ class Trainer:
         self.config, self.world, self.device = config, world, device
         self.method = build(config, classes, device)
         self.trained: list[Tensor] = [x for x in self.method.parameters() if x.requires_grad]
-        self.optimizer = torch.optim.SGD(self.trained, lr=0.0, momentum=0.9, weight_decay=1e-4)
+        self.optimizer: torch.optim.Optimizer
+        if config.optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(self.trained, lr=0.0, weight_decay=0.05, fused=True)
+        else:
+            self.optimizer = torch.optim.SGD(self.trained, lr=0.0, momentum=0.9, weight_decay=1e-4)
         self.step = self.saved = 0
         self.pending: list[Tensor] = []
         self.sound: list[Tensor] = []  # of each pending step bool [groups]: is the group's loss finite?
@@ -78,6 +82,7 @@ class Trainer:
             self.config.seed,
             self.step,
             self.world,
+            self.config.crop,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(self.step)
