@@ -1,0 +1,138 @@
+"""Does pretraining pay? Experiments on simulated scans, unit by unit, with the commands that anyone would type.
+
+  python -m benchmarks.transfer plan                      what there is to do, and how long it takes
+  python -m benchmarks.transfer run arms --hours 2        the missing units of an experiment, in order
+  python -m benchmarks.transfer table arms                its table, from the committed records
+
+Run it from the root of a checkout, in the environment that `make venv` makes. Everything is rebuilt from seeds below
+--work, which may be deleted at any time; what was stopped goes on. Records are appended to
+benchmarks/transfer/records.jsonl.
+"""
+
+import datetime
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import click
+import torch
+from benchmarks.transfer import records
+from benchmarks.transfer.arms import CPU, GPU, Experiment
+from benchmarks.transfer.experiments import EXPERIMENTS
+from benchmarks.transfer.stages import Stages, Stopped, Unit
+from benchmarks.transfer.tables import foretold, table
+
+from segloc_eval.machine import versions
+
+ORDER = {experiment.name: experiment for experiment in EXPERIMENTS}
+names = click.argument("names", nargs=-1, type=click.Choice(list(ORDER)))
+
+
+@click.group()
+def main() -> None:
+    """Does segment pretraining pay? See docs/EVIDENCE.md."""
+
+
+@main.command()
+@names
+def plan(names: Sequence[str]) -> None:
+    """Units done and missing, and the processor hours that they take."""
+    known = records.read()
+    total = 0.0
+    for experiment in chosen(names):
+        missing = missing_units(experiment, known)
+        hours = sum(foretold(known, unit, CPU) for unit in missing) / 3600
+        total += hours
+        units = len(all_units(experiment))
+        click.echo(
+            f"{experiment.name}: {units - len(missing)} of {units} units, {hours:.1f} h left. {experiment.question}"
+        )
+    click.echo(f"in all {total:.1f} hours of one core")
+
+
+@main.command()
+@names
+@click.option("--hours", type=float, default=1e6, help="Stop after so long; the same command goes on.  [default: none]")
+@click.option("--jobs", type=click.IntRange(1), default=max(1, (os.cpu_count() or 1)), help="Units at once.")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("transfer-work"), show_default=True)
+@click.option("--gpu", is_flag=True, help="ResNet-50 and 256 pixels on CUDA; alone, without --jobs.")
+def run(names: Sequence[str], hours: float, jobs: int, work: Path, gpu: bool) -> None:
+    """Do the missing units of the experiments, those that decide most first."""
+    profile = GPU if gpu else CPU
+    device, jobs, threads = ("cuda", 1, os.cpu_count() or 1) if gpu else ("cpu", jobs, 1)
+    deadline = time.monotonic() + 3600 * hours
+    work = work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    made_by = records.generator()
+    known = records.read()
+    others = {record["generator"] for record in known if record["experiment"] in (names or ORDER)} - {made_by}
+    if others:
+        raise click.ClickException(
+            f"{records.RECORDS}: holds records of generator {', '.join(sorted(others))}, this checkout's is {made_by}; "
+            "they cannot be compared: remove them first"
+        )
+    stages = Stages(work, profile, device, threads, deadline)
+    about = {
+        **{"generator": made_by, "commit": records.commit(), "versions": versions(), "threads": threads},
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+    }
+    waiting = [unit for experiment in chosen(names) for unit in missing_units(experiment, known)]
+    with ThreadPoolExecutor(jobs) as pool:
+        running: dict[Future[dict], Unit] = {}
+        while running or (waiting and time.monotonic() < deadline):
+            while waiting and len(running) < jobs and time.monotonic() < deadline:
+                unit = waiting.pop(0)
+                click.echo(f"{_now()} {unit}", err=True)
+                running[pool.submit(stages.unit, unit)] = unit
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                unit = running.pop(future)
+                try:
+                    found = future.result()
+                except Stopped as reason:
+                    click.echo(f"{_now()} {unit}: {reason}", err=True)
+                    continue
+                experiment, arm, share, seed = unit.key
+                named = {"experiment": experiment, "arm": arm, "share": share, "seed": seed}
+                records.append({**named, "date": _now(), "on": unit.experiment.on, **about, **found})
+    for done in chosen(names):
+        click.echo(f"\n## {done.name}\n\n{table(records.read(), done)}")
+
+
+@main.command(name="table")
+@names
+def show(names: Sequence[str]) -> None:
+    """Print the experiments' tables from the records."""
+    known = records.read()
+    for experiment in chosen(names):
+        click.echo(f"## {experiment.name}: {experiment.question}\n\n{table(known, experiment)}")
+
+
+def chosen(names: Sequence[str]) -> list[Experiment]:
+    """The experiments of these names, all where none is named."""
+    return [ORDER[name] for name in names or ORDER]
+
+
+def all_units(experiment: Experiment) -> list[Unit]:
+    """Seed by seed, so that what is stopped early has compared all arms."""
+    return [
+        Unit(experiment, arm, share, seed)
+        for seed in range(experiment.seeds)
+        for share in experiment.shares
+        for arm in experiment.arms
+    ]
+
+
+def missing_units(experiment: Experiment, known: Sequence[dict]) -> list[Unit]:
+    """Units without a record."""
+    done = {records.key(record) for record in known}
+    return [unit for unit in all_units(experiment) if unit.key not in done]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What is compared: arms and experiments, as data.
+
+An arm is what a detector starts from and how long it is fine-tuned; a unit is one arm at one share of the labels with
+one seed. A seed redraws everything: simulated bags, benign scans, which scans are labelled, pairs, start weights and
+order. Units of one seed and share see the same data, so arms are compared within seeds.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+SCANS, BENIGN = 4700, 3000  # simulated: 64 % of SCANS are for training, 12 % each are easy, hard and hidden
+CHOICE, FINAL = 1000, 2000  # PhantomRay's seed is that of the unit behind one of these: to choose by, and to report
+# CPU seconds of a sample on one core, only to foretell how long what is missing will take.
+PAIR_COST, SCAN_COST, BUILD_COST, FIXED_COST = 0.016, 0.068, 0.002, 150.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes of an experiment.
+
+    Attributes:
+        size: pixels of pairs and of scans in fine-tuning.
+        encoder: flags of segloc-train for the architecture and the batch.
+        pairs, epochs: pairs built, and passes over them.
+        detector, samples: detector, and scans seen in fine-tuning.
+        composites: composites seen by a detector that learns on them, in the time that pretraining takes.
+        scans, benign: simulated scans.
+    """
+
+    size: int
+    encoder: tuple[str, ...]
+    pairs: int
+    epochs: int
+    detector: str
+    samples: int
+    composites: int
+    scans: int = SCANS
+    benign: int = BENIGN
+
+
+SMALL = ("--arch", "resnet18", "--width", "64", "--batch-size", "64")
+LARGE = ("--arch", "resnet50", "--width", "256", "--batch-size", "256")
+CPU = Profile(128, SMALL, pairs=20_000, epochs=3, detector="mask-rcnn", samples=8_000, composites=15_000)
+GPU = Profile(256, LARGE, pairs=100_000, epochs=10, detector="cascade", samples=40_000, composites=200_000)
+
+Start = Literal["random", "imagenet", "pretrained", "composites"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A start and a length.
+
+    Attributes:
+        name: in records and tables.
+        start: where the detector's weights come from: nowhere, ImageNet, pretraining on pairs, or detection learnt on
+            the composites themselves (both pictures of every pair), for as long as pretraining takes.
+        synth, train: flags beside those of the profile; the last of a kind counts.
+        length: of the fine-tuning, times the profile's; 0 scores the start as it is.
+        labels: share of the labels that fine-tuning has, where it differs from that of the unit.
+        pairs, epochs: instead of the experiment's or the profile's.
+    """
+
+    name: str
+    start: Start = "pretrained"
+    synth: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+    length: float = 1
+    labels: str | None = None
+    pairs: int | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms at shares of the labels, over seeds.
+
+    Attributes:
+        on: the splits that are scored, and with them the seeds: `val` chooses, `test` reports.
+        base: the arm that differences are taken to.
+        probe: pretrains only, and looks at what nearest neighbours make of the features; no detector.
+        epochs: passes over the pairs, instead of the profile's.
+    """
+
+    name: str
+    question: str
+    arms: tuple[Arm, ...]
+    shares: tuple[str, ...]
+    seeds: int
+    on: Literal["val", "test"] = "test"
+    base: str = "random"
+    probe: bool = False
+    epochs: int | None = None
+
+    def passes(self, arm: Arm, profile: Profile) -> int:
+        """Passes over the pairs in pretraining."""
+        return arm.epochs or self.epochs or profile.epochs
+
+    @property
+    def data_seed(self) -> int:
+        return CHOICE if self.on == "val" else FINAL

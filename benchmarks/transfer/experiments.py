@@ -1,0 +1,95 @@
+"""The experiments, those that decide most first. Seeds of those that choose and of those that report never meet."""
+
+from benchmarks.transfer.arms import Arm, Experiment
+
+FAST = ("--optimizer", "adamw", "--lr", "0.004", "--crop", "0.5")
+FRESH = ("--queue-size", "64", "--momentum-key", "0", "--temperature", "0.1")  # no key is older than a step or two
+BASE = (*FAST, *FRESH)
+
+
+def pretrained(name: str, *train: str, synth: tuple[str, ...] = ()) -> Arm:
+    """An arm with the settings of BASE, but for the flags given."""
+    return Arm(name, synth=synth, train=(*BASE, *train))
+
+
+def method(name: str) -> Arm:
+    return Arm(name, train=("--method", name, *(FAST if name == "classify" else BASE)))
+
+
+RANDOM, SEGLOC = Arm("random", "random"), method("segloc")
+BASELINES = tuple(method(name) for name in ("moco", "insloc", "supcon", "classify", "densecl", "cp2"))
+LONGER = (Arm("random, 2 x", "random", length=2), Arm("random, 4 x", "random", length=4))
+COMPOSITES = (Arm("composites, then labels", "composites"), Arm("composites alone", "composites", length=0))
+CEILING = Arm("ten times the labels, 4 x", "random", length=4, labels="100%")
+BLENDS = {
+    "hard": ("--blend", "hard"),
+    "alpha 0.2-0.4": ("--blend", "alpha", "--coefficient", "0.2", "0.4"),
+    "alpha 0.4-0.6": ("--blend", "alpha", "--coefficient", "0.4", "0.6"),
+    "alpha 0.6-0.8": ("--blend", "alpha", "--coefficient", "0.6", "0.8"),
+    "alpha 0.8-1": ("--blend", "alpha", "--coefficient", "0.8", "1"),
+    "alpha 0.6-0.95": ("--blend", "alpha"),
+    "multiply": ("--blend", "multiply"),
+}
+
+EXPERIMENTS = (
+    Experiment(
+        "recipe",
+        "Which schedule learns most in a few minutes?",
+        (
+            SEGLOC,
+            Arm("published: SGD, default K and m, whole pictures", train=()),
+            pretrained("SGD", "--optimizer", "sgd", "--lr", "0.16"),
+            pretrained("K and m of the defaults", "--queue-size", "232", "--momentum-key", "0.76"),
+            pretrained("K 512", "--queue-size", "512"),
+            pretrained("whole pictures", "--crop", "1"),
+            pretrained("T 0.2", "--temperature", "0.2"),
+            pretrained("T 0.05", "--temperature", "0.05"),
+            pretrained("lr half", "--lr", "0.002"),
+            pretrained("lr double", "--lr", "0.008"),
+            pretrained("moco's augmentation", "--augment", "moco"),
+        ),
+        ("10%",),
+        seeds=2,
+        on="val",
+        base="segloc",
+        probe=True,
+        epochs=1,
+    ),
+    Experiment(
+        "contrast",
+        "Class queues, one queue or attraction; what pairs hold",
+        (
+            SEGLOC,
+            method("moco"),
+            method("supcon"),
+            method("classify"),
+            pretrained("positives of a class", synth=("--positives", "class")),
+            pretrained("balanced by class", synth=("--balance", "class")),
+            pretrained("1 to 3 items", synth=("--items", "1", "3")),
+        ),
+        ("10%",),
+        seeds=2,
+        on="val",
+        base="segloc",
+        probe=True,
+        epochs=1,
+    ),
+    Experiment(
+        "blend",
+        "Which blend teaches most, at equal length?",
+        (SEGLOC, *(pretrained(name, synth=flags) for name, flags in BLENDS.items())),
+        ("10%",),
+        seeds=2,
+        on="val",
+        base="segloc",
+        probe=True,
+        epochs=1,
+    ),
+    Experiment(
+        "arms",
+        "Which start pays, at few labels?",
+        (RANDOM, SEGLOC, *COMPOSITES, *BASELINES, *LONGER, CEILING),
+        ("10%",),
+        seeds=3,
+    ),
+)

@@ -1,0 +1,65 @@
+"""The committed records: one JSON line a unit, appended, never changed; and what makes them comparable."""
+
+import fcntl
+import hashlib
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+RECORDS = Path(__file__).parent / "records.jsonl"
+ROOT = Path(__file__).parents[2]
+
+
+def read(path: Path = RECORDS) -> list[dict[str, Any]]:
+    """All records, oldest first."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append(record: dict[str, Any], path: Path = RECORDS) -> None:
+    """Add a record, whole, also while another process adds one."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(record, separators=(",", ":")) + "\n")
+
+
+def key(record: dict[str, Any]) -> tuple[str, str, str, int]:
+    """As Unit.key."""
+    return record["experiment"], record["arm"], record["share"], record["seed"]
+
+
+def generator() -> str:
+    """What scans and pairs are made by, as a digest of bytes: simulated scans and pairs of every blend, a few of each.
+
+    Records of different generators do not belong into one table.
+    """
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as folder:
+        scans = Path(folder) / "scans"
+        _run("phantom", "--images", "40", "--backgrounds", "12", "--workers", "1", "--out", str(scans))
+        files = sorted(path for path in scans.rglob("*") if path.suffix in (".png", ".jpg"))
+        for path in files:
+            digest.update(path.read_bytes())
+        for blend in ("hard", "alpha", "multiply", "dual-energy"):
+            out = Path(folder) / blend
+            sources = ["--objects", str(scans / "pidray"), "--backgrounds", str(scans / "sixray")]
+            more = ["--n", "6", "--size", "128", "--workers", "1", "--blend", blend, "--items", "1", "2"]
+            _run("build", *sources, *more, "--out", str(out), cache=Path(folder) / "cache")
+            digest.update((out / "segloc-00000000.tar").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def commit() -> str:
+    """The checkout's commit; with a plus where files of the tools differ from it."""
+    head = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    tools = ["synth", "train", "eval", "benchmarks/transfer/*.py"]
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *tools], cwd=ROOT).returncode
+    return head.strip() + "+" * changed
+
+
+def _run(*arguments: str, cache: Path | None = None) -> None:
+    import os
+
+    env = {**os.environ, **({"SEGLOC_CACHE": str(cache)} if cache else {})}
+    subprocess.run(["segloc-synth", *arguments], env=env, check=True, capture_output=True)

@@ -1,0 +1,241 @@
+"""Units as the commands that anyone would type: simulate, list the labels, build pairs, pretrain, fine-tune and score.
+
+Each command writes one folder below that of its seed, named after what it does and its flags, so that units share what
+they have in common. A command that was stopped is run again and goes on where it was; one that is done is not.
+"""
+
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.transfer.arms import Arm, Experiment, Profile
+
+from segloc_eval.numbers.score import MEAN, POOLED
+
+NOTES = "notes"  # folder of each command's output, lock, and NAME.json: what it took; the mark that it is finished
+
+
+class Stopped(Exception):
+    """A command ended otherwise than well: `reason` is its last line."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One arm at one share of the labels with one seed."""
+
+    experiment: Experiment
+    arm: Arm
+    share: str
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What a record is found by."""
+        return self.experiment.name, self.arm.name, self.share, self.seed
+
+    def __str__(self) -> str:
+        return f"{self.experiment.name}: {self.arm.name}, {self.share} of the labels, seed {self.seed}"
+
+
+class Stages:
+    """Runs the commands of units below a folder, and adds up what they took.
+
+    Args:
+        work: for all that is computed; may be deleted at any time.
+        threads: of each command.
+        deadline: time.monotonic() at which running commands are stopped, as by Ctrl-C.
+    """
+
+    def __init__(self, work: Path, profile: Profile, device: str, threads: int, deadline: float) -> None:
+        self.work, self.profile, self.device = work, profile, device
+        self.threads, self.deadline = threads, deadline
+
+    def unit(self, unit: Unit) -> dict[str, Any]:
+        """Do what is left of a unit; returns its part of the record: commands, cost, pretraining, scores.
+
+        Raises:
+            Stopped: a command failed, or the deadline came.
+        """
+        done = _Unit(self, unit)
+        scores = done.finish()
+        return {"scores": scores, "pretraining": done.pretraining, "cost": done.cost, "commands": done.commands}
+
+
+class _Unit:
+    def __init__(self, stages: Stages, unit: Unit) -> None:
+        self.stages, self.profile, self.arm, self.own = stages, stages.profile, unit.arm, unit
+        self.base = stages.work / f"seed-{unit.experiment.data_seed + unit.seed}"
+        self.cost: dict[str, dict[str, float]] = {}
+        self.commands: list[str] = []
+        self.pretraining: dict[str, Any] = {}
+
+    def finish(self) -> dict[str, Any]:
+        """Scores by kind and split; none where the experiment only probes."""
+        if self.own.experiment.probe:
+            self._pretrained()
+            return {}
+        start = {
+            "random": lambda: "random",
+            "imagenet": lambda: "imagenet",
+            "pretrained": self._pretrained,
+            "composites": self._learnt_on_composites,
+        }[self.arm.start]()
+        return self._scored(start)
+
+    def _scans(self) -> Path:
+        seed = self.own.experiment.data_seed + self.own.seed
+        sizes = ["--images", str(self.profile.scans), "--backgrounds", str(self.profile.benign)]
+        return self._do("simulate", "segloc-synth", ["phantom", *sizes, "--seed", str(seed)], "scans")
+
+    def _labels(self, share: str) -> Path:
+        data = str(self._scans() / "pidray")
+        flags = ["labels", data, "--labels", share, "--seed", str(self.own.seed)]
+        folder = self._do("labels", "segloc-eval", flags, f"labels-{_slug(share)}")
+        return folder / f"labels-{_slug(share)}.txt"
+
+    def _pairs(self) -> Path:
+        scans = self._scans()
+        count = self.arm.pairs or self.profile.pairs
+        flags = [
+            *("build", "--objects", str(scans / "pidray"), "--backgrounds", str(scans / "sixray")),
+            *("--images", str(self._labels(self.own.share)), "--n", str(count), "--size", str(self.profile.size)),
+            *("--seed", str(self.own.seed), *self.arm.synth),
+        ]
+        return self._do("synthesis", "segloc-synth", flags, f"pairs-{_slug(self.own.share)}")
+
+    def _pretrained(self) -> str:
+        flags = [
+            *("--shards", str(self._pairs()), *self.profile.encoder, "--device", self.stages.device),
+            *(
+                "--epochs",
+                str(self.own.experiment.passes(self.arm, self.profile)),
+                "--seed",
+                str(self.own.seed),
+                *self.arm.train,
+            ),
+        ]
+        method = next((b for a, b in itertools.pairwise(flags) if a == "--method"), "segloc")
+        run = self._do("pretraining", "segloc-train", flags, f"run-{_slug(self.own.share)}-{method}")
+        records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        ends = [record for record in records if "knn_accuracy" in record]
+        self.pretraining = {
+            name: [round(record[name], 4) for record in ends] for name in ("knn_accuracy", "held_out_accuracy")
+        }
+        return str(run)
+
+    def _learnt_on_composites(self) -> str:
+        """A detector that saw nothing but composites; no labelled scan but through its segments."""
+        pairs = self._pairs()
+        data = pairs.with_name(pairs.name + "-coco")
+        # A data set must be scored on something, so a few pairs are set apart; these scores are never looked at.
+        for part, flags in (("train", []), ("test", ["--n", "8"])):
+            self._do("export", "segloc-synth", ["export", str(pairs), *flags], f"{data.name}/{part}", out="--coco")
+        found = self._fine_tuned("random", data, "all", self.profile.composites, "composites")
+        return str(found / "random" / "all" / f"seed-{self.own.seed}")
+
+    def _scored(self, start: str) -> dict[str, Any]:
+        data = self._scans() / "pidray"
+        share = self.arm.labels or self.own.share
+        on = ["--on", self.own.experiment.on]
+        if self.arm.length:
+            samples = round(self.profile.samples * self.arm.length)
+            found = self._fine_tuned(start, data, share, samples, f"eval-{_slug(share)}", on)
+        else:
+            flags = ["--eval-only", "--ckpt", start, "--data", str(data), *on]
+            found = self._do("scoring", "segloc-eval", flags, "eval-only")
+        metrics = json.loads((found / "metrics.json").read_text())
+        (entry,) = metrics["units"]
+        return {
+            kind: {split: _few(numbers["overall"]) for split, numbers in splits.items() if split not in (MEAN, POOLED)}
+            for kind, splits in entry["scores"].items()
+        }
+
+    def _fine_tuned(
+        self, start: str, data: Path, share: str, samples: int, name: str, more: Sequence[str] = ()
+    ) -> Path:
+        encoder = self.profile.encoder
+        flags = [
+            *("--ckpt", start, "--data", str(data), "--labels", share, "--seeds", "1", "--seed", str(self.own.seed)),
+            *("--detector", self.profile.detector, "--samples", str(samples), "--size", str(self.profile.size)),
+            *(encoder[:4] if start in ("random", "imagenet") else ()),
+            *("--device", self.stages.device, *more),
+        ]
+        return self._do("fine-tuning", "segloc-eval", flags, name)
+
+    def _do(self, stage: str, program: str, flags: Sequence[str], name: str, out: str = "--out") -> Path:
+        """The folder that `program flags --out FOLDER` writes; its cost is added to that of the stage."""
+        digest = hashlib.sha256(json.dumps([program, *flags]).encode()).hexdigest()[:8]
+        folder = self.base / (name if "/" in name else f"{name}-{digest}")
+        notes = self.base / NOTES / folder.relative_to(self.base).as_posix().replace("/", "-")
+        done = notes.with_name(f"{notes.name}.json")
+        command = [program, *flags, out, str(folder)]
+        with _alone(notes.with_name(f"{notes.name}.lock")):
+            if not done.exists():
+                resumable = program == "segloc-train" and (folder / "last.pt").exists()
+                typed = [program, "--resume", str(folder)] if resumable else command
+                spent = self._run(typed, notes.with_name(f"{notes.name}.log"))
+                done.write_text(json.dumps(spent))
+            cost = json.loads(done.read_text())
+        total = self.cost.setdefault(stage, {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0})
+        text = " ".join(command).replace(str(self.stages.work), "WORK")
+        if text not in self.commands:
+            self.commands.append(text)
+            for what in ("cpu_seconds", "seconds"):
+                total[what] = round(total[what] + cost[what], 1)
+            total["peak_bytes"] = max(total["peak_bytes"], cost["peak_bytes"])
+        return folder
+
+    def _run(self, command: Sequence[str], log: Path) -> dict[str, float]:
+        """Run to the end; returns processor and wall seconds and the largest resident memory."""
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(self.stages.threads),
+            "SEGLOC_CACHE": str(self.stages.work / "cache"),
+        }
+        begun = time.monotonic()
+        with log.open("a") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=env, start_new_session=True)
+            asked = False
+            while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+                if not asked and time.monotonic() > self.stages.deadline:
+                    os.killpg(process.pid, signal.SIGINT)
+                    asked = True
+                time.sleep(0.2)
+        code = os.waitstatus_to_exitcode(ended[1])
+        if code:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise Stopped(f"{command[0]} ended with {code}: {''.join(last)[:300]} ({log})")
+        usage = ended[2]
+        return {
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+            "seconds": round(time.monotonic() - begun, 1),
+            "peak_bytes": usage.ru_maxrss * 1024,
+        }
+
+
+def _few(numbers: dict[str, float | None]) -> dict[str, float | None]:
+    names = ("AP", "AP50", "AP75", "AR@1", "AR@10", "AR@100")
+    return {name: None if (value := numbers.get(name)) is None else round(value, 5) for name in names}
+
+
+def _slug(share: str) -> str:
+    return share.replace("%", "pct")
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """No other process is in this block with this file; it waits until none is."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,160 @@
+"""Tables out of the records: means over the seeds, differences paired within seeds, with 95 % intervals.
+
+A seed redraws scans, labels, pairs, start weights and order, so the spread over seeds holds every source of chance,
+and an interval is Student's: mean +- t(0.975, S - 1) s / sqrt(S). One seed has none.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from benchmarks.transfer.arms import BUILD_COST, FIXED_COST, PAIR_COST, SCAN_COST, Experiment, Profile
+from benchmarks.transfer.stages import Unit
+
+from segloc_eval.numbers.compare import T975
+
+LEVELS = ("easy", "hard", "hidden")
+
+
+class Estimate(NamedTuple):
+    """Mean over `seeds` seeds and the half-width of its 95 % interval, None for one seed."""
+
+    mean: float
+    half: float | None
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        """At least one value."""
+        count = len(values)
+        if count == 1:
+            return cls(values[0], None, 1)
+        t = T975[count - 2] if count - 2 < len(T975) else 1.96 + 2.5 / (count - 1)
+        return cls(fmean(values), t * stdev(values) / math.sqrt(count), count)
+
+    @property
+    def clear(self) -> bool:
+        """Does the interval leave out zero?"""
+        return self.half is not None and abs(self.mean) > self.half
+
+    def text(self, signed: bool = False) -> str:
+        """Such as "+3.1 ± 0.8"."""
+        mean = f"{self.mean:+.1f}" if signed else f"{self.mean:.1f}"
+        return mean if self.half is None else f"{mean} ± {self.half:.1f}"
+
+
+Score = Callable[[dict[str, Any]], float | None]
+
+
+def score(kind: str, split: str, name: str = "AP") -> Score:
+    """Reads a score, in per cent, from a record; `split` all: the mean of the splits it has."""
+
+    def read(record: dict[str, Any]) -> float | None:
+        splits = record["scores"].get(kind, {})
+        names = list(splits) if split == "all" else [split]
+        values = [splits.get(s, {}).get(name) for s in names]
+        return None if not values or None in values else 100 * fmean(values)
+
+    return read
+
+
+def by_seed(records: Iterable[dict[str, Any]], experiment: str, arm: str, share: str, read: Score) -> dict[int, float]:
+    """Score of each seed that has a record; of several records of a unit the last counts."""
+    found = {}
+    for record in records:
+        if (record["experiment"], record["arm"], record["share"]) == (experiment, arm, share):
+            value = read(record)
+            if value is not None:
+                found[record["seed"]] = value
+    return found
+
+
+def difference(ours: dict[int, float], theirs: dict[int, float]) -> Estimate | None:
+    """Ours minus theirs over the seeds that both have."""
+    common = sorted(ours.keys() & theirs.keys())
+    return Estimate.of([ours[seed] - theirs[seed] for seed in common]) if common else None
+
+
+class Column(NamedTuple):
+    """A number of each record; `ahead`: the difference to the base is told too."""
+
+    name: str
+    read: Score
+    ahead: bool = False
+
+
+def columns(experiment: Experiment) -> list[Column]:
+    """What an experiment's table tells."""
+    learnt = [Column("k-NN", last("knn_accuracy"), experiment.probe), Column("found again", last("held_out_accuracy"))]
+    if experiment.probe:
+        return [*learnt, Column("CPU min", minutes)]
+    splits = LEVELS if experiment.on == "test" else ()
+    return [
+        *(Column("box AP", score("bbox", "all"), True), Column("mask AP", score("segm", "all"))),
+        *(Column(split, score("bbox", split)) for split in splits),
+        *(Column("AR@10", score("bbox", "all", "AR@10")), learnt[0], Column("CPU min", minutes)),
+    ]
+
+
+def table(records: Sequence[dict[str, Any]], experiment: Experiment) -> str:
+    """Markdown: an arm a row at each share of the labels; a star marks differences whose interval leaves out zero."""
+    shown = columns(experiment)
+    head = ["arm", "seeds", *(name for c in shown for name in (c.name, *[f"against {experiment.base}"] * c.ahead))]
+    lines = []
+    for share in experiment.shares:
+        rows = [row for arm in experiment.arms if (row := _row(records, experiment, arm.name, share, shown))]
+        if rows:
+            lines += [f"**{share} of the labels**", "", _line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
+    return "\n".join(lines) or "no records yet"
+
+
+def _row(
+    records: Sequence[dict[str, Any]], experiment: Experiment, arm: str, share: str, shown: Sequence[Column]
+) -> list[str]:
+    """Cells of an arm's row, none where it has no record."""
+    cells: list[str] = []
+    for column in shown:
+        values = by_seed(records, experiment.name, arm, share, column.read)
+        cells.append(Estimate.of([*values.values()]).text() if values else "")
+        if column.ahead:
+            ahead = difference(values, by_seed(records, experiment.name, experiment.base, share, column.read))
+            told = ahead is not None and arm != experiment.base
+            cells.append(ahead.text(signed=True) + " *" * ahead.clear if ahead is not None and told else "")
+    seeds = by_seed(records, experiment.name, arm, share, minutes)
+    return [arm, str(len(seeds)), *cells] if seeds else []
+
+
+def last(name: str) -> Score:
+    """Reads the last value of a curve of pretraining, in per cent."""
+
+    def read(record: dict[str, Any]) -> float | None:
+        curve = record["pretraining"].get(name)
+        return 100 * curve[-1] if curve else None
+
+    return read
+
+
+def minutes(record: dict[str, Any]) -> float:
+    """Processor time of learning: pretraining and fine-tuning, with scoring."""
+    learning = ("pretraining", "fine-tuning", "scoring")
+    return sum(record["cost"].get(stage, {}).get("cpu_seconds", 0.0) for stage in learning) / 60
+
+
+def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) -> float:
+    """Processor seconds of a unit: as that of the same arm took on average, else by what its samples usually cost."""
+    same = [r for r in records if (r["experiment"], r["arm"]) == unit.key[:2]]
+    if same:
+        return fmean(sum(stage["cpu_seconds"] for stage in record["cost"].values()) for record in same)
+    arm = unit.arm
+    pairs, scans = arm.pairs or profile.pairs, profile.samples * arm.length
+    total = FIXED_COST + (0 if unit.experiment.probe else scans * SCAN_COST)
+    if arm.start == "pretrained":
+        total += pairs * unit.experiment.passes(arm, profile) * PAIR_COST
+    if arm.start == "composites":
+        total += profile.composites * SCAN_COST
+    return total + (pairs * BUILD_COST if arm.start in ("pretrained", "composites") else 0)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,164 @@
+"""The transfer experiments' runner: commands as typed, costs, stops, records, and what tables make of them."""
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.transfer import records
+from benchmarks.transfer.arms import CPU, Arm, Experiment, Profile
+from benchmarks.transfer.experiments import EXPERIMENTS, RANDOM, SEGLOC
+from benchmarks.transfer.stages import Stages, Stopped, Unit
+from benchmarks.transfer.tables import Estimate, difference, table
+
+TINY = Profile(128, ("--arch", "resnet18", "--width", "64", "--batch-size", "16"), 48, 1, "mask-rcnn", 16, 16, 120, 30)
+PROBE = Experiment("probe", "?", (SEGLOC,), ("50%",), 2, on="val", base="segloc", probe=True)
+TOOL = """#!/bin/sh
+echo "$0 $@" >> "$CALLS"
+case "$*" in *"$FAIL"*) echo started; echo "Error: no disk left"; exit 1;; esac
+trap 'echo saved; exit 130' INT
+[ -n "$SLOW" ] && for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; done
+for last; do :; done
+mkdir -p "$last"
+echo '{"knn_accuracy": 0.25, "held_out_accuracy": 0.5}' > "$last/log.jsonl"
+"""
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs that write a folder and say how they were called."""
+    (tmp_path / "bin").mkdir()
+    for name in ("segloc-synth", "segloc-train", "segloc-eval"):
+        (tmp_path / "bin" / name).write_text(TOOL)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for name, value in (("CALLS", str(tmp_path / "calls")), ("FAIL", "nothing"), ("SLOW", "")):
+        monkeypatch.setenv(name, value)
+    return tmp_path / "calls"
+
+
+def stages(work: Path, seconds: float = 60) -> Stages:
+    return Stages(work, TINY, "cpu", 1, time.monotonic() + seconds)
+
+
+def test_units_share_their_commands_and_do_none_twice(calls: Path, tmp_path: Path) -> None:
+    work, other = tmp_path / "work", Arm("moco", train=("--method", "moco"))
+    units = [Unit(PROBE, SEGLOC, "50%", 0), Unit(PROBE, other, "50%", 0)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(stages(work).unit, units))
+    made = calls.read_text().splitlines()
+    assert [sum(word in line for line in made) for word in ("phantom", "labels /", "build", "segloc-train")] == [
+        1,
+        1,
+        1,
+        2,
+    ]
+    assert found[0]["pretraining"] == {"knn_accuracy": [0.25], "held_out_accuracy": [0.5]}
+    assert set(found[0]["cost"]) == {"simulate", "labels", "synthesis", "pretraining"}
+    assert found[0]["cost"]["pretraining"]["peak_bytes"] > 1e5
+    assert stages(work).unit(units[0]) == found[0]
+    assert len(calls.read_text().splitlines()) == len(made)
+    # Typed by hand in another folder, they are the same.
+    assert [line.split()[0] for line in found[0]["commands"]] == [
+        *["segloc-synth", "segloc-eval", "segloc-synth"],
+        "segloc-train",
+    ]
+    assert str(work) not in " ".join(found[0]["commands"])
+
+
+def test_a_failing_command_ends_the_unit_and_is_done_again(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = Unit(PROBE, SEGLOC, "50%", 0)
+    monkeypatch.setenv("FAIL", "build")
+    with pytest.raises(Stopped, match="segloc-synth ended with 1: Error: no disk left"):
+        stages(tmp_path / "work").unit(unit)
+    monkeypatch.setenv("FAIL", "nothing")
+    assert stages(tmp_path / "work").unit(unit)["pretraining"]
+    assert [line.split()[1] for line in calls.read_text().splitlines()] == [
+        "phantom",
+        "labels",
+        "build",
+        "build",
+        "--shards",
+    ]
+
+
+def test_at_the_deadline_a_command_is_asked_to_stop(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW", "yes")
+    with pytest.raises(Stopped, match="ended with 130: saved"):
+        stages(tmp_path / "work", 0.3).unit(Unit(PROBE, SEGLOC, "50%", 0))
+    assert not list((tmp_path / "work").rglob("notes/*.json"))
+
+
+def record(arm: str, seed: int, ap: float, experiment: str = "arms", **more: Any) -> dict[str, Any]:
+    levels = {
+        level: {"AP": ap + shift, "AR@10": 2 * ap} for level, shift in (("easy", 0.02), ("hard", 0), ("hidden", -0.02))
+    }
+    return {
+        **{
+            "experiment": experiment,
+            "arm": arm,
+            "share": "10%",
+            "seed": seed,
+            "scores": {"bbox": levels, "segm": levels},
+        },
+        **{"pretraining": {}, "cost": {"fine-tuning": {"cpu_seconds": 120.0}}},
+        **more,
+    }
+
+
+def test_intervals_are_students_and_differences_are_paired() -> None:
+    assert Estimate.of([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.3027 / 3**0.5, 3), abs=1e-3)
+    assert Estimate.of([4.0]) == (4.0, None, 1)
+    close = difference({0: 5.0, 1: 9.0, 2: 13.0, 7: 1.0}, {0: 4.0, 1: 8.1, 2: 11.9})
+    assert close is not None and close.clear and close.seeds == 3 and close.mean == pytest.approx(1.0)
+    assert difference({0: 1.0}, {1: 1.0}) is None
+
+
+def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
+    experiment = Experiment("arms", "?", (RANDOM, SEGLOC, Arm("unknown")), ("10%",), 3)
+    path = tmp_path / "records.jsonl"
+    for seed in range(3):
+        records.append(record("random", seed, 0.10 + 0.01 * seed), path)
+        records.append(record("segloc", seed, 0.16 + 0.0101 * seed, pretraining={"knn_accuracy": [0.2, 0.5]}), path)
+    records.append(record("segloc", 0, 0.5, "other"), path)
+    known = records.read(path)
+    assert len(known) == 7 and known[0] == record("random", 0, 0.10)
+    assert {records.key(r) for r in known[:2]} == {Unit(experiment, arm, "10%", 0).key for arm in (RANDOM, SEGLOC)}
+    lines = table(known, experiment).splitlines()
+    assert len([line for line in lines if line.startswith("| ")]) == 4, "no row without records"
+    random, segloc = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[-2:])
+    assert random[:4] == ["random", "3", "11.0 ± 2.5", ""]
+    assert segloc[:4] == ["segloc", "3", "17.0 ± 2.5", "+6.0 ± 0.0 *"]
+    assert segloc[5:8] == ["19.0 ± 2.5", "17.0 ± 2.5", "15.0 ± 2.5"] and segloc[-2:] == ["50.0 ± 0.0", "2.0 ± 0.0"]
+
+
+def test_every_committed_record_belongs_to_an_experiment() -> None:
+    known = {(e.name, arm.name, share) for e in EXPERIMENTS for arm in e.arms for share in e.shares}
+    for one in records.read():
+        assert (one["experiment"], one["arm"], one["share"]) in known
+        assert len(one["generator"]) == 12 and one["commands"] and one["versions"]["torch"]
+    assert len({(e.name, arm.name) for e in EXPERIMENTS for arm in e.arms}) == sum(len(e.arms) for e in EXPERIMENTS)
+
+
+@pytest.mark.slow
+def test_a_unit_of_every_kind_runs(tmp_path: Path) -> None:
+    """With the real programs, as small as they go."""
+    arms = (
+        *(RANDOM, SEGLOC, Arm("then labels", "composites"), Arm("alone", "composites", length=0)),
+        Arm("fewer", "random", labels="50%"),
+    )
+    experiment = Experiment("tiny", "?", arms, ("100%",), 1)  # of fewer labels not every class would have objects
+    runner = Stages(tmp_path, TINY, "cpu", 1, time.monotonic() + 900)
+    for arm in arms:
+        found = runner.unit(Unit(experiment, arm, "100%", 0))
+        assert set(found["scores"]["bbox"]) == set(found["scores"]["segm"]) == {"easy", "hard", "hidden"}
+        assert 0 <= found["scores"]["bbox"]["easy"]["AP"] <= 1
+        json.dumps(found)
+    assert CPU.samples > TINY.samples
