@@ -3,6 +3,7 @@
   python -m benchmarks.transfer plan                      what there is to do, and how long it takes
   python -m benchmarks.transfer run arms --hours 2        the missing units of an experiment, in order
   python -m benchmarks.transfer table arms                its table, from the committed records
+  python -m benchmarks.transfer charts                    the charts of docs/EVIDENCE.md
 
 Run it from the root of a checkout, in the environment that `make venv` makes. Everything is rebuilt from seeds below
 --work, which may be deleted at any time; what was stopped goes on. Records are appended to
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import click
 import torch
-from benchmarks.transfer import records
+from benchmarks.transfer import charts, records
 from benchmarks.transfer.arms import CPU, GPU, Experiment
 from benchmarks.transfer.experiments import EXPERIMENTS
 from benchmarks.transfer.stages import Stages, Stopped, Unit
@@ -56,9 +57,10 @@ def plan(names: Sequence[str]) -> None:
 @names
 @click.option("--hours", type=float, default=1e6, help="Stop after so long; the same command goes on.  [default: none]")
 @click.option("--jobs", type=click.IntRange(1), default=max(1, (os.cpu_count() or 1)), help="Units at once.")
+@click.option("--seeds", type=click.IntRange(1), default=100, help="Only the first seeds.  [default: all]")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("transfer-work"), show_default=True)
 @click.option("--gpu", is_flag=True, help="ResNet-50 and 256 pixels on CUDA; alone, without --jobs.")
-def run(names: Sequence[str], hours: float, jobs: int, work: Path, gpu: bool) -> None:
+def run(names: Sequence[str], hours: float, jobs: int, seeds: int, work: Path, gpu: bool) -> None:
     """Do the missing units of the experiments, those that decide most first."""
     profile = GPU if gpu else CPU
     device, jobs, threads = ("cuda", 1, os.cpu_count() or 1) if gpu else ("cpu", jobs, 1)
@@ -78,7 +80,7 @@ def run(names: Sequence[str], hours: float, jobs: int, work: Path, gpu: bool) ->
         **{"generator": made_by, "commit": records.commit(), "versions": versions(), "threads": threads},
         "device": torch.cuda.get_device_name() if gpu else "cpu",
     }
-    waiting = [unit for experiment in chosen(names) for unit in missing_units(experiment, known)]
+    waiting = [unit for experiment in chosen(names) for unit in missing_units(experiment, known) if unit.seed < seeds]
     with ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[dict], Unit] = {}
         while running or (waiting and time.monotonic() < deadline):
@@ -107,6 +109,14 @@ def show(names: Sequence[str]) -> None:
     known = records.read()
     for experiment in chosen(names):
         click.echo(f"## {experiment.name}: {experiment.question}\n\n{table(known, experiment)}")
+
+
+@main.command(name="charts")
+@names
+def draw(names: Sequence[str]) -> None:
+    """Draw docs/evidence-NAME.svg of the experiments from the records."""
+    for path in charts.write(records.read(), chosen(names), records.ROOT / "docs"):
+        click.echo(path)
 
 
 def chosen(names: Sequence[str]) -> list[Experiment]:

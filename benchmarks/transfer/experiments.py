@@ -38,9 +38,10 @@ EXPERIMENTS = (
         (
             SEGLOC,
             Arm("published: SGD, default K and m, whole pictures", train=()),
-            pretrained("SGD", "--optimizer", "sgd", "--lr", "0.16"),
+            pretrained("SGD, lr 0.16", "--optimizer", "sgd", "--lr", "0.16"),
             pretrained("K and m of the defaults", "--queue-size", "232", "--momentum-key", "0.76"),
             pretrained("K 512", "--queue-size", "512"),
+            pretrained("m 0.5 a step", "--momentum-key", "0.0625"),
             pretrained("whole pictures", "--crop", "1"),
             pretrained("T 0.2", "--temperature", "0.2"),
             pretrained("T 0.05", "--temperature", "0.05"),
