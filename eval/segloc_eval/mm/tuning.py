@@ -75,7 +75,7 @@ class FineTuning:
         if recipe.optimiser == "sgd":
             self.optimiser = torch.optim.SGD(self.trained, recipe.lr, 0.9, weight_decay=recipe.weight_decay)
         else:
-            self.optimiser = torch.optim.AdamW(self.trained, recipe.lr, weight_decay=recipe.weight_decay)
+            self.optimiser = torch.optim.AdamW(self.trained, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
     def batches(self) -> Iterator[Any]:
         """This rank's share of every batch to come, in order; a click.ClickException instead of one it cannot read."""
