@@ -386,6 +386,18 @@ def test_embeddings_find_pairs(name: str) -> None:
     assert torch.allclose(found.norm(dim=-1), torch.ones(GROUP, LEVELS), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_trains_alike(name: str) -> None:
+    """The same loss within what seven bits of mantissa allow, from float32 weights that stay so."""
+    exact, coarse = build(name), build(name)
+    for branch in coarse.branches():
+        branch.bfloat16 = True
+    (one,), (other,) = train(exact, range(1)), train(coarse, range(1))
+    assert not torch.equal(one, other)
+    assert torch.allclose(one, other, rtol=0.03)
+    assert {x.dtype for x in coarse.parameters()} == {torch.float32}
+
+
 # --- the newcomer's way ---
 
 

@@ -19,6 +19,7 @@ OPTIONS = {
         "on_bad_shard": "stop",
         "cache_limit": 50.0,
         "compile": False,
+        "precision": "auto",
         "arch": "resnet18",
         "width": 64,
         "epochs": 2,

@@ -157,6 +157,13 @@ Examples:
     default="auto",
     help="auto: a GPU where there is one.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    help="Of convolutions and products. auto: bfloat16 on CUDA, float32 on a CPU. Recent CPUs (avx512_bf16 or "
+    "amx_bf16 in /proc/cpuinfo) are faster in bfloat16.",
+)
 @click.option("--compile", is_flag=True, help="Run the backbone through torch.compile.")
 @click.option(
     "--save-every",

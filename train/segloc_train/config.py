@@ -56,6 +56,7 @@ class Config:
     crop: float
     bn_group: int
     compile: bool
+    precision: str
     seed: int
     workers: int
     device: str

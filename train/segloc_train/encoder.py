@@ -15,7 +15,13 @@ Item = TypeVar("Item")
 
 
 class Encoder(nn.Module):
-    """Backbone with attention, and a head: everything between a picture with a box and its embeddings."""
+    """Backbone with attention, and a head: everything between a picture with a box and its embeddings.
+
+    Attributes:
+        bfloat16: whether it computes in bfloat16 where that loses little; None: on CUDA alone.
+    """
+
+    bfloat16: bool | None = None
 
     def __init__(self, arch: str, width: int, head: nn.Module) -> None:
         """`head` takes the five levels and the View."""
@@ -26,10 +32,11 @@ class Encoder(nn.Module):
     def forward(self, view: View) -> Any:
         """A normalised view of N pictures -> what the head makes of it, float32.
 
-        Computes in channels_last, and in bfloat16 on CUDA.
+        Computes in channels_last.
         """
         images = view.images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
+        enabled = images.is_cuda if self.bfloat16 is None else self.bfloat16
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
             return self.head(self.backbone(images), view)
 
 

@@ -66,7 +66,7 @@ def summary(config: Config, classes: int, size: int, device: torch.device, ranks
         f"momentum     m {config.momentum_key:.6g} per 256 samples, {config.momentum_per_step:.6g} per step",
         f"queues       {queues}; batch statistics in groups of {config.bn_group}",
         f"memory       about {memory / 1e9:.1f} GB for float32 training",
-        f"time         {expected_time(flops, share, device, matrix_rate(device))}",
+        f"time         {expected_time(flops, share, device, matrix_rate(device, config.precision))}",
     ]
 
 
@@ -99,9 +99,10 @@ def sample_flops(cost: Cost, group: int, slots: float) -> float:
     return ((2 if slots else 1) * cost.forward + cost.backward) / group + 2 * 2 * slots * DIM * LEVELS
 
 
-def matrix_rate(device: torch.device) -> float:
-    """FLOP/s of a large matrix product, measured in about half a second: bfloat16 on CUDA, else float32."""
-    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
+def matrix_rate(device: torch.device, precision: str = "auto") -> float:
+    """FLOP/s of a large matrix product in a run's `precision`, measured in about half a second."""
+    half = device.type == "cuda" if precision == "auto" else precision == "bfloat16"
+    side, dtype = 8192 if device.type == "cuda" else 1024, torch.bfloat16 if half else torch.float32
     a, b = torch.ones(2, side, side, device=device, dtype=dtype)
 
     def product() -> float:

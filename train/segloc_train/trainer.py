@@ -36,8 +36,9 @@ def build(config: Config, classes: int, device: torch.device) -> Method:
             device,
         )
         method: Method = import_module(f"segloc_train.methods.{config.method}").Method(settings)
-    if config.compile:
-        for branch in method.branches():
+    for branch in method.branches():
+        branch.bfloat16 = {"auto": None, "float32": False, "bfloat16": True}[config.precision]
+        if config.compile:
             branch.backbone.compile()
     return method.train()
 
