@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -82,24 +83,33 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, work: Path, g
     }
     waiting = [unit for experiment in chosen(names) for unit in missing_units(experiment, known) if unit.seed < seeds]
     with ThreadPoolExecutor(jobs) as pool:
-        running: dict[Future[dict], Unit] = {}
-        while running or (waiting and time.monotonic() < deadline):
-            while waiting and len(running) < jobs and time.monotonic() < deadline:
-                unit = waiting.pop(0)
-                click.echo(f"{_now()} {unit}", err=True)
-                running[pool.submit(stages.unit, unit)] = unit
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                unit = running.pop(future)
-                try:
-                    found = future.result()
-                except Stopped as reason:
-                    click.echo(f"{_now()} {unit}: {reason}", err=True)
-                    continue
-                experiment, arm, share, seed = unit.key
-                named = {"experiment": experiment, "arm": arm, "share": share, "seed": seed}
-                records.append({**named, "date": _now(), "on": unit.experiment.on, **about, **found})
+        try:
+            work_off(waiting, pool, jobs, stages, about)
+        except KeyboardInterrupt:
+            stages.deadline = 0.0  # what runs is asked to stop, and waited for
+            click.echo("stopping; the same command goes on", err=True)
     for done in chosen(names):
         click.echo(f"\n## {done.name}\n\n{table(records.read(), done)}")
+
+
+def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: Stages, about: dict[str, Any]) -> None:
+    """Do the units, so many at once, in order; each leaves a record when it is done."""
+    running: dict[Future[dict[str, Any]], Unit] = {}
+    while running or (waiting and time.monotonic() < stages.deadline):
+        while waiting and len(running) < jobs and time.monotonic() < stages.deadline:
+            unit = waiting.pop(0)
+            click.echo(f"{_now()} {unit}", err=True)
+            running[pool.submit(stages.unit, unit)] = unit
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            unit = running.pop(future)
+            try:
+                found = future.result()
+            except Stopped as reason:
+                click.echo(f"{_now()} {unit}: {reason}", err=True)
+                continue
+            experiment, arm, share, seed = unit.key
+            named = {"experiment": experiment, "arm": arm, "share": share, "seed": seed}
+            records.append({**named, "date": _now(), "on": unit.experiment.on, **about, **found})
 
 
 @main.command(name="table")

@@ -124,16 +124,19 @@ class Definition:
 
     def loss(self) -> Tensor:
         """[levels], the mean over the batch."""
-        self.before()
+        if hasattr(self, "past"):
+            self.append(self.keys, self.labels)
         each = [[self.sample(n, level) for level in range(LEVELS)] for n in range(COUNT)]
         return torch.tensor(each, dtype=torch.float64).mean(0)
 
-    def before(self) -> None:
-        """What happens before the loss."""
+    def queue(self, level: int, without: int) -> list[Tensor]:
+        """The last K keys of classes other than `without`."""
+        return [key[level] for key, label in self.past[0] if label != without][-K:]
 
-    def queue(self, level: int, which: int = 0, without: int | None = None) -> list[Tensor]:
-        """The last K keys, of classes other than `without`."""
-        return [key[level] for key, label in self.past[which] if label != without][-K:]
+    def others(self, level: int, n: int, which: int = 0) -> list[Tensor]:
+        """The last K keys but the own one of sample n, all of the batch having entered in order."""
+        entries = self.past[which][-K:]
+        return [key[level] for place, (key, _) in enumerate(entries) if place != K - COUNT + n]
 
     def sample(self, n: int, level: int) -> float:
         raise NotImplementedError
@@ -146,7 +149,7 @@ def cross_entropy(query: Tensor, positive: Tensor, negatives: list[Tensor], temp
 
 class Moco(Definition):
     def sample(self, n: int, level: int) -> float:
-        return cross_entropy(self.outs[0][n, level], self.keys[n, level].double(), self.queue(level))
+        return cross_entropy(self.outs[0][n, level], self.keys[n, level].double(), self.others(level, n))
 
 
 class Insloc(Moco):
@@ -158,11 +161,8 @@ class Insloc(Moco):
 
 
 class Segloc(Definition):
-    def before(self) -> None:
-        self.append(self.keys, self.labels)
-
     def sample(self, n: int, level: int) -> float:
-        negatives = self.queue(level, without=self.labels[n])
+        negatives = self.queue(level, self.labels[n])
         assert len(negatives) == K
         return cross_entropy(self.outs[0][n, level], self.keys[n, level].double(), negatives)
 
@@ -183,11 +183,11 @@ class Densecl(Definition):
     def sample(self, n: int, level: int) -> float:
         keys, dense, features, _ = (x[n, level].double() for x in self.keys)
         query, parts, looks, _ = (x[n, level] for x in self.outs)
-        whole = cross_entropy(query, keys, self.queue(level))
+        whole = cross_entropy(query, keys, self.others(level, n))
         cells = 0.0
         for cell in range(49):
             alike = [float(looks[cell] @ other) for other in features]
-            cells += cross_entropy(parts[cell], dense[alike.index(max(alike))], self.queue(level, 1)) / 49
+            cells += cross_entropy(parts[cell], dense[alike.index(max(alike))], self.others(level, n, 1)) / 49
         return 0.5 * whole + 0.5 * cells
 
 
@@ -204,7 +204,7 @@ class Cp2(Definition):
         for j in range(49):
             total = sum(scores[i][j] for i in range(49))
             pairs += [-math.log(scores[i][j] / total) for i in range(49) if mine[i] and inside[j]]
-        return cross_entropy(query, key, self.queue(level)) + 0.2 * sum(pairs) / len(pairs)
+        return cross_entropy(query, key, self.others(level, n)) + 0.2 * sum(pairs) / len(pairs)
 
 
 class Classify(Definition):
@@ -391,7 +391,7 @@ def test_bfloat16_trains_alike(name: str) -> None:
     """The same loss within what seven bits of mantissa allow, from float32 weights that stay so."""
     exact, coarse = build(name), build(name)
     for branch in coarse.branches():
-        branch.bfloat16 = True
+        branch.low_precision = True
     (one,), (other,) = train(exact, range(1)), train(coarse, range(1))
     assert not torch.equal(one, other)
     assert torch.allclose(one, other, rtol=0.03)

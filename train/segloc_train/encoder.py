@@ -18,10 +18,10 @@ class Encoder(nn.Module):
     """Backbone with attention, and a head: everything between a picture with a box and its embeddings.
 
     Attributes:
-        bfloat16: whether it computes in bfloat16 where that loses little; None: on CUDA alone.
+        low_precision: whether it computes in bfloat16 where that loses little; None: on CUDA alone.
     """
 
-    bfloat16: bool | None = None
+    low_precision: bool | None = None
 
     def __init__(self, arch: str, width: int, head: nn.Module) -> None:
         """`head` takes the five levels and the View."""
@@ -35,8 +35,8 @@ class Encoder(nn.Module):
         Computes in channels_last.
         """
         images = view.images.contiguous(memory_format=torch.channels_last)
-        enabled = images.is_cuda if self.bfloat16 is None else self.bfloat16
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
+        enabled = images.is_cuda if self.low_precision is None else self.low_precision
+        with torch.autocast("cuda" if images.is_cuda else "cpu", torch.bfloat16, enabled=enabled):
             return self.head(self.backbone(images), view)
 
 

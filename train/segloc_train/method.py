@@ -12,7 +12,7 @@ from segloc_train.data import View
 from segloc_train.encoder import Encoder, momentum_copy, momentum_update
 from segloc_train.head import DIM, RoiHead
 from segloc_train.queues import KeyStore
-from segloc_train.step import Step
+from segloc_train.step import Group, Step
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,19 @@ class Contrast(Method):
     def stores(self) -> list[KeyStore]:
         """All stores, which a state holds."""
         return [self.store]
+
+    def others(
+        self, store: KeyStore, slots: Tensor, group: Group, each: int = 1
+    ) -> tuple[Tensor, Tensor, float, Tensor]:
+        """Negatives where classes are not known, as info_nce takes them: the last K keys but the query's own.
+
+        `slots` is where the keys of the whole global batch lie, which entered the queue before; each sample of the
+        group has `each` queries, one after the other.
+        """
+        own = slots[group.rows]
+        seen = store.recent.repeat(len(own), 1).scatter_(1, own[:, None], False)
+        rows = torch.arange(len(own), device=own.device).repeat_interleave(each)
+        return store.keys, seen, self.temperature, rows
 
     def branches(self) -> list[Encoder]:
         return [self.query, self.key]

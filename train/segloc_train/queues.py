@@ -71,11 +71,11 @@ class KeyStore:
         return self._table[-1]
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor, labels: Tensor) -> None:
-        """Add a batch, oldest first.
+    def enqueue(self, keys: Tensor, labels: Tensor) -> Tensor:
+        """Add a batch, oldest first; returns the slots of the keys that a queue took, in order, int64 on the device.
 
         Keys [B, levels, dim], unit norm, on the store's device; labels int64 [B] on the CPU, 0..classes-1 or NO_CLASS
-        (with classes 0 any). Of a batch larger than a queue, the queue gets the last K fitting keys.
+        (with classes 0 any). Of a batch larger than a queue, the queue gets the last K fitting keys; else it takes all.
         ValueError where the labels are elsewhere or others, or the shapes differ.
         """
         levels, _, dim = self.keys.shape
@@ -112,6 +112,7 @@ class KeyStore:
         table.index_fill_(0, sent[1], True)
         self.keys.index_copy_(1, sent[2], keys.to(self.keys.dtype).transpose(0, 1).index_select(1, sent[3]))
         self.slot_labels.index_copy_(0, sent[2], sent[4])
+        return sent[2]
 
     def health(self) -> dict[str, float]:
         """How the queues fare.

@@ -37,7 +37,7 @@ def build(config: Config, classes: int, device: torch.device) -> Method:
         )
         method: Method = import_module(f"segloc_train.methods.{config.method}").Method(settings)
     for branch in method.branches():
-        branch.bfloat16 = {"auto": None, "float32": False, "bfloat16": True}[config.precision]
+        branch.low_precision = {"auto": None, "float32": False, "bfloat16": True}[config.precision]
         if config.compile:
             branch.backbone.compile()
     return method.train()

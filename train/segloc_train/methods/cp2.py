@@ -70,16 +70,15 @@ class Method(Contrast):
         return self.query(view)[0]
 
     def losses(self, step: Step) -> Iterator[Terms]:
-        """As in MoCo, keys enter the queue after the loss."""
+        """As in moco.py, keys enter the queue before the loss."""
         keys, dense, inside = step.keys(self.key)
+        slots = self.store.enqueue(keys, step.labels)
         for group in step.groups(self.query):
             queries, parts, mine = self.query(group.view)
             rows = group.rows
-            negatives = self.store.keys, self.store.recent, self.temperature
-            whole, correct = info_nce(queries, keys[rows], *negatives)
+            whole, correct = info_nce(queries, keys[rows], *self.others(self.store, slots, group))
             local = dense_loss(parts, mine, dense[rows], inside[rows])
             yield Terms.of(whole + DENSE * local, correct, step)
-        self.store.enqueue(keys, step.labels)
 
 
 def dense_loss(queries: Tensor, mine: Tensor, keys: Tensor, theirs: Tensor) -> Tensor:

@@ -59,20 +59,18 @@ class Method(Contrast):
         return self.query(view)[0]
 
     def losses(self, step: Step) -> Iterator[Terms]:
-        """As in MoCo, keys enter the queues after the loss."""
+        """As in moco.py, keys enter the queues before the loss."""
         keys, dense, features, means = step.keys(self.key)
+        slots = [store.enqueue(x, step.labels) for store, x in zip(self.stores(), (keys, means), strict=True)]
         for group in step.groups(self.query):
             queries, parts, looks, _ = self.query(group.view)
             rows = group.rows
-            negatives = self.store.keys, self.store.recent, self.temperature
-            whole, correct = info_nce(queries, keys[rows], *negatives)
+            whole, correct = info_nce(queries, keys[rows], *self.others(self.store, slots[0], group))
             partners = matched(looks.detach(), features[rows], dense[rows])
-            negatives = self.dense_store.keys, self.dense_store.recent, self.temperature
+            negatives = self.others(self.dense_store, slots[1], group, parts.shape[2])
             each, _ = info_nce(by_cell(parts), by_cell(partners), *negatives)
             local = each.unflatten(0, (len(queries), -1)).mean(1)
             yield Terms.of((1 - DENSE) * whole + DENSE * local, correct, step)
-        self.store.enqueue(keys, step.labels)
-        self.dense_store.enqueue(means, step.labels)
 
 
 def matched(looks: Tensor, features: Tensor, dense: Tensor) -> Tensor:
