@@ -2,7 +2,7 @@
 
 from benchmarks.transfer.arms import Arm, Experiment
 
-FAST = ("--optimizer", "adamw", "--lr", "0.004", "--crop", "0.5")
+FAST = ("--optimizer", "adamw", "--lr", "0.004", "--crop", "0.5", "--precision", "bfloat16")
 FRESH = ("--queue-size", "64", "--momentum-key", "0", "--temperature", "0.1")  # no key is older than a step or two
 BASE = (*FAST, *FRESH)
 
@@ -37,7 +37,7 @@ EXPERIMENTS = (
         "Which schedule learns most in a few minutes?",
         (
             SEGLOC,
-            Arm("published: SGD, default K and m, whole pictures", train=()),
+            Arm("published: SGD, K, m and whole pictures", train=FAST[-2:]),
             pretrained("SGD, lr 0.16", "--optimizer", "sgd", "--lr", "0.16"),
             pretrained("K and m of the defaults", "--queue-size", "232", "--momentum-key", "0.76"),
             pretrained("K 512", "--queue-size", "512"),
