@@ -58,6 +58,7 @@ class Arm:
         length: of the fine-tuning, times the profile's; 0 scores the start as it is.
         labels: share of the labels that fine-tuning has, where it differs from that of the unit.
         pairs, epochs: instead of the experiment's or the profile's.
+        backgrounds: benign scans under the objects; `simulated` ones under real objects are PhantomRay's.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Arm:
     labels: str | None = None
     pairs: int | None = None
     epochs: int | None = None
+    backgrounds: Literal["own", "simulated"] = "own"
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,13 @@ class Experiment:
     """Arms at shares of the labels, over seeds.
 
     Attributes:
+        shares: of the labels, as `segloc-eval --labels` takes them.
         on: the splits that are scored, and with them the seeds: `val` chooses, `test` reports.
         base: the arm that differences are taken to.
         probe: pretrains only, and looks at what nearest neighbours make of the features; no detector.
         epochs: passes over the pairs, instead of the profile's.
+        real: instead of PhantomRay, segments and benign scans of SIXray, fine-tuned on boxes of four other scanners;
+            pretraining has other labels than fine-tuning. The scans lie below SEGLOC_SCANS.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Experiment:
     base: str = "random"
     probe: bool = False
     epochs: int | None = None
+    real: bool = False
 
     def passes(self, arm: Arm, profile: Profile) -> int:
         """Passes over the pairs in pretraining."""

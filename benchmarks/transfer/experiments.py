@@ -1,5 +1,7 @@
 """The experiments, those that decide most first. Seeds of those that choose and of those that report never meet."""
 
+from dataclasses import replace
+
 from benchmarks.transfer.arms import Arm, Experiment
 
 FAST = ("--optimizer", "adamw", "--lr", "0.004", "--crop", "0.5", "--precision", "bfloat16")
@@ -92,5 +94,13 @@ EXPERIMENTS = (
         (RANDOM, SEGLOC, *COMPOSITES, *BASELINES, *LONGER, CEILING),
         ("10%",),
         seeds=3,
+    ),
+    Experiment(
+        "real",
+        "Real scans: does pretraining on eleven labelled scans of another scanner pay?",
+        (RANDOM, SEGLOC, method("classify"), replace(SEGLOC, name="segloc on simulated bags", backgrounds="simulated")),
+        ("all",),
+        seeds=8,
+        real=True,
     ),
 )

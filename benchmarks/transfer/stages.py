@@ -22,6 +22,7 @@ from benchmarks.transfer.arms import Arm, Experiment, Profile
 
 from segloc_eval.numbers.score import MEAN, POOLED
 
+SCANS = Path(os.environ.get("SEGLOC_SCANS", "../shared/data")).resolve()  # real scans, where there are any
 NOTES = "notes"  # folder of each command's output, lock, and NAME.json: what it took; the mark that it is finished
 
 
@@ -74,7 +75,8 @@ class Stages:
 class _Unit:
     def __init__(self, stages: Stages, unit: Unit) -> None:
         self.stages, self.profile, self.arm, self.own = stages, stages.profile, unit.arm, unit
-        self.base = stages.work / f"seed-{unit.experiment.data_seed + unit.seed}"
+        self.real = unit.experiment.real
+        self.base = stages.work / f"{'real' if self.real else 'seed'}-{unit.experiment.data_seed + unit.seed}"
         self.cost: dict[str, dict[str, float]] = {}
         self.commands: list[str] = []
         self.pretraining: dict[str, Any] = {}
@@ -97,19 +99,26 @@ class _Unit:
         sizes = ["--images", str(self.profile.scans), "--backgrounds", str(self.profile.benign)]
         return self._do("simulate", "segloc-synth", ["phantom", *sizes, "--seed", str(seed)], "scans")
 
+    def _data(self) -> Path:
+        """What detectors are fine-tuned and scored on."""
+        return SCANS / "xray6dom_boxes" if self.real else self._scans() / "pidray"
+
     def _labels(self, share: str) -> Path:
-        data = str(self._scans() / "pidray")
-        flags = ["labels", data, "--labels", share, "--seed", str(self.own.seed)]
+        flags = ["labels", str(self._data()), "--labels", share, "--seed", str(self.own.seed)]
         folder = self._do("labels", "segloc-eval", flags, f"labels-{_slug(share)}")
         return folder / f"labels-{_slug(share)}.txt"
 
     def _pairs(self) -> Path:
-        scans = self._scans()
         count = self.arm.pairs or self.profile.pairs
+        simulated = not self.real or self.arm.backgrounds == "simulated"
+        backgrounds = self._scans() / "sixray" if simulated else SCANS / "sixray_negatives"
+        if self.real:
+            objects = ["--objects", str(SCANS / "sixray_masks")]
+        else:
+            objects = ["--objects", str(self._data()), "--images", str(self._labels(self.own.share))]
         flags = [
-            *("build", "--objects", str(scans / "pidray"), "--backgrounds", str(scans / "sixray")),
-            *("--images", str(self._labels(self.own.share)), "--n", str(count), "--size", str(self.profile.size)),
-            *("--seed", str(self.own.seed), *self.arm.synth),
+            *("build", *objects, "--backgrounds", str(backgrounds), "--n", str(count)),
+            *("--size", str(self.profile.size), "--seed", str(self.own.seed), *self.arm.synth),
         ]
         return self._do("synthesis", "segloc-synth", flags, f"pairs-{_slug(self.own.share)}")
 
@@ -144,7 +153,7 @@ class _Unit:
         return str(found / "random" / "all" / f"seed-{self.own.seed}")
 
     def _scored(self, start: str) -> dict[str, Any]:
-        data = self._scans() / "pidray"
+        data = self._data()
         share = self.arm.labels or self.own.share
         on = ["--on", self.own.experiment.on]
         if self.arm.length:
@@ -187,7 +196,7 @@ class _Unit:
                 done.write_text(json.dumps(spent))
             cost = json.loads(done.read_text())
         total = self.cost.setdefault(stage, {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0})
-        text = " ".join(command).replace(str(self.stages.work), "WORK")
+        text = " ".join(command).replace(str(self.stages.work), "WORK").replace(str(SCANS), "SCANS")
         if text not in self.commands:
             self.commands.append(text)
             for what in ("cpu_seconds", "seconds"):
