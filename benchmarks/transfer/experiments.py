@@ -65,6 +65,7 @@ EXPERIMENTS = (
             SEGLOC,
             method("moco"),
             method("supcon"),
+            pretrained("supcon, K 512", "--method", "supcon", "--queue-size", "512"),
             method("classify"),
             pretrained("positives of a class", synth=("--positives", "class")),
             pretrained("balanced by class", synth=("--balance", "class")),
