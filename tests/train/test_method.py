@@ -220,6 +220,21 @@ def test_level_batch_norm_is_batch_norm_with_statistics_per_level() -> None:
         assert torch.equal(mine(x, level), plain[level].eval()(x))
 
 
+def test_embeddings_do_not_start_in_a_cone() -> None:
+    """Behind positive numbers all would point one way (cosine 0.75), and contrast would spread them along one line."""
+    torch.manual_seed(0)
+    view = View(torch.randn(32, 3, 64, 64), torch.tensor([[10.0, 20, 40, 50]]).repeat(32, 1))
+    encoder = Encoder("resnet18", 64, RoiHead(64)).train()
+    with torch.no_grad():
+        found = encoder(view)
+    cosines = torch.einsum("ild,jld->lij", found, found)
+    others = (cosines.sum((1, 2)) - 32) / (32 * 31)
+    assert found.shape == (32, LEVELS, 128) and others.abs().max() < 0.05
+    assert found.mean(0).norm(dim=-1).max() < 0.1
+    still = {name for name, _ in encoder.named_parameters() if "standardise" in name}
+    assert not still, "zero mean and unit variance are not learnt away"
+
+
 def test_momentum_update_keeps_and_takes_over() -> None:
     query = nn.Linear(3, 3)
     key = nn.Linear(3, 3)

@@ -198,11 +198,11 @@ def test_whoever_waits_is_caught(stand_in: StandIn, monkeypatch: pytest.MonkeyPa
 
     enqueue = KeyStore.enqueue
 
-    def store(self: KeyStore, keys: Tensor, labels: Tensor) -> None:
+    def store(self: KeyStore, keys: Tensor, labels: Tensor) -> Tensor:
         before = len(stand_in.waits)
         assert keys.norm().item() > 0
         caught.update(["store"] if len(stand_in.waits) == before + 1 else [])
-        enqueue(self, keys, labels)
+        return enqueue(self, keys, labels)
 
     monkeypatch.setattr(moco, "info_nce", loss)
     monkeypatch.setattr(KeyStore, "enqueue", store)

@@ -16,24 +16,24 @@ DIM = 128  # numbers of an embedding
 
 
 class LevelBatchNorm(nn.Module):
-    """BN whose scale and shift are shared by the levels while each level keeps its own running statistics.
+    """BN whose scale and shift (if `affine`) the levels share, while each keeps its own running statistics.
 
     The levels' features differ in scale: one set of running statistics would be a mixture that fits none, and
-    the head would see other numbers in evaluation than in training. In training it equals nn.BatchNorm2d.
+    the head would see other numbers in evaluation than in training. In training it equals nn.BatchNorm1d or 2d.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(LEVELS, channels))
         self.register_buffer("running_var", torch.ones(LEVELS, channels))
 
     def forward(self, x: Tensor, level: int) -> Tensor:
-        """[N, channels, H, W] of pyramid level `level` (0-based) -> the same shape."""
+        """[N, channels] or [N, channels, H, W] of pyramid level `level` (0-based) -> the same shape."""
         mean, var = self.running_mean[level], self.running_var[level]
         return F.batch_norm(x, mean, var, self.weight, self.bias, self.training)
 
@@ -41,7 +41,10 @@ class LevelBatchNorm(nn.Module):
 class RoiHead(nn.Module):
     """Embedding head, shared by the levels and run once per level (InsLoc, arXiv 2102.08318).
 
-    Hidden layers are 4 * width wide: 1024 at the published width 256.
+    Hidden layers are 4 * width wide: 1024 at the published width 256. Each number of an embedding has zero mean and
+    unit variance over the batch before the vector is given unit norm, by BN without scale and shift, as in SimCLR's
+    and MoCo-v3's code: hidden layers end in positive numbers, so without it all embeddings start in one narrow cone,
+    and contrast then spreads them along one direction alone (docs/EVIDENCE.md).
     """
 
     def __init__(self, width: int, dim: int = DIM) -> None:
@@ -56,6 +59,7 @@ class RoiHead(nn.Module):
             nn.ReLU(),
             nn.Linear(4 * width, dim),
         )
+        self.standardise = LevelBatchNorm(dim, affine=False)
 
     def forward(self, levels: Sequence[Tensor], view: View) -> Tensor:
         """Embeddings float32 [N, 5, dim] of unit norm, of the pasted objects in five maps [N, width, H_i, W_i]."""
@@ -72,7 +76,8 @@ class RoiHead(nn.Module):
 
     def embeddings(self, convolved: Sequence[Tensor]) -> Tensor:
         """float32 [N, 5, dim] of unit norm."""
-        return torch.stack([F.normalize(self.embed(x).float(), dim=-1) for x in convolved], 1)
+        found = [self.standardise(self.embed(x).float(), level) for level, x in enumerate(convolved)]
+        return F.normalize(torch.stack(found, 1), dim=-1)
 
 
 def cells(levels: Sequence[Tensor], boxes: Tensor) -> list[Tensor]:

@@ -23,7 +23,11 @@ from segloc_train.step import Step
 
 
 class ClassHead(RoiHead):
-    """RoiHead with as many outputs as there are classes."""
+    """RoiHead with as many outputs as there are classes; scores are no embeddings, so nothing is done to them."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        del self.standardise
 
     def forward(self, levels: Sequence[Tensor], view: View) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Scores float32 [N, 5, classes], and the last hidden layer as unit vectors [N, 5, 4 * width]."""

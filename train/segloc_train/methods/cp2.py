@@ -36,8 +36,11 @@ class MaskedHead(RoiHead):
     def forward(self, levels: Sequence[Tensor], view: View) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """Unit vectors of the foreground's mean [N, 5, dim] and of each cell [N, 5, 49, dim]; foreground [N, 49]."""
         boxes = grown(view.boxes)
-        maps = [self.embed(x).flatten(2).mT.float() for x in self.convolved(cells(levels, boxes))]
-        dense = F.normalize(torch.stack(maps, 1), dim=-1)
+        maps = [
+            self.standardise(self.embed(x).float(), level)
+            for level, x in enumerate(self.convolved(cells(levels, boxes)))
+        ]
+        dense = F.normalize(torch.stack([x.flatten(2).mT for x in maps], 1), dim=-1)
         assert view.masks is not None
         inside = foreground(view.masks, boxes)
         pooled = (dense * inside[:, None, :, None]).sum(2)

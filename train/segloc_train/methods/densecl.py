@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from segloc_train.contrast import info_nce
 from segloc_train.data import View
-from segloc_train.head import DIM, RoiHead, cells
+from segloc_train.head import DIM, LevelBatchNorm, RoiHead, cells
 from segloc_train.method import Contrast, Settings, Terms
 from segloc_train.queues import KeyStore
 from segloc_train.step import Step
@@ -29,13 +29,14 @@ class DenseHead(RoiHead):
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.dense = nn.Sequential(nn.Conv2d(width, 4 * width, 1), nn.ReLU(), nn.Conv2d(4 * width, DIM, 1))
+        self.standardise_cells = LevelBatchNorm(DIM, affine=False)
 
     def forward(self, levels: Sequence[Tensor], view: View) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Unit vectors: embeddings [N, 5, dim]; of each cell its projection [N, 5, 49, dim] and its backbone features
         [N, 5, 49, width]; the mean projection [N, 5, dim]."""
         rois = cells(levels, view.boxes)
         convolved = self.convolved(rois)
-        projected = [self.dense(x).float() for x in convolved]
+        projected = [self.standardise_cells(self.dense(x).float(), level) for level, x in enumerate(convolved)]
         mean = torch.stack([x.mean((2, 3)) for x in projected], 1)
         return self.embeddings(convolved), unit_cells(projected), unit_cells(rois), F.normalize(mean, dim=-1)
 
