@@ -160,7 +160,9 @@ def test_without_classes_it_is_a_plain_fifo_in_its_own_room() -> None:
     health = store.health()
     assert health.pop("share_0") == health.pop("share_7") == 2 / 5 and health.pop("share_1") == 1 / 5
     assert [name for name, x in health.items() if x and name.startswith("share")] == []
-    assert {name for name in health if "share" not in name} == {"negatives", "oldest", "start_keys", "slots"}
+    assert {name for name in health if "share" not in name} == {
+        *("negatives", "oldest", "start_keys", "slots", "effective_dim")
+    }
 
 
 def test_labels_out_of_place_are_refused() -> None:
@@ -193,6 +195,21 @@ for keys, labels in torch.load(f"{folder}/stream.pt", weights_only=True):
 torch.save(store.state_dict(), f"{folder}/rank{rank}.pt")
 dist.destroy_process_group()
 """
+
+
+@pytest.mark.parametrize(("directions", "spread"), [(1, (0.99, 1.01)), (2, (1.7, 2.01)), (DIM, (0.8 * DIM, DIM))])
+def test_health_tells_along_how_many_directions_the_last_keys_spread(
+    directions: int, spread: tuple[float, float]
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    store = new_store(2, 512)
+    for _ in range(8):  # older ones, in all directions, are forgotten
+        store.enqueue(torch.randn(64, LEVELS, DIM, generator=draws), torch.zeros(64, dtype=torch.int64))
+    axes = torch.eye(DIM)[:directions]
+    for _ in range(8):
+        keys = 3 + torch.randn(64, LEVELS, directions, generator=draws) @ axes
+        store.enqueue(keys, torch.zeros(64, dtype=torch.int64))
+    assert spread[0] < store.health()["effective_dim"] < spread[1]
 
 
 def test_two_ranks_hold_the_store_of_one_process(tmp_path: Path) -> None:

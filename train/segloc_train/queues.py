@@ -119,7 +119,9 @@ class KeyStore:
 
         share_C: share of class C among the stored keys. negatives_C: real keys (no start keys) that a query of class C
         meets; negatives: those of the one queue where there are no classes. oldest: age in samples of the oldest key
-        in any queue. start_keys: how many are left. slots: slots allocated / K. collisions, only where there are
+        in any queue. start_keys: how many are left. slots: slots allocated / K. effective_dim: along how many
+        directions the last K keys of P2 spread, (trace of their covariance)^2 / sum of its squares; near 1 they lie on
+        a line, and nothing more is learnt (dimensional collapse, arXiv 2110.09348). collisions, only where there are
         classes: keys of its own class that a query may see, counted on the device in what the loss masks by; anything
         but 0 is a bug.
         """
@@ -132,6 +134,10 @@ class KeyStore:
             classes = torch.arange(self.classes, device=self.slot_labels.device)
             own = self.visible & (self.slot_labels == classes[:, None])
             found["collisions"] = float(own.sum())
+        weight = self.recent[:, None].to(self.keys.dtype)
+        spread = (self.keys[0] - (self.keys[0] * weight).sum(0) / weight.sum()) * weight
+        covariance = spread.T @ spread
+        found["effective_dim"] = float(covariance.trace() ** 2 / covariance.square().sum().clamp_min(1e-30))
         return found | {
             "oldest": float(self._next - self._ages[stored].min()),
             "start_keys": float((stored & (self._ages < self.capacity)).sum()),
