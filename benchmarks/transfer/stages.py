@@ -1,7 +1,8 @@
 """Units as the commands that anyone would type: simulate, list the labels, build pairs, pretrain, fine-tune and score.
 
-Each command writes one folder below that of its seed, named after what it does and its flags, so that units share what
-they have in common. A command that was stopped is run again and goes on where it was; one that is done is not.
+Each command writes one folder below that of its seed, named after what it does, its flags and its program's sources, so
+that units share what they have in common. A command that was stopped is run again and goes on where it was; one that is
+done is not.
 """
 
 import fcntl
@@ -23,6 +24,12 @@ from benchmarks.transfer.arms import Arm, Experiment, Profile
 from segloc_eval.numbers.score import MEAN, POOLED
 
 SCANS = Path(os.environ.get("SEGLOC_SCANS", "../shared/data")).resolve()  # real scans, where there are any
+ROOT = Path(__file__).parents[2]
+PROGRAMS = {  # and the sources that decide what each of them writes: of other sources nothing is taken over
+    "segloc-synth": ("synth",),
+    "segloc-train": ("synth", "train"),
+    "segloc-eval": ("synth", "train", "eval"),
+}
 NOTES = "notes"  # folder of each command's output, lock, and NAME.json: what it took; the mark that it is finished
 
 
@@ -60,6 +67,7 @@ class Stages:
     def __init__(self, work: Path, profile: Profile, device: str, threads: int, deadline: float) -> None:
         self.work, self.profile, self.device = work, profile, device
         self.threads, self.deadline = threads, deadline
+        self.sources = {program: _digest(parts) for program, parts in PROGRAMS.items()}
 
     def unit(self, unit: Unit) -> dict[str, Any]:
         """Do what is left of a unit; returns its part of the record: commands, cost, pretraining, scores.
@@ -183,7 +191,8 @@ class _Unit:
 
     def _do(self, stage: str, program: str, flags: Sequence[str], name: str, out: str = "--out") -> Path:
         """The folder that `program flags --out FOLDER` writes; its cost is added to that of the stage."""
-        digest = hashlib.sha256(json.dumps([program, *flags]).encode()).hexdigest()[:8]
+        identity = [program, self.stages.sources[program], *flags]
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
         folder = self.base / (name if "/" in name else f"{name}-{digest}")
         notes = self.base / NOTES / folder.relative_to(self.base).as_posix().replace("/", "-")
         done = notes.with_name(f"{notes.name}.json")
@@ -230,6 +239,12 @@ class _Unit:
             "seconds": round(time.monotonic() - begun, 1),
             "peak_bytes": usage.ru_maxrss * 1024,
         }
+
+
+def _digest(parts: Sequence[str]) -> str:
+    """Of all modules in these folders of the checkout."""
+    files = sorted(file for part in parts for file in (ROOT / part).rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _few(numbers: dict[str, float | None]) -> dict[str, float | None]:
