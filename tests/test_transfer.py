@@ -6,9 +6,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
-from benchmarks.transfer import records
+from benchmarks.transfer import charts, records
 from benchmarks.transfer.arms import CPU, Arm, Experiment, Profile
 from benchmarks.transfer.experiments import EXPERIMENTS, RANDOM, SEGLOC
 from benchmarks.transfer.stages import Stages, Stopped, Unit
@@ -108,7 +109,7 @@ def record(arm: str, seed: int, ap: float, experiment: str = "arms", **more: Any
             "seed": seed,
             "scores": {"bbox": levels, "segm": levels},
         },
-        **{"pretraining": {}, "cost": {"fine-tuning": {"cpu_seconds": 120.0}}},
+        **{"device": "cpu", "pretraining": {}, "cost": {"fine-tuning": {"cpu_seconds": 120.0}}},
         **more,
     }
 
@@ -128,6 +129,8 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
         records.append(record("random", seed, 0.10 + 0.01 * seed), path)
         records.append(record("segloc", seed, 0.16 + 0.0101 * seed, pretraining={"knn_accuracy": [0.2, 0.5]}), path)
     records.append(record("segloc", 0, 0.5, "other"), path)
+    records.append(record("segloc", 0, 0.9, device="some GPU"), path)
+    assert [r["device"] for r in records.read(path, gpu=True)] == ["some GPU"]
     known = records.read(path)
     assert len(known) == 7 and known[0] == record("random", 0, 0.10)
     assert {records.key(r) for r in known[:2]} == {Unit(experiment, arm, "10%", 0).key for arm in (RANDOM, SEGLOC)}
@@ -137,6 +140,20 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
     assert random[:4] == ["random", "3", "11.0 ± 2.5", ""]
     assert segloc[:4] == ["segloc", "3", "17.0 ± 2.5", "+6.0 ± 0.0 *"]
     assert segloc[5:8] == ["19.0 ± 2.5", "17.0 ± 2.5", "15.0 ± 2.5"] and segloc[-2:] == ["50.0 ± 0.0", "2.0 ± 0.0"]
+
+
+def test_a_chart_needs_two_seeds_and_stands_alone(tmp_path: Path) -> None:
+    experiment = Experiment("arms", "Which pays?", (RANDOM, SEGLOC), ("10%",), 3)
+    known = [
+        record(arm, seed, ap + 0.01 * seed**2) for seed in range(2) for arm, ap in (("random", 0.1), ("segloc", 0.16))
+    ]
+    assert charts.write(known[:2], [experiment], tmp_path) == [] == list(tmp_path.iterdir())
+    (path,) = charts.write(known, [experiment], tmp_path)
+    root = ElementTree.fromstring(path.read_text())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and float(root.get("width", 0)) > 400
+    assert {"segloc", "+6.0 (+6.0 to +6.0)"} <= {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    style = root.find("{http://www.w3.org/2000/svg}style")
+    assert style is not None and "--up" in str(style.text) and "prefers-color-scheme: dark" in str(style.text)
 
 
 def test_every_committed_record_belongs_to_an_experiment() -> None:

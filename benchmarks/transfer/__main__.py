@@ -29,6 +29,7 @@ from benchmarks.transfer.tables import foretold, table
 from segloc_eval.machine import versions
 
 ORDER = {experiment.name: experiment for experiment in EXPERIMENTS}
+on_gpu = click.option("--gpu", is_flag=True, help="ResNet-50 and 256 pixels on CUDA, one unit at once.")
 names = click.argument("names", nargs=-1, type=click.Choice(list(ORDER)))
 
 
@@ -60,7 +61,7 @@ def plan(names: Sequence[str]) -> None:
 @click.option("--jobs", type=click.IntRange(1), default=max(1, (os.cpu_count() or 1)), help="Units at once.")
 @click.option("--seeds", type=click.IntRange(1), default=100, help="Only the first seeds.  [default: all]")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("transfer-work"), show_default=True)
-@click.option("--gpu", is_flag=True, help="ResNet-50 and 256 pixels on CUDA; alone, without --jobs.")
+@on_gpu
 def run(names: Sequence[str], hours: float, jobs: int, seeds: int, work: Path, gpu: bool) -> None:
     """Do the missing units of the experiments, those that decide most first."""
     profile = GPU if gpu else CPU
@@ -69,7 +70,7 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, work: Path, g
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     made_by = records.generator()
-    known = records.read()
+    known = records.read(gpu=gpu)
     others = {record["generator"] for record in known if record["experiment"] in (names or ORDER)} - {made_by}
     if others:
         raise click.ClickException(
@@ -89,7 +90,7 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, work: Path, g
             stages.deadline = 0.0  # what runs is asked to stop, and waited for
             click.echo("stopping; the same command goes on", err=True)
     for done in chosen(names):
-        click.echo(f"\n## {done.name}\n\n{table(records.read(), done)}")
+        click.echo(f"\n## {done.name}\n\n{table(records.read(gpu=gpu), done)}")
 
 
 def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: Stages, about: dict[str, Any]) -> None:
@@ -114,9 +115,10 @@ def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: S
 
 @main.command(name="table")
 @names
-def show(names: Sequence[str]) -> None:
+@on_gpu
+def show(names: Sequence[str], gpu: bool) -> None:
     """Print the experiments' tables from the records."""
-    known = records.read()
+    known = records.read(gpu=gpu)
     for experiment in chosen(names):
         click.echo(f"## {experiment.name}: {experiment.question}\n\n{table(known, experiment)}")
 

@@ -28,12 +28,12 @@ def against_base(records: Sequence[dict[str, Any]], experiment: Experiment, shar
 def entry(
     records: Sequence[dict[str, Any]], experiment: Experiment, arm: str, share: str, read: Score
 ) -> Difference | None:
-    """An arm's difference to the base as the evaluation's charts take it, in parts of one."""
+    """An arm's difference to the base as the evaluation's charts take it, in parts of one; None without interval."""
     ours, theirs = (by_seed(records, experiment.name, name, share, read) for name in (arm, experiment.base))
     found = difference(ours, theirs)
-    if found is None:
+    if found is None or found.half is None:
         return None
-    mean, half = found.mean / 100, (found.half or 0) / 100
+    mean, half = found.mean / 100, found.half / 100
     seeds = [(ours[seed] - theirs[seed]) / 100 for seed in sorted(ours.keys() & theirs.keys())]
     return Difference(mean=mean, low=mean - half, high=mean + half, seeds=seeds, clear=found.clear)
 
@@ -51,13 +51,13 @@ def standalone(svg: str) -> str:
 
 
 def write(records: Sequence[dict[str, Any]], experiments: Sequence[Experiment], folder: Path) -> list[Path]:
-    """docs/evidence-NAME.svg of every experiment that has records for two arms; returns what was written."""
+    """docs/evidence-NAME.svg of every experiment with two arms of two seeds or more; returns what was written."""
     written = []
     for experiment in experiments:
         (column,) = (column for column in columns(experiment) if column.ahead)
         share = experiment.shares[0]
-        arms = {r["arm"] for r in records if (r["experiment"], r["share"]) == (experiment.name, share)}
-        if experiment.base in arms and len(arms) > 1:
+        others = (arm.name for arm in experiment.arms if arm.name != experiment.base)
+        if any(entry(records, experiment, other, share, column.read) for other in others):
             path = folder / f"evidence-{experiment.name}.svg"
             path.write_text(against_base(records, experiment, share, column))
             written.append(path)

@@ -18,11 +18,16 @@ def method(name: str) -> Arm:
     return Arm(name, train=("--method", name, *(FAST if name == "classify" else BASE)))
 
 
+def probe(name: str, question: str, arms: tuple[Arm, ...]) -> Experiment:
+    """Settings compared with those of BASE by what one short pass teaches, without detectors."""
+    return Experiment(name, question, arms, ("10%",), 2, on="val", base="segloc", probe=True, epochs=1)
+
+
 RANDOM, SEGLOC = Arm("random", "random"), method("segloc")
 BASELINES = tuple(method(name) for name in ("moco", "insloc", "supcon", "classify", "densecl", "cp2"))
 LONGER = (Arm("random, 2 x", "random", length=2), Arm("random, 4 x", "random", length=4))
-COMPOSITES = (Arm("composites, then labels", "composites"), Arm("composites alone", "composites", length=0))
-CEILING = Arm("ten times the labels, 4 x", "random", length=4, labels="100%")
+COMPOSITES = (Arm("composites + labels", "composites"), Arm("composites alone", "composites", length=0))
+CEILING = Arm("10 x labels, 4 x", "random", length=4, labels="100%")
 BLENDS = {
     "hard": ("--blend", "hard"),
     "alpha 0.2-0.4": ("--blend", "alpha", "--coefficient", "0.2", "0.4"),
@@ -34,7 +39,7 @@ BLENDS = {
 }
 
 EXPERIMENTS = (
-    Experiment(
+    probe(
         "recipe",
         "Which schedule learns most in a few minutes?",
         (
@@ -51,14 +56,8 @@ EXPERIMENTS = (
             pretrained("lr double", "--lr", "0.008"),
             pretrained("moco's augmentation", "--augment", "moco"),
         ),
-        ("10%",),
-        seeds=2,
-        on="val",
-        base="segloc",
-        probe=True,
-        epochs=1,
     ),
-    Experiment(
+    probe(
         "contrast",
         "Class queues, one queue or attraction; what pairs hold",
         (
@@ -71,23 +70,11 @@ EXPERIMENTS = (
             pretrained("balanced by class", synth=("--balance", "class")),
             pretrained("1 to 3 items", synth=("--items", "1", "3")),
         ),
-        ("10%",),
-        seeds=2,
-        on="val",
-        base="segloc",
-        probe=True,
-        epochs=1,
     ),
-    Experiment(
+    probe(
         "blend",
         "Which blend teaches most, at equal length?",
         (SEGLOC, *(pretrained(name, synth=flags) for name, flags in BLENDS.items())),
-        ("10%",),
-        seeds=2,
-        on="val",
-        base="segloc",
-        probe=True,
-        epochs=1,
     ),
     Experiment(
         "arms",

@@ -12,9 +12,10 @@ RECORDS = Path(__file__).parent / "records.jsonl"
 ROOT = Path(__file__).parents[2]
 
 
-def read(path: Path = RECORDS) -> list[dict[str, Any]]:
-    """All records, oldest first."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def read(path: Path = RECORDS, gpu: bool = False) -> list[dict[str, Any]]:
+    """The records of the CPU's sizes, or of the GPU's, oldest first: they are no parts of one table."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record for record in map(json.loads, lines) if (record["device"] != "cpu") == gpu]
 
 
 def append(record: dict[str, Any], path: Path = RECORDS) -> None:
