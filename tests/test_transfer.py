@@ -10,12 +10,16 @@ from xml.etree import ElementTree
 
 import pytest
 from benchmarks.transfer import charts, records
-from benchmarks.transfer.arms import CPU, Arm, Experiment, Profile
+from benchmarks.transfer.arms import CPU, GPU, Arm, Experiment, Profile
 from benchmarks.transfer.experiments import EXPERIMENTS, RANDOM, SEGLOC
 from benchmarks.transfer.stages import Stages, Stopped, Unit
 from benchmarks.transfer.tables import Estimate, difference, table
 
-TINY = Profile(128, ("--arch", "resnet18", "--width", "64", "--batch-size", "16"), 48, 1, "mask-rcnn", 16, 16, 120, 30)
+from segloc_train.cli import command
+from segloc_train.config import resolve
+
+SMALL = ("--arch", "resnet18", "--width", "64")
+TINY = Profile(128, SMALL, ("--batch-size", "16", "--lr", "0.004"), 48, 1, "mask-rcnn", 16, 16, 120, 30)
 PROBE = Experiment("probe", "?", (SEGLOC,), ("50%",), 2, on="val", base="segloc", probe=True)
 TOOL = """#!/bin/sh
 echo "$0 $@" >> "$CALLS"
@@ -162,6 +166,15 @@ def test_every_committed_record_belongs_to_an_experiment() -> None:
         assert (one["experiment"], one["arm"], one["share"]) in known
         assert len(one["generator"]) == 12 and one["commands"] and one["versions"]["torch"]
     assert len({(e.name, arm.name) for e in EXPERIMENTS for arm in e.arms}) == sum(len(e.arms) for e in EXPERIMENTS)
+
+
+@pytest.mark.parametrize("profile", [CPU, GPU], ids=["cpu", "gpu"])
+def test_segloc_train_takes_every_arms_flags(profile: Profile) -> None:
+    for arm in (arm for experiment in EXPERIMENTS for arm in experiment.arms if arm.start == "pretrained"):
+        flags = ["--shards", "pairs", *profile.encoder, *profile.train, *arm.train]
+        options = command.make_context("segloc-train", flags).params
+        settings = {name: value for name, value in options.items() if name not in ("out", "resume", "summary")}
+        assert resolve(settings, "", profile.pairs, profile.pairs).total_steps > 100  # or it says what is wrong
 
 
 @pytest.mark.slow

@@ -20,7 +20,8 @@ class Profile:
 
     Attributes:
         size: pixels of pairs and of scans in fine-tuning.
-        encoder: flags of segloc-train for the architecture and the batch.
+        encoder: flags of segloc-train and segloc-eval for the architecture.
+        train: flags of segloc-train that depend on it.
         pairs, epochs: pairs built, and passes over them.
         detector, samples: detector, and scans seen in fine-tuning.
         composites: composites seen by a detector that learns on them, in the time that pretraining takes.
@@ -29,6 +30,7 @@ class Profile:
 
     size: int
     encoder: tuple[str, ...]
+    train: tuple[str, ...]
     pairs: int
     epochs: int
     detector: str
@@ -38,10 +40,26 @@ class Profile:
     benign: int = BENIGN
 
 
-SMALL = ("--arch", "resnet18", "--width", "64", "--batch-size", "64")
-LARGE = ("--arch", "resnet50", "--width", "256", "--batch-size", "256")
-CPU = Profile(128, SMALL, pairs=20_000, epochs=3, detector="mask-rcnn", samples=8_000, composites=15_000)
-GPU = Profile(256, LARGE, pairs=100_000, epochs=10, detector="cascade", samples=40_000, composites=200_000)
+CPU = Profile(
+    128,
+    ("--arch", "resnet18", "--width", "64"),
+    ("--batch-size", "64", "--lr", "0.004"),
+    pairs=20_000,
+    epochs=6,
+    detector="mask-rcnn",
+    samples=8_000,
+    composites=24_000,
+)
+GPU = Profile(
+    256,
+    ("--arch", "resnet50", "--width", "256"),
+    ("--batch-size", "256", "--lr", "0.001"),
+    pairs=100_000,
+    epochs=10,
+    detector="cascade",
+    samples=40_000,
+    composites=200_000,
+)
 
 Start = Literal["random", "imagenet", "pretrained", "composites"]
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from benchmarks.transfer.arms import Arm, Experiment
 
-FAST = ("--optimizer", "adamw", "--lr", "0.004", "--crop", "0.5", "--precision", "bfloat16")
-FRESH = ("--queue-size", "64", "--momentum-key", "0", "--temperature", "0.1")  # no key is older than a step or two
+FAST = ("--optimizer", "adamw", "--crop", "0.5", "--precision", "bfloat16")
+FRESH = ("--momentum-key", "0", "--temperature", "0.1")  # K is then a batch: no key is older than a step or two
 BASE = (*FAST, *FRESH)
 
 
@@ -44,9 +44,9 @@ EXPERIMENTS = (
         "Which schedule learns most in a few minutes?",
         (
             SEGLOC,
-            Arm("published: SGD, K, m and whole pictures", train=FAST[-2:]),
+            Arm("published: SGD, K, m and whole pictures", train=(*FAST[-2:], "--lr", "0.03")),
             pretrained("SGD, lr 0.16", "--optimizer", "sgd", "--lr", "0.16"),
-            pretrained("K and m of the defaults", "--queue-size", "232", "--momentum-key", "0.76"),
+            Arm("K and m of the defaults", train=(*FAST, *FRESH[2:])),
             pretrained("K 512", "--queue-size", "512"),
             pretrained("m 0.5 a step", "--momentum-key", "0.0625"),
             pretrained("whole pictures", "--crop", "1"),

@@ -132,14 +132,9 @@ class _Unit:
 
     def _pretrained(self) -> str:
         flags = [
-            *("--shards", str(self._pairs()), *self.profile.encoder, "--device", self.stages.device),
-            *(
-                "--epochs",
-                str(self.own.experiment.passes(self.arm, self.profile)),
-                "--seed",
-                str(self.own.seed),
-                *self.arm.train,
-            ),
+            *("--shards", str(self._pairs()), *self.profile.encoder, *self.profile.train),
+            *("--device", self.stages.device, "--seed", str(self.own.seed)),
+            *("--epochs", str(self.own.experiment.passes(self.arm, self.profile)), *self.arm.train),
         ]
         method = next((b for a, b in itertools.pairwise(flags) if a == "--method"), "segloc")
         run = self._do("pretraining", "segloc-train", flags, f"run-{_slug(self.own.share)}-{method}")
@@ -180,11 +175,10 @@ class _Unit:
     def _fine_tuned(
         self, start: str, data: Path, share: str, samples: int, name: str, more: Sequence[str] = ()
     ) -> Path:
-        encoder = self.profile.encoder
         flags = [
             *("--ckpt", start, "--data", str(data), "--labels", share, "--seeds", "1", "--seed", str(self.own.seed)),
             *("--detector", self.profile.detector, "--samples", str(samples), "--size", str(self.profile.size)),
-            *(encoder[:4] if start in ("random", "imagenet") else ()),
+            *(self.profile.encoder if start in ("random", "imagenet") else ()),
             *("--device", self.stages.device, *more),
         ]
         return self._do("fine-tuning", "segloc-eval", flags, name)
