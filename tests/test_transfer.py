@@ -29,6 +29,7 @@ trap 'echo saved; exit 130' INT
 for last; do :; done
 mkdir -p "$last"
 echo '{"knn_accuracy": 0.25, "held_out_accuracy": 0.5}' > "$last/log.jsonl"
+echo '{"val": 0.75}' > "$last/neighbours.json"
 """
 
 
@@ -36,7 +37,7 @@ echo '{"knn_accuracy": 0.25, "held_out_accuracy": 0.5}' > "$last/log.jsonl"
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Programs that write a folder and say how they were called."""
     (tmp_path / "bin").mkdir()
-    for name in ("segloc-synth", "segloc-train", "segloc-eval"):
+    for name in ("segloc-synth", "segloc-train", "segloc-eval", "python"):
         (tmp_path / "bin" / name).write_text(TOOL)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -55,21 +56,19 @@ def test_units_share_their_commands_and_do_none_twice(calls: Path, tmp_path: Pat
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(stages(work).unit, units))
     made = calls.read_text().splitlines()
-    assert [sum(word in line for line in made) for word in ("phantom", "labels /", "build", "segloc-train")] == [
-        1,
-        1,
-        1,
-        2,
+    assert [sum(word in line for line in made) for word in ("phantom", "labels /", "build", "--shards", "--ckpt")] == [
+        *(1, 1, 1, 2, 2)
     ]
-    assert found[0]["pretraining"] == {"knn_accuracy": [0.25], "held_out_accuracy": [0.5]}
-    assert set(found[0]["cost"]) == {"simulate", "labels", "synthesis", "pretraining"}
+    curves = {"knn_accuracy": [0.25], "held_out_accuracy": [0.5]}
+    assert found[0]["pretraining"] == {**curves, "scan_knn": {"val": 0.75}}
+    assert set(found[0]["cost"]) == {"simulate", "labels", "synthesis", "pretraining", "neighbours"}
     assert found[0]["cost"]["pretraining"]["peak_bytes"] > 1e5
     assert stages(work).unit(units[0]) == found[0]
     assert len(calls.read_text().splitlines()) == len(made)
     # Typed by hand in another folder, they are the same.
     assert [line.split()[0] for line in found[0]["commands"]] == [
-        *["segloc-synth", "segloc-eval", "segloc-synth"],
-        "segloc-train",
+        *("segloc-synth", "segloc-eval", "segloc-synth"),
+        *("segloc-train", "python"),
     ]
     assert str(work) not in " ".join(found[0]["commands"])
 
@@ -89,6 +88,7 @@ def test_a_failing_command_ends_the_unit_and_is_done_again(
         "build",
         "build",
         "--shards",
+        "-m",
     ]
 
 
@@ -131,7 +131,9 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     for seed in range(3):
         records.append(record("random", seed, 0.10 + 0.01 * seed), path)
-        records.append(record("segloc", seed, 0.16 + 0.0101 * seed, pretraining={"knn_accuracy": [0.2, 0.5]}), path)
+        records.append(
+            record("segloc", seed, 0.16 + 0.0101 * seed, pretraining={"scan_knn": {"easy": 0.6, "hard": 0.4}}), path
+        )
     records.append(record("segloc", 0, 0.5, "other"), path)
     records.append(record("segloc", 0, 0.9, device="some GPU"), path)
     assert [r["device"] for r in records.read(path, gpu=True)] == ["some GPU"]

@@ -29,6 +29,7 @@ PROGRAMS = {  # and the sources that decide what each of them writes: of other s
     "segloc-synth": ("synth",),
     "segloc-train": ("synth", "train"),
     "segloc-eval": ("synth", "train", "eval"),
+    "python": ("synth", "train", "eval", "benchmarks/transfer/neighbours.py"),
 }
 NOTES = "notes"  # folder of each command's output, lock, and NAME.json: what it took; the mark that it is finished
 
@@ -91,16 +92,15 @@ class _Unit:
 
     def finish(self) -> dict[str, Any]:
         """Scores by kind and split; none where the experiment only probes."""
-        if self.own.experiment.probe:
-            self._pretrained()
-            return {}
         start = {
             "random": lambda: "random",
             "imagenet": lambda: "imagenet",
             "pretrained": self._pretrained,
             "composites": self._learnt_on_composites,
         }[self.arm.start]()
-        return self._scored(start)
+        if self.arm.start != "composites":
+            self.pretraining["scan_knn"] = self._neighbours(start)
+        return {} if self.own.experiment.probe else self._scored(start)
 
     def _scans(self) -> Path:
         seed = self.own.experiment.data_seed + self.own.seed
@@ -140,10 +140,19 @@ class _Unit:
         run = self._do("pretraining", "segloc-train", flags, f"run-{_slug(self.own.share)}-{method}")
         records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         ends = [record for record in records if "knn_accuracy" in record]
-        self.pretraining = {
-            name: [round(record[name], 4) for record in ends] for name in ("knn_accuracy", "held_out_accuracy")
-        }
+        for name in ("knn_accuracy", "held_out_accuracy"):
+            self.pretraining[name] = [round(record[name], 4) for record in ends]
         return str(run)
+
+    def _neighbours(self, start: str) -> dict[str, float]:
+        """k-NN accuracy on labelled objects of each scored split."""
+        flags = [
+            *("-m", "benchmarks.transfer.neighbours", "--ckpt", start, *self.profile.encoder),
+            *("--data", str(self._data()), "--labels", self.own.share, "--seed", str(self.own.seed)),
+            *("--on", self.own.experiment.on, "--size", str(self.profile.size)),
+        ]
+        folder = self._do("neighbours", "python", flags, "neighbours")
+        return {split: round(value, 4) for split, value in json.loads((folder / "neighbours.json").read_text()).items()}
 
     def _learnt_on_composites(self) -> str:
         """A detector that saw nothing but composites; no labelled scan but through its segments."""
@@ -236,8 +245,8 @@ class _Unit:
 
 
 def _digest(parts: Sequence[str]) -> str:
-    """Of all modules in these folders of the checkout."""
-    files = sorted(file for part in parts for file in (ROOT / part).rglob("*.py"))
+    """Of these modules of the checkout, and all in these folders."""
+    files = sorted(file for part in parts for file in (ROOT / part, *(ROOT / part).rglob("*.py")) if file.is_file())
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

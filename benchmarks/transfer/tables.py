@@ -86,14 +86,15 @@ class Column(NamedTuple):
 
 def columns(experiment: Experiment) -> list[Column]:
     """What an experiment's table tells."""
-    learnt = [Column("k-NN", last("knn_accuracy"), experiment.probe), Column("found again", last("held_out_accuracy"))]
+    known = Column("k-NN on scans", on_scans, experiment.probe)
     if experiment.probe:
-        return [*learnt, Column("CPU min", minutes)]
+        pairs = (Column("k-NN on pairs", last("knn_accuracy")), Column("found again", last("held_out_accuracy")))
+        return [known, *pairs, Column("CPU min", minutes)]
     splits = LEVELS if experiment.on == "test" else ()
     return [
         *(Column("box AP", score("bbox", "all"), True), Column("mask AP", score("segm", "all"))),
         *(Column(split, score("bbox", split)) for split in splits),
-        *(Column("AR@10", score("bbox", "all", "AR@10")), learnt[0], Column("CPU min", minutes)),
+        *(Column("AR@10", score("bbox", "all", "AR@10")), known, Column("CPU min", minutes)),
     ]
 
 
@@ -133,6 +134,12 @@ def last(name: str) -> Score:
         return 100 * curve[-1] if curve else None
 
     return read
+
+
+def on_scans(record: dict[str, Any]) -> float | None:
+    """Reads the k-NN accuracy on objects of the scored scans, in per cent."""
+    splits = record["pretraining"].get("scan_knn")
+    return 100 * fmean(splits.values()) if splits else None
 
 
 def minutes(record: dict[str, Any]) -> float:

@@ -1,0 +1,75 @@
+"""Do a backbone's features tell the classes of labelled objects in whole scans, before any detector is trained?
+
+Objects of the scored scans are classified by their nearest neighbours among those of the labelled scans, on the
+features that a detector would get. Unlike the trainer's k-NN accuracy, which looks at pairs of its own build, runs on
+pairs of any kind answer the same question here.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import click
+import torch
+from torch import Tensor
+
+from segloc_eval.data.datasets import Scan, load_data
+from segloc_eval.mm.data import example
+from segloc_synth.files import write_json
+from segloc_train import start
+from segloc_train.backbone import SDANet
+from segloc_train.data import View
+from segloc_train.watch import knn_accuracy, roi_features
+
+
+@click.command()
+@click.option("--ckpt", required=True, help="Run folder, or random.")
+@click.option("--arch", default="resnet18")
+@click.option("--width", type=int, default=64)
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--labels", default="10%")
+@click.option("--seed", type=int, default=0)
+@click.option("--on", type=click.Choice(["test", "val"]), default="test")
+@click.option("--size", type=int, default=128)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(
+    ckpt: str,
+    arch: str,
+    width: int,
+    data: Path,
+    labels: str,
+    seed: int,
+    on: Literal["test", "val"],
+    size: int,
+    out: Path,
+) -> None:
+    """Write OUT/neighbours.json: balanced k-NN accuracy in 0..1 of each scored split; flags as segloc-eval's."""
+    torch.manual_seed(seed)
+    backbone = SDANet(arch, width)
+    start.initialise(backbone, arch, ckpt)
+    found = load_data(data, [labels], seed, on)
+    classes = {id: label for label, id in enumerate(found.classes)}
+    bank = features(backbone, found.train, classes, size)
+    scores = {
+        split: knn_accuracy(*bank, *features(backbone, scans, classes, size)) for split, scans in found.tests.items()
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "neighbours.json", scores)
+
+
+@torch.no_grad()
+def features(backbone: SDANet, scans: Iterable[Scan], classes: dict[int, int], size: int) -> tuple[Tensor, Tensor]:
+    """roi_features of all objects, float32 [N, 5 * width], and their labels, int64 [N]."""
+    rows, labels = [], []
+    for scan in scans:
+        image, sample = example(scan, size, classes)
+        things = sample.gt_instances
+        if len(things.labels):
+            view = View(image.expand(len(things.labels), -1, -1, -1), things.bboxes)
+            rows.append(roi_features(backbone, view))
+            labels.append(things.labels)
+    return torch.cat(rows), torch.cat(labels)
+
+
+if __name__ == "__main__":
+    main()
