@@ -55,6 +55,8 @@ EXPERIMENTS = (
             pretrained("lr half", "--lr", "0.002"),
             pretrained("lr double", "--lr", "0.008"),
             pretrained("moco's augmentation", "--augment", "moco"),
+            pretrained("batch 256", "--batch-size", "256"),
+            pretrained("batch 256, lr half", "--batch-size", "256", "--lr", "0.002"),
         ),
     ),
     probe(

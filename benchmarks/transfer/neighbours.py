@@ -1,13 +1,12 @@
 """Do a backbone's features tell the classes of labelled objects in whole scans, before any detector is trained?
 
-Objects of the scored scans are classified by their nearest neighbours among those of the labelled scans, on the
+Objects of the test scans are classified by their nearest neighbours among those of the labelled scans, on the
 features that a detector would get. Unlike the trainer's k-NN accuracy, which looks at pairs of its own build, runs on
 pairs of any kind answer the same question here.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import click
 import torch
@@ -29,7 +28,6 @@ from segloc_train.watch import knn_accuracy, roi_features
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--labels", default="10%")
 @click.option("--seed", type=int, default=0)
-@click.option("--on", type=click.Choice(["test", "val"]), default="test")
 @click.option("--size", type=int, default=128)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(
@@ -39,15 +37,14 @@ def main(
     data: Path,
     labels: str,
     seed: int,
-    on: Literal["test", "val"],
     size: int,
     out: Path,
 ) -> None:
-    """Write OUT/neighbours.json: balanced k-NN accuracy in 0..1 of each scored split; flags as segloc-eval's."""
+    """Write OUT/neighbours.json: balanced k-NN accuracy in 0..1 of each test split; flags as segloc-eval's."""
     torch.manual_seed(seed)
     backbone = SDANet(arch, width)
     start.initialise(backbone, arch, ckpt)
-    found = load_data(data, [labels], seed, on)
+    found = load_data(data, [labels], seed)
     classes = {id: label for label, id in enumerate(found.classes)}
     bank = features(backbone, found.train, classes, size)
     scores = {

@@ -137,7 +137,7 @@ def last(name: str) -> Score:
 
 
 def on_scans(record: dict[str, Any]) -> float | None:
-    """Reads the k-NN accuracy on objects of the scored scans, in per cent."""
+    """Reads the k-NN accuracy on objects of the test scans, in per cent: the mean of the splits."""
     splits = record["pretraining"].get("scan_knn")
     return 100 * fmean(splits.values()) if splits else None
 
