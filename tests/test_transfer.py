@@ -19,7 +19,7 @@ from segloc_train.cli import command
 from segloc_train.config import resolve
 
 SMALL = ("--arch", "resnet18", "--width", "64")
-TINY = Profile(128, SMALL, ("--batch-size", "16", "--lr", "0.004"), 48, 1, "mask-rcnn", 16, 16, 120, 30)
+TINY = Profile(128, SMALL, ("--batch-size", "16"), 48, 1, "mask-rcnn", 16, 16, 120, 30)
 PROBE = Experiment("probe", "?", (SEGLOC,), ("50%",), 2, on="val", base="segloc", probe=True)
 TOOL = """#!/bin/sh
 echo "$0 $@" >> "$CALLS"

@@ -60,9 +60,10 @@ def plan(names: Sequence[str]) -> None:
 @click.option("--hours", type=float, default=1e6, help="Stop after so long; the same command goes on.  [default: none]")
 @click.option("--jobs", type=click.IntRange(1), default=max(1, (os.cpu_count() or 1)), help="Units at once.")
 @click.option("--seeds", type=click.IntRange(1), default=100, help="Only the first seeds.  [default: all]")
+@click.option("--arm", "arms", multiple=True, help="Only these arms. Repeatable.  [default: all]")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("transfer-work"), show_default=True)
 @on_gpu
-def run(names: Sequence[str], hours: float, jobs: int, seeds: int, work: Path, gpu: bool) -> None:
+def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequence[str], work: Path, gpu: bool) -> None:
     """Do the missing units of the experiments, those that decide most first."""
     profile = GPU if gpu else CPU
     device, jobs, threads = ("cuda", 1, os.cpu_count() or 1) if gpu else ("cpu", jobs, 1)
@@ -82,7 +83,8 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, work: Path, g
         **{"generator": made_by, "commit": records.commit(), "versions": versions(), "threads": threads},
         "device": torch.cuda.get_device_name() if gpu else "cpu",
     }
-    waiting = [unit for experiment in chosen(names) for unit in missing_units(experiment, known) if unit.seed < seeds]
+    missing = [unit for experiment in chosen(names) for unit in missing_units(experiment, known)]
+    waiting = [unit for unit in missing if unit.seed < seeds and (not arms or unit.arm.name in arms)]
     with ThreadPoolExecutor(jobs) as pool:
         try:
             work_off(waiting, pool, jobs, stages, about)

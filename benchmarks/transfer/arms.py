@@ -21,7 +21,7 @@ class Profile:
     Attributes:
         size: pixels of pairs and of scans in fine-tuning.
         encoder: flags of segloc-train and segloc-eval for the architecture.
-        train: flags of segloc-train that depend on it.
+        train: flags of segloc-train that depend on the machine.
         pairs, epochs: pairs built, and passes over them.
         detector, samples: detector, and scans seen in fine-tuning.
         composites: composites seen by a detector that learns on them, in the time that pretraining takes.
@@ -43,7 +43,7 @@ class Profile:
 CPU = Profile(
     128,
     ("--arch", "resnet18", "--width", "64"),
-    ("--batch-size", "64", "--lr", "0.004"),
+    ("--batch-size", "64", "--precision", "bfloat16"),
     pairs=20_000,
     epochs=6,
     detector="mask-rcnn",
@@ -53,7 +53,7 @@ CPU = Profile(
 GPU = Profile(
     256,
     ("--arch", "resnet50", "--width", "256"),
-    ("--batch-size", "256", "--lr", "0.001"),
+    ("--batch-size", "256"),
     pairs=100_000,
     epochs=10,
     detector="cascade",

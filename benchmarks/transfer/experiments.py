@@ -4,30 +4,34 @@ from dataclasses import replace
 
 from benchmarks.transfer.arms import Arm, Experiment
 
-FAST = ("--optimizer", "adamw", "--crop", "0.5", "--precision", "bfloat16")
-FRESH = ("--momentum-key", "0", "--temperature", "0.1")  # K is then a batch: no key is older than a step or two
-BASE = (*FAST, *FRESH)
+SLOW = ("--momentum-key", "0.76", "--queue-size", "256")  # as slow for one epoch as 0.999 for five million samples
 
 
 def pretrained(name: str, *train: str, synth: tuple[str, ...] = ()) -> Arm:
-    """An arm with the settings of BASE, but for the flags given."""
-    return Arm(name, synth=synth, train=(*BASE, *train))
+    return Arm(name, synth=synth, train=train)
 
 
 def method(name: str) -> Arm:
-    return Arm(name, train=("--method", name, *(FAST if name == "classify" else BASE)))
+    return Arm(name, train=("--method", name))
 
 
 def probe(name: str, question: str, arms: tuple[Arm, ...]) -> Experiment:
-    """Settings compared with those of BASE by what one short pass teaches, without detectors."""
+    """Settings compared with the defaults by what one short pass teaches, without detectors."""
     return Experiment(name, question, arms, ("10%",), 2, on="val", base="segloc", probe=True, epochs=1)
 
 
+def scaled(pairs: int, epochs: int) -> Arm:
+    return replace(SEGLOC, name=f"{pairs // 1000}k pairs, {epochs} epochs", pairs=pairs, epochs=epochs)
+
+
 RANDOM, SEGLOC = Arm("random", "random"), method("segloc")
-BASELINES = tuple(method(name) for name in ("moco", "insloc", "supcon", "classify", "densecl", "cp2"))
+BASELINES = tuple(method(name) for name in ("classify", "supcon", "moco", "insloc", "densecl", "cp2"))
 LONGER = (Arm("random, 2 x", "random", length=2), Arm("random, 4 x", "random", length=4))
 COMPOSITES = (Arm("composites + labels", "composites"), Arm("composites alone", "composites", length=0))
-CEILING = Arm("10 x labels, 4 x", "random", length=4, labels="100%")
+CEILING = (
+    Arm("10 x labels", "random", labels="100%"),
+    Arm("10 x labels, 4 x", "random", length=4, labels="100%"),
+)
 BLENDS = {
     "hard": ("--blend", "hard"),
     "alpha 0.2-0.4": ("--blend", "alpha", "--coefficient", "0.2", "0.4"),
@@ -44,19 +48,18 @@ EXPERIMENTS = (
         "Which schedule learns most in a few minutes?",
         (
             SEGLOC,
-            Arm("published: SGD, K, m and whole pictures", train=(*FAST[-2:], "--lr", "0.03")),
-            pretrained("SGD, lr 0.16", "--optimizer", "sgd", "--lr", "0.16"),
-            Arm("K and m of the defaults", train=(*FAST, *FRESH[2:])),
+            pretrained("published: SGD, slow keys, whole pictures", "--optimizer", "sgd", "--crop", "1", *SLOW),
+            pretrained("slow keys", *SLOW),
             pretrained("K 512", "--queue-size", "512"),
-            pretrained("m 0.5 a step", "--momentum-key", "0.0625"),
             pretrained("whole pictures", "--crop", "1"),
-            pretrained("T 0.2", "--temperature", "0.2"),
+            pretrained("T 0.1", "--temperature", "0.1"),
             pretrained("T 0.05", "--temperature", "0.05"),
             pretrained("lr half", "--lr", "0.002"),
             pretrained("lr double", "--lr", "0.008"),
             pretrained("moco's augmentation", "--augment", "moco"),
             pretrained("batch 256", "--batch-size", "256"),
-            pretrained("batch 256, lr half", "--batch-size", "256", "--lr", "0.002"),
+            replace(SEGLOC, name="6 epochs", epochs=6),
+            Arm("6 epochs, slow keys", train=("--momentum-key", "0.955", "--queue-size", "1400"), epochs=6),
         ),
     ),
     probe(
@@ -81,9 +84,29 @@ EXPERIMENTS = (
     Experiment(
         "arms",
         "Which start pays, at few labels?",
-        (RANDOM, SEGLOC, *COMPOSITES, *BASELINES, *LONGER, CEILING),
+        (RANDOM, SEGLOC, *COMPOSITES, *BASELINES, *LONGER, *CEILING),
         ("10%",),
         seeds=3,
+    ),
+    Experiment(
+        "labels",
+        "Which start pays, at very few labels and at all of them?",
+        (RANDOM, SEGLOC, method("classify")),
+        ("1%", "100%"),
+        seeds=3,
+    ),
+    Experiment(
+        "scale",
+        "How many pairs, how often?",
+        (
+            RANDOM,
+            *(scaled(2_000, epochs) for epochs in (5, 10, 30)),
+            *(scaled(10_000, epochs) for epochs in (5, 10, 30)),
+            *(scaled(50_000, epochs) for epochs in (1, 5)),
+            scaled(200_000, 1),
+        ),
+        ("10%",),
+        seeds=1,
     ),
     Experiment(
         "real",

@@ -98,7 +98,7 @@ def test_a_run_leaves_what_the_contract_says(undisturbed: Path) -> None:
     assert all(torch.equal(last[k], v) for k, v in final.items())
     config = read_json(undisturbed / "config.json")
     assert config["queue_size"] == 16 and config["bn_group"] == 8 and config["samples"] == 160
-    assert 0 < config["momentum_key"] < 1
+    assert config["momentum_key"] == 0 and config["optimizer"] == "adamw"
     assert [c["name"] for c in read_json(undisturbed / "meta.json")["classes"]] == [
         "disc",
         "square",
@@ -149,7 +149,7 @@ def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path,
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)
     code, text = run("--resume", folder, "--lr", 0.1)
-    assert code == 1 and "--lr 0.1 contradicts" in text and "0.03" in text
+    assert code == 1 and "--lr 0.1 contradicts" in text and "0.004" in text
     code, text = run("--resume", folder, "--out", tmp_path / "other")
     assert code == 1 and "--out" in text and "contradicts" in text
     code, text = run("--resume", folder, "--workers", 0, "--lr", 0.03)
@@ -210,7 +210,7 @@ def test_a_damaged_held_out_pair_is_named_when_another_stands_in(tmp_path: Path)
 
 def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
     code, text = finish(segloc_train("-h"))
-    assert code == 0 and all(flag in text for flag in ("--shards", "--momentum-key", "(0.03 for sgd", "--resume RUN"))
+    assert code == 0 and all(flag in text for flag in ("--shards", "--momentum-key", "(0.004 for adamw", "--resume RUN"))
     assert run("--version") == (0, "segloc-train, version 0.1.0\n")
     code, text = run("--shards", shards, "--summary", *SMALL)
     assert code == 0 and "14 steps" in text and "K 16" in text and re.search(r"m [\d.e-]+ per 256", text)

@@ -40,6 +40,30 @@ OPTIONS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("training", "epochs", "optimizer", "lr", "m", "k"),
+    [(50_000, 30, "adamw", 0.004, 0.0, 256), (200_000, 30, "sgd", 0.03, 0.999, 50_000)],
+)
+def test_only_long_runs_have_slow_keys_and_long_queues(
+    training: int, epochs: int, optimizer: str, lr: float, m: float, k: int
+) -> None:
+    asked = {"batch_size": 256, "epochs": epochs, "optimizer": optimizer}
+    unset = dict.fromkeys(("queue_size", "lr", "momentum_key", "bn_group"))
+    config = resolve({**OPTIONS, **asked, **unset}, "", training, training)
+    assert (config.lr, config.momentum_key, config.queue_size, config.bn_group) == (lr, m, k, 32)
+
+
+def test_adamw_rises_first_and_goes_with_the_root_of_the_batch() -> None:
+    sgd = resolve(dict(OPTIONS), "", 3200, 3200)
+    adamw = replace(sgd, optimizer="adamw")
+    rates = [adamw.lr_at(step) for step in range(adamw.total_steps)]
+    assert (
+        adamw.total_steps == 200 and rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True)
+    )
+    assert rates[0] == pytest.approx(0.03 * (32 / 256) ** 0.5 / 20) and rates[-1] < 1e-5
+    assert rates[50] == pytest.approx(sgd.lr_at(50) * (256 / 32) ** 0.5) and sgd.lr_at(0) == 0.03 * 32 / 256
+
+
 def test_a_dry_run_counts_what_layers_done_by_hand_need() -> None:
     with torch.device("meta"):
         layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16, 5))

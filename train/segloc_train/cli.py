@@ -74,25 +74,26 @@ Examples:
 @click.option(
     "--queue-size",
     type=click.IntRange(1, 2**22),
-    show_default="at most 65536, a quarter of the pairs and of m's time constant",
+    show_default="a batch where m is 0; else at most 65536, a quarter of the pairs and of m's time constant",
     help="K: negatives of each query.",
 )
 @click.option(
     "--optimizer",
     type=click.Choice(["sgd", "adamw"]),
-    default="sgd",
-    help="sgd: MoCo's, momentum 0.9. adamw: learns far faster in short runs.",
+    default="adamw",
+    help="sgd: MoCo's, momentum 0.9; learns far less in short runs.",
 )
 @click.option(
     "--lr",
     type=Finite(0),
-    show_default="0.03 for sgd, 0.004 for adamw",
-    help="Peak learning rate per 256 samples, scaled by batch size; 0 freezes the weights (a control).",
+    show_default="0.004 for adamw, 0.03 for sgd",
+    help="Peak learning rate for a batch of 256; others scale it, sgd's linearly, adamw's by the root. "
+    "0 freezes the weights (a control).",
 )
 @click.option(
     "--momentum-key",
     type=Finite(0, 1),
-    show_default="0.999, less for runs under 5.1 million samples",
+    show_default="0.999 in runs of 5 million samples or more, else 0",
     help="m of the key network per 256 samples.",
 )
 @click.option(
@@ -110,8 +111,8 @@ Examples:
 @click.option(
     "--crop",
     type=Finite(0.1, 1),
-    default=1.0,
-    help="Side of what the network sees around an object, as a share of the picture's; less is faster.",
+    show_default="0.5, 1 for --augment none",
+    help="Side of what the network sees around an object, as a share of the picture's; 1: all, at four times the work.",
 )
 @click.option(
     "--bn-group",

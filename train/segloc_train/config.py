@@ -10,10 +10,12 @@ import click
 from segloc_synth.files import read_json
 
 REFERENCE_BATCH = 256  # --lr and --momentum-key are per this many samples
-RATES = {"sgd": 0.03, "adamw": 0.004}  # peak learning rates per that many; SGD's is MoCo's
+RATES = {"sgd": 0.03, "adamw": 0.004}  # peak learning rates for that many; SGD's is MoCo's
+WARM_UP = 0.1  # share of the steps in which AdamW's learning rate rises
 MIN_GROUP, MAX_GROUP = 8, 32
-SHORTEST_MEMORY = 0.05  # the key network's time constant, as a share of the run, at most
-QUEUE_PER_MEMORY = 0.25  # K by the same time constant, at most; MoCo's own ratio
+CROP = 0.5  # of the picture's side; whole ones take twice the time of a small network and teach no more
+SLOW_KEYS, LONG_RUN = 0.999, 5_000_000  # m of runs that see so many samples: 1/e is forgotten in 5 % of them
+QUEUE_PER_MEMORY = 0.25  # K by the samples in which the key network forgets 1/e, at most; MoCo's own ratio
 FREE = (
     "workers",
     "device",
@@ -78,13 +80,19 @@ class Config:
         return self.momentum_key ** (self.batch_size / REFERENCE_BATCH)
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of step 0..total_steps-1: linear in the batch, cosine to 0 over the samples seen."""
-        peak = self.lr * self.batch_size / REFERENCE_BATCH
-        return peak * 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+        """Learning rate of step 0..total_steps-1: a cosine to 0 over the samples seen.
+
+        SGD's is linear in the batch (arXiv 1706.02677). AdamW's goes with its root (arXiv 2205.10287), and rises
+        linearly at first: at full rate from the start embeddings fall onto a few directions and stay there.
+        """
+        share, cosine = self.batch_size / REFERENCE_BATCH, (1 + math.cos(math.pi * step / self.total_steps)) / 2
+        if self.optimizer == "sgd":
+            return self.lr * share * cosine
+        return self.lr * math.sqrt(share) * cosine * min(1.0, (step + 1) / (WARM_UP * self.total_steps))
 
 
 def resolve(options: dict[str, Any], shards_hash: str, samples: int, training: int) -> Config:
-    """Config from flags; None for queue_size, lr, momentum_key, bn_group means the default for this set.
+    """Config from flags; None for queue_size, lr, momentum_key, crop, bn_group means the default for this set.
 
     click.ClickException where settings contradict each other or the set is too small for one step.
     """
@@ -97,6 +105,8 @@ def resolve(options: dict[str, Any], shards_hash: str, samples: int, training: i
         )
     if options["bn_group"] is None:
         options["bn_group"] = default_group(batch)
+    if options["crop"] is None:
+        options["crop"] = 1.0 if options["augment"] == "none" else CROP
     if options["lr"] is None:
         options["lr"] = RATES[options["optimizer"]]
     if options["momentum_key"] is None:
@@ -120,15 +130,15 @@ def default_group(batch: int) -> int:
 
 
 def default_momentum(samples_seen: int) -> float:
-    """m per 256 samples: 0.999, or less where the run is so short that 1/e would take more than 5 % of it."""
-    return min(0.999, math.exp(-REFERENCE_BATCH / (SHORTEST_MEMORY * samples_seen)))
+    """m per 256 samples: MoCo's 0.999 in long runs; 0 in others, which learn more the fresher their keys are."""
+    return SLOW_KEYS if samples_seen >= LONG_RUN else 0.0
 
 
 def default_queue(training: int, momentum: float, batch: int) -> int:
     """K: a quarter of the pairs and of the samples in which the key network forgets (1/e); from a batch to 65,536.
 
-    Keys of one queue should come from nearly one network. MoCo's K is 0.26 of its time constant; at 0.67 short
-    runs were seen to collapse.
+    Keys of one queue should come from nearly one network, or queries learn to tell new keys from old ones and
+    nothing else: so a batch where m is 0. MoCo's K is 0.26 of its time constant.
     """
     forgets = -REFERENCE_BATCH / math.log(momentum) if 0 < momentum < 1 else math.inf if momentum else 0.0
     return max(batch, int(min(65_536, training / 4, QUEUE_PER_MEMORY * forgets)))
