@@ -152,7 +152,7 @@ def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path,
     assert code == 1 and "--lr 0.1 contradicts" in text and "0.004" in text
     code, text = run("--resume", folder, "--out", tmp_path / "other")
     assert code == 1 and "--out" in text and "contradicts" in text
-    code, text = run("--resume", folder, "--workers", 0, "--lr", 0.03)
+    code, text = run("--resume", folder, "--workers", 0, "--lr", 0.004)
     assert code == 0 and "is finished: 2 epochs, 14 steps" in text
     assert records(folder) == records(undisturbed)
     state = torch.load(folder / "last.pt", weights_only=True)

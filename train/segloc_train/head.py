@@ -44,7 +44,7 @@ class RoiHead(nn.Module):
     Hidden layers are 4 * width wide: 1024 at the published width 256. Each number of an embedding has zero mean and
     unit variance over the batch before the vector is given unit norm, by BN without scale and shift, as in SimCLR's
     and MoCo-v3's code: hidden layers end in positive numbers, so without it all embeddings start in one narrow cone,
-    and contrast then spreads them along one direction alone (docs/EVIDENCE.md).
+    and contrast then spreads them along one direction alone (docs/BENCHMARKS.md).
     """
 
     def __init__(self, width: int, dim: int = DIM) -> None:
