@@ -234,7 +234,7 @@ def main(
     if queue_size % batch_size:
         raise click.UsageError("--queue-size must be a multiple of --batch-size, or MoCo's queue does not work")
     shared = ["--width", width, "--batch-size", batch_size, "--queue-size", queue_size, "--device", device]
-    shared += ["--bn-group", bn_group] if bn_group else []
+    shared += ["--optimizer", "sgd", "--crop", 1, *(["--bn-group", bn_group] if bn_group else [])]
     name = torch.cuda.get_device_name() if device == "cuda" else "one CPU core"
     results = {}
     for arch in archs:

@@ -83,6 +83,8 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
         **{"generator": made_by, "commit": records.commit(), "versions": versions(), "threads": threads},
         "device": torch.cuda.get_device_name() if gpu else "cpu",
     }
+    if unknown := set(arms) - {arm.name for experiment in chosen(names) for arm in experiment.arms}:
+        raise click.UsageError(f"no such arm: {', '.join(sorted(unknown))}")
     missing = [unit for experiment in chosen(names) for unit in missing_units(experiment, known)]
     waiting = [unit for unit in missing if unit.seed < seeds and (not arms or unit.arm.name in arms)]
     with ThreadPoolExecutor(jobs) as pool:

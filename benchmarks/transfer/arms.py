@@ -96,7 +96,7 @@ class Experiment:
 
     Attributes:
         shares: of the labels, as `segloc-eval --labels` takes them.
-        on: the splits that are scored, and with them the seeds: `val` chooses, `test` reports.
+        on: the splits that detectors are scored on, and with them the seeds: `val` chooses, `test` reports.
         base: the arm that differences are taken to.
         probe: pretrains only, and looks at what nearest neighbours make of the features; no detector.
         epochs: passes over the pairs, instead of the profile's.

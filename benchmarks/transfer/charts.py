@@ -21,7 +21,7 @@ def against_base(records: Sequence[dict[str, Any]], experiment: Experiment, shar
         if found is not None and arm.name != experiment.base:
             rows.append((arm.name, found))
     rows.sort(key=lambda row: -row[1]["mean"])
-    unit = f"{column.name} beyond {experiment.base}, points"
+    unit = f"{column.name} at {share} of the labels beyond {experiment.base}, points"
     return standalone(str(charts.differences(rows, f"{experiment.question} {unit}", unit)))
 
 
@@ -51,14 +51,16 @@ def standalone(svg: str) -> str:
 
 
 def write(records: Sequence[dict[str, Any]], experiments: Sequence[Experiment], folder: Path) -> list[Path]:
-    """docs/evidence-NAME.svg of every experiment with two arms of two seeds or more; returns what was written."""
+    """evidence-NAME.svg of every experiment with two arms of two seeds or more, one for each share of the labels where
+    there are several; returns what was written."""
     written = []
     for experiment in experiments:
         (column,) = (column for column in columns(experiment) if column.ahead)
-        share = experiment.shares[0]
-        others = (arm.name for arm in experiment.arms if arm.name != experiment.base)
-        if any(entry(records, experiment, other, share, column.read) for other in others):
-            path = folder / f"evidence-{experiment.name}.svg"
-            path.write_text(against_base(records, experiment, share, column))
-            written.append(path)
+        others = [arm.name for arm in experiment.arms if arm.name != experiment.base]
+        for share in experiment.shares:
+            if any(entry(records, experiment, other, share, column.read) for other in others):
+                several = f"-{share.rstrip('%')}" if len(experiment.shares) > 1 else ""
+                path = folder / f"evidence-{experiment.name}{several}.svg"
+                path.write_text(against_base(records, experiment, share, column))
+                written.append(path)
     return written

@@ -1,8 +1,8 @@
 """Do a backbone's features tell the classes of labelled objects in whole scans, before any detector is trained?
 
 Objects of the test scans are classified by their nearest neighbours among those of the labelled scans, on the
-features that a detector would get. Unlike the trainer's k-NN accuracy, which looks at pairs of its own build, runs on
-pairs of any kind answer the same question here.
+features that a detector would get. The trainer's k-NN accuracy looks at pairs of its own build; this one is the same
+question for all builds.
 """
 
 from collections.abc import Iterable
@@ -29,6 +29,7 @@ from segloc_train.watch import knn_accuracy, roi_features
 @click.option("--labels", default="10%")
 @click.option("--seed", type=int, default=0)
 @click.option("--size", type=int, default=128)
+@click.option("--device", default="cpu")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(
     ckpt: str,
@@ -38,12 +39,14 @@ def main(
     labels: str,
     seed: int,
     size: int,
+    device: str,
     out: Path,
 ) -> None:
     """Write OUT/neighbours.json: balanced k-NN accuracy in 0..1 of each test split; flags as segloc-eval's."""
     torch.manual_seed(seed)
     backbone = SDANet(arch, width)
     start.initialise(backbone, arch, ckpt)
+    backbone.to(device)
     found = load_data(data, [labels], seed)
     classes = {id: label for label, id in enumerate(found.classes)}
     bank = features(backbone, found.train, classes, size)
@@ -58,13 +61,15 @@ def main(
 def features(backbone: SDANet, scans: Iterable[Scan], classes: dict[int, int], size: int) -> tuple[Tensor, Tensor]:
     """roi_features of all objects, float32 [N, 5 * width], and their labels, int64 [N]."""
     rows, labels = [], []
+    device = next(backbone.parameters()).device
     for scan in scans:
+        if all(thing.crowd for thing in scan.objects):
+            continue
         image, sample = example(scan, size, classes)
         things = sample.gt_instances
-        if len(things.labels):
-            view = View(image.expand(len(things.labels), -1, -1, -1), things.bboxes)
-            rows.append(roi_features(backbone, view))
-            labels.append(things.labels)
+        view = View(image.expand(len(things.labels), -1, -1, -1), things.bboxes)
+        rows.append(roi_features(backbone, view.to(device)).cpu())
+        labels.append(things.labels)
     return torch.cat(rows), torch.cat(labels)
 
 

@@ -1,4 +1,4 @@
-"""Units as the commands that anyone would type: simulate, list the labels, build pairs, pretrain, fine-tune and score.
+"""Units as the commands that anyone would type: simulate, list the labels, build, pretrain, probe, fine-tune and score.
 
 Each command writes one folder below that of its seed, named after what it does, its flags and its program's sources, so
 that units share what they have in common. A command that was stopped is run again and goes on where it was; one that is
@@ -145,11 +145,11 @@ class _Unit:
         return str(run)
 
     def _neighbours(self, start: str) -> dict[str, float]:
-        """k-NN accuracy on objects of each test split. Seeds that choose report nothing, so they may look at it too."""
+        """k-NN accuracy on objects of each test split, also to choose by: seeds that choose report nothing."""
         flags = [
             *("-m", "benchmarks.transfer.neighbours", "--ckpt", start, *self.profile.encoder),
             *("--data", str(self._data()), "--labels", self.own.share, "--seed", str(self.own.seed)),
-            *("--size", str(self.profile.size)),
+            *("--size", str(self.profile.size), "--device", self.stages.device),
         ]
         folder = self._do("neighbours", "python", flags, "neighbours")
         return {split: round(value, 4) for split, value in json.loads((folder / "neighbours.json").read_text()).items()}
@@ -225,7 +225,7 @@ class _Unit:
         }
         begun = time.monotonic()
         with log.open("a") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, env=env, start_new_session=True)
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=env, cwd=ROOT, start_new_session=True)
             asked = False
             while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
                 if not asked and time.monotonic() > self.stages.deadline:

@@ -143,7 +143,7 @@ def on_scans(record: dict[str, Any]) -> float | None:
 
 
 def minutes(record: dict[str, Any]) -> float:
-    """Processor time of learning: pretraining and fine-tuning, with scoring."""
+    """Processor time of learning: pretraining and fine-tuning, with scoring; without data and the k-NN probe."""
     learning = ("pretraining", "fine-tuning", "scoring")
     return sum(record["cost"].get(stage, {}).get("cpu_seconds", 0.0) for stage in learning) / 60
 

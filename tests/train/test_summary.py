@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -41,16 +42,19 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize(
-    ("training", "epochs", "optimizer", "lr", "m", "k"),
-    [(50_000, 30, "adamw", 0.004, 0.0, 256), (200_000, 30, "sgd", 0.03, 0.999, 50_000)],
+    ("given", "lr", "m", "k", "crop"),
+    [
+        ({"optimizer": "adamw"}, 0.004, 0.0, 256, 0.5),
+        ({"optimizer": "sgd", "augment": "none"}, 0.03, 0.0, 256, 1.0),
+        ({"optimizer": "adamw", "momentum_key": 0.999}, 0.004, 0.999, 50_000, 0.5),
+        ({"optimizer": "adamw", "momentum_key": 0.9}, 0.004, 0.9, 607, 0.5),
+    ],
 )
-def test_only_long_runs_have_slow_keys_and_long_queues(
-    training: int, epochs: int, optimizer: str, lr: float, m: float, k: int
-) -> None:
-    asked = {"batch_size": 256, "epochs": epochs, "optimizer": optimizer}
-    unset = dict.fromkeys(("queue_size", "lr", "momentum_key", "bn_group"))
-    config = resolve({**OPTIONS, **asked, **unset}, "", training, training)
-    assert (config.lr, config.momentum_key, config.queue_size, config.bn_group) == (lr, m, k, 32)
+def test_defaults_fit_one_another(given: dict[str, Any], lr: float, m: float, k: int, crop: float) -> None:
+    unset = dict.fromkeys(("queue_size", "lr", "momentum_key", "crop", "bn_group"))
+    config = resolve({**OPTIONS, "batch_size": 256, **unset, **given}, "", 200_000, 200_000)
+    assert (config.lr, config.momentum_key, config.queue_size) == (lr, m, k)
+    assert (config.crop, config.bn_group) == (crop, 32)
 
 
 def test_adamw_rises_first_and_goes_with_the_root_of_the_batch() -> None:

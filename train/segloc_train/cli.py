@@ -16,7 +16,7 @@ METHODS = [module.name for module in pkgutil.iter_modules(methods.__path__)]
 EPILOG = """\b
 Examples:
   segloc-train --shards pairs --out run --arch resnet50 --epochs 30
-  segloc-train --shards pairs --out run --arch resnet18 --width 64 --batch-size 32 --epochs 10
+  segloc-train --shards pairs --out run --arch resnet18 --width 64 --batch-size 64 --epochs 10
   segloc-train --shards 'pairs/segloc-{00000000..00000049}.tar' --shards s3://bucket/more --out run --method moco
   torchrun --standalone --nproc-per-node 8 -m segloc_train --shards pairs --out run
   segloc-train --resume run"""
@@ -93,8 +93,8 @@ Examples:
 @click.option(
     "--momentum-key",
     type=Finite(0, 1),
-    show_default="0.999 in runs of 5 million samples or more, else 0",
-    help="m of the key network per 256 samples.",
+    show_default="0",
+    help="m of the key network per 256 samples; MoCo's is 0.999, for millions of samples.",
 )
 @click.option(
     "--temperature",
@@ -112,7 +112,7 @@ Examples:
     "--crop",
     type=Finite(0.1, 1),
     show_default="0.5, 1 for --augment none",
-    help="Side of what the network sees around an object, as a share of the picture's; 1: all, at four times the work.",
+    help="Side of what the network sees around an object, as a share of the picture's; all of it takes twice the time.",
 )
 @click.option(
     "--bn-group",

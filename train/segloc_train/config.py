@@ -9,13 +9,13 @@ import click
 
 from segloc_synth.files import read_json
 
-REFERENCE_BATCH = 256  # --lr and --momentum-key are per this many samples
-RATES = {"sgd": 0.03, "adamw": 0.004}  # peak learning rates for that many; SGD's is MoCo's
+REFERENCE_BATCH = 256  # --lr is for a batch of this size, --momentum-key per this many samples
+RATES = {"sgd": 0.03, "adamw": 0.004}  # SGD's is MoCo's
 WARM_UP = 0.1  # share of the steps in which AdamW's learning rate rises
 MIN_GROUP, MAX_GROUP = 8, 32
-CROP = 0.5  # of the picture's side; whole ones take twice the time of a small network and teach no more
-SLOW_KEYS, LONG_RUN = 0.999, 5_000_000  # m of runs that see so many samples: 1/e is forgotten in 5 % of them
-QUEUE_PER_MEMORY = 0.25  # K by the samples in which the key network forgets 1/e, at most; MoCo's own ratio
+DEFAULT_CROP = 0.5  # of the picture's side; whole ones took twice the time and taught no more about scans
+FRESH_KEYS = 0.0  # m: with slower keys and longer queues runs of minutes learn less, or nothing (docs/BENCHMARKS.md)
+QUEUE_PER_MEMORY = 0.25  # K by the samples after which the key network has forgotten all but 1/e; MoCo's own ratio
 FREE = (
     "workers",
     "device",
@@ -79,16 +79,19 @@ class Config:
         """m of one step: momentum_key ** (batch / 256), so that it forgets per sample, whatever the batch."""
         return self.momentum_key ** (self.batch_size / REFERENCE_BATCH)
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate of step 0..total_steps-1: a cosine to 0 over the samples seen.
+    @property
+    def scaled_lr(self) -> float:
+        """--lr for this batch: SGD's goes with its size (arXiv 1706.02677), AdamW's with the root (2205.10287)."""
+        share = self.batch_size / REFERENCE_BATCH
+        return self.lr * (share if self.optimizer == "sgd" else math.sqrt(share))
 
-        SGD's is linear in the batch (arXiv 1706.02677). AdamW's goes with its root (arXiv 2205.10287), and rises
-        linearly at first: at full rate from the start embeddings fall onto a few directions and stay there.
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step 0..total_steps-1: scaled_lr along a cosine to 0.
+
+        AdamW's also rises at first: at full rate from the start embeddings fall onto a few directions and stay there.
         """
-        share, cosine = self.batch_size / REFERENCE_BATCH, (1 + math.cos(math.pi * step / self.total_steps)) / 2
-        if self.optimizer == "sgd":
-            return self.lr * share * cosine
-        return self.lr * math.sqrt(share) * cosine * min(1.0, (step + 1) / (WARM_UP * self.total_steps))
+        rise = min(1.0, (step + 1) / (WARM_UP * self.total_steps)) if self.optimizer == "adamw" else 1.0
+        return self.scaled_lr * rise * (1 + math.cos(math.pi * step / self.total_steps)) / 2
 
 
 def resolve(options: dict[str, Any], shards_hash: str, samples: int, training: int) -> Config:
@@ -106,11 +109,11 @@ def resolve(options: dict[str, Any], shards_hash: str, samples: int, training: i
     if options["bn_group"] is None:
         options["bn_group"] = default_group(batch)
     if options["crop"] is None:
-        options["crop"] = 1.0 if options["augment"] == "none" else CROP
+        options["crop"] = 1.0 if options["augment"] == "none" else DEFAULT_CROP
     if options["lr"] is None:
         options["lr"] = RATES[options["optimizer"]]
     if options["momentum_key"] is None:
-        options["momentum_key"] = default_momentum(options["epochs"] * (training // batch) * batch)
+        options["momentum_key"] = FRESH_KEYS
     if options["queue_size"] is None:
         options["queue_size"] = default_queue(training, options["momentum_key"], batch)
     config = Config(**options, shards_hash=shards_hash, samples=samples, training=training)
@@ -129,19 +132,16 @@ def default_group(batch: int) -> int:
     )
 
 
-def default_momentum(samples_seen: int) -> float:
-    """m per 256 samples: MoCo's 0.999 in long runs; 0 in others, which learn more the fresher their keys are."""
-    return SLOW_KEYS if samples_seen >= LONG_RUN else 0.0
-
-
 def default_queue(training: int, momentum: float, batch: int) -> int:
-    """K: a quarter of the pairs and of the samples in which the key network forgets (1/e); from a batch to 65,536.
+    """K: a batch where m is 0, else up to 65,536: a quarter of the pairs, and of the key network's memory.
 
     Keys of one queue should come from nearly one network, or queries learn to tell new keys from old ones and
-    nothing else: so a batch where m is 0. MoCo's K is 0.26 of its time constant.
+    nothing else.
     """
-    forgets = -REFERENCE_BATCH / math.log(momentum) if 0 < momentum < 1 else math.inf if momentum else 0.0
-    return max(batch, int(min(65_536, training / 4, QUEUE_PER_MEMORY * forgets)))
+    if momentum == 0:
+        return batch
+    memory = -REFERENCE_BATCH / math.log(momentum) if momentum < 1 else math.inf
+    return max(batch, int(min(65_536, training / 4, QUEUE_PER_MEMORY * memory)))
 
 
 def check(config: Config) -> None:

@@ -61,8 +61,8 @@ def summary(config: Config, classes: int, size: int, device: torch.device, ranks
         f"{training} held out or left over",
         f"schedule     {config.epochs} epochs of {config.steps_per_epoch} steps, batch {config.batch_size}: "
         f"{config.total_steps} steps, {config.total_steps * config.batch_size} samples",
-        f"learning     {config.optimizer}, lr {config.lr:g} for 256 samples, here at most "
-        f"{max(map(config.lr_at, range(config.total_steps))):.3g}, cosine to 0",
+        f"learning     {config.optimizer}, lr {config.lr:g} for a batch of 256, {config.scaled_lr:.3g} for this one, "
+        f"{'rising at first, then ' if config.optimizer == 'adamw' else ''}along a cosine to 0",
         f"momentum     m {config.momentum_key:.6g} per 256 samples, {config.momentum_per_step:.6g} per step",
         f"queues       {queues}; batch statistics in groups of {config.bn_group}",
         f"memory       about {memory / 1e9:.1f} GB for float32 training",
