@@ -178,6 +178,7 @@ def test_a_unit_of_every_kind_runs(tmp_path: Path) -> None:
     """With the real programs, as small as they go."""
     arms = (
         *(RANDOM, SEGLOC, Arm("then labels", "composites"), Arm("alone", "composites", length=0)),
+        Arm("both", "pretrained, then composites"),
         Arm("fewer", "random", labels="50%"),
     )
     experiment = Experiment("tiny", "?", arms, ("100%",), 1)  # of fewer labels not every class would have objects

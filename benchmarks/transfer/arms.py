@@ -61,7 +61,7 @@ GPU = Profile(
     composites=200_000,
 )
 
-Start = Literal["random", "imagenet", "pretrained", "composites"]
+Start = Literal["random", "imagenet", "pretrained", "composites", "pretrained, then composites"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Arm:
     Attributes:
         name: in records and tables.
         start: where the detector's weights come from: nowhere, ImageNet, pretraining on pairs, or detection learnt on
-            the composites themselves (both pictures of every pair), for as long as pretraining takes.
+            the composites themselves (both pictures of every pair), for as long as pretraining takes; or on both, one
+            after the other.
         synth, train: flags beside those of the profile; the last of a kind counts.
         length: of the fine-tuning, times the profile's; 0 scores the start as it is.
         labels: share of the labels that fine-tuning has, where it differs from that of the unit.

@@ -28,7 +28,11 @@ def scaled(pairs: int, epochs: int) -> Arm:
 RANDOM, SEGLOC = Arm("random", "random"), method("segloc")
 BASELINES = tuple(method(name) for name in ("classify", "supcon", "moco", "insloc", "densecl", "cp2"))
 LONGER = (Arm("random, 2 x", "random", length=2), Arm("random, 4 x", "random", length=4))
-COMPOSITES = (Arm("composites + labels", "composites"), Arm("composites alone", "composites", length=0))
+COMPOSITES = (
+    Arm("composites + labels", "composites"),
+    Arm("composites alone", "composites", length=0),
+    Arm("segloc, then composites + labels", "pretrained, then composites"),
+)
 CEILING = (
     Arm("10 x labels", "random", labels="100%"),
     Arm("10 x labels, 4 x", "random", length=4, labels="100%"),

@@ -96,9 +96,10 @@ class _Unit:
             "random": lambda: "random",
             "imagenet": lambda: "imagenet",
             "pretrained": self._pretrained,
-            "composites": self._learnt_on_composites,
+            "composites": lambda: self._learnt_on_composites("random"),
+            "pretrained, then composites": lambda: self._learnt_on_composites(self._pretrained()),
         }[self.arm.start]()
-        if self.arm.start != "composites":
+        if "composites" not in self.arm.start:
             self.pretraining["scan_knn"] = self._neighbours(start)
         return {} if self.own.experiment.probe else self._scored(start)
 
@@ -154,15 +155,15 @@ class _Unit:
         folder = self._do("neighbours", "python", flags, "neighbours")
         return {split: round(value, 4) for split, value in json.loads((folder / "neighbours.json").read_text()).items()}
 
-    def _learnt_on_composites(self) -> str:
+    def _learnt_on_composites(self, start: str) -> str:
         """A detector that saw nothing but composites; no labelled scan but through its segments."""
         pairs = self._pairs()
         data = pairs.with_name(pairs.name + "-coco")
         # A data set must be scored on something, so a few pairs are set apart; these scores are never looked at.
         for part, flags in (("train", []), ("test", ["--n", "8"])):
             self._do("export", "segloc-synth", ["export", str(pairs), *flags], f"{data.name}/{part}", out="--coco")
-        found = self._fine_tuned("random", data, "all", self.profile.composites, "composites")
-        return str(found / "random" / "all" / f"seed-{self.own.seed}")
+        found = self._fine_tuned(start, data, "all", self.profile.composites, "composites")
+        return str(found / Path(start).name / "all" / f"seed-{self.own.seed}")
 
     def _scored(self, start: str) -> dict[str, Any]:
         data = self._data()

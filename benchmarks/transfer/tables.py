@@ -156,11 +156,11 @@ def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) ->
     arm = unit.arm
     pairs, scans = arm.pairs or profile.pairs, profile.samples * arm.length
     total = FIXED_COST + (0 if unit.experiment.probe else scans * SCAN_COST)
-    if arm.start == "pretrained":
+    if arm.start.startswith("pretrained"):
         total += pairs * unit.experiment.passes(arm, profile) * PAIR_COST
-    if arm.start == "composites":
+    if arm.start.endswith("composites"):
         total += profile.composites * SCAN_COST
-    return total + (pairs * BUILD_COST if arm.start in ("pretrained", "composites") else 0)
+    return total + (0 if arm.start in ("random", "imagenet") else pairs * BUILD_COST)
 
 
 def _line(cells: Sequence[str]) -> str:
