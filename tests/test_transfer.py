@@ -90,6 +90,10 @@ def test_at_the_deadline_a_command_is_asked_to_stop(
     with pytest.raises(Stopped, match="ended with 130: saved"):
         stages(tmp_path / "work", 0.3).unit(Unit(PROBE, SEGLOC, "50%", 0))
     assert not list((tmp_path / "work").rglob("notes/*.json"))
+    (spent,) = (json.loads(path.read_text()) for path in (tmp_path / "work").rglob("notes/*.spent"))
+    monkeypatch.setenv("SLOW", "")
+    cost = stages(tmp_path / "work").unit(Unit(PROBE, SEGLOC, "50%", 0))["cost"]
+    assert cost["simulate"]["seconds"] >= spent["seconds"] > 0.2, "what was stopped has cost something too"
 
 
 def record(arm: str, seed: int, ap: float, experiment: str = "arms", **more: Any) -> dict[str, Any]:

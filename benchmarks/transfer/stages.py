@@ -205,8 +205,8 @@ class _Unit:
             if not done.exists():
                 resumable = program == "segloc-train" and (folder / "last.pt").exists()
                 typed = [program, "--resume", str(folder)] if resumable else command
-                spent = self._run(typed, notes.with_name(f"{notes.name}.log"))
-                done.write_text(json.dumps(spent))
+                self._run(typed, notes.with_name(f"{notes.name}.log"), spent := notes.with_name(f"{notes.name}.spent"))
+                spent.rename(done)
             cost = json.loads(done.read_text())
         total = self.cost.setdefault(stage, {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0})
         text = " ".join(command).replace(str(self.stages.work), "WORK").replace(str(SCANS), "SCANS")
@@ -217,8 +217,8 @@ class _Unit:
             total["peak_bytes"] = max(total["peak_bytes"], cost["peak_bytes"])
         return folder
 
-    def _run(self, command: Sequence[str], log: Path) -> dict[str, float]:
-        """Run to the end; returns processor and wall seconds and the largest resident memory."""
+    def _run(self, command: Sequence[str], log: Path, spent: Path) -> None:
+        """Run to the end; adds processor and wall seconds to those in `spent`, of runs that were stopped."""
         env = {
             **os.environ,
             "OMP_NUM_THREADS": str(self.stages.threads),
@@ -234,15 +234,17 @@ class _Unit:
                     asked = True
                 time.sleep(0.2)
         code = os.waitstatus_to_exitcode(ended[1])
+        usage = ended[2]
+        before = json.loads(spent.read_text()) if spent.exists() else {}
+        cost = {
+            "cpu_seconds": round(before.get("cpu_seconds", 0.0) + usage.ru_utime + usage.ru_stime, 1),
+            "seconds": round(before.get("seconds", 0.0) + time.monotonic() - begun, 1),
+            "peak_bytes": max(before.get("peak_bytes", 0), usage.ru_maxrss * 1024),
+        }
+        spent.write_text(json.dumps(cost))
         if code:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise Stopped(f"{command[0]} ended with {code}: {''.join(last)[:300]} ({log})")
-        usage = ended[2]
-        return {
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-            "seconds": round(time.monotonic() - begun, 1),
-            "peak_bytes": usage.ru_maxrss * 1024,
-        }
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -122,7 +122,7 @@ def _row(
             ahead = difference(values, by_seed(records, experiment.name, experiment.base, share, column.read))
             told = ahead is not None and arm != experiment.base
             cells.append(ahead.text(signed=True) + " *" * ahead.clear if ahead is not None and told else "")
-    seeds = by_seed(records, experiment.name, arm, share, minutes)
+    seeds = by_seed(records, experiment.name, arm, share, lambda _: 1.0)
     return [arm, str(len(seeds)), *cells] if seeds else []
 
 
@@ -142,17 +142,18 @@ def on_scans(record: dict[str, Any]) -> float | None:
     return 100 * fmean(splits.values()) if splits else None
 
 
-def minutes(record: dict[str, Any]) -> float:
+def minutes(record: dict[str, Any]) -> float | None:
     """Processor time of learning: pretraining and fine-tuning, with scoring; without data and the k-NN probe."""
     learning = ("pretraining", "fine-tuning", "scoring")
-    return sum(record["cost"].get(stage, {}).get("cpu_seconds", 0.0) for stage in learning) / 60
+    spent = [record["cost"][stage]["cpu_seconds"] for stage in learning if stage in record["cost"]]
+    return None if None in spent else sum(spent) / 60
 
 
 def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) -> float:
     """Processor seconds of a unit: as that of the same arm took on average, else by what its samples usually cost."""
     same = [r for r in records if (r["experiment"], r["arm"]) == unit.key[:2]]
     if same:
-        return fmean(sum(stage["cpu_seconds"] for stage in record["cost"].values()) for record in same)
+        return fmean(sum(stage["cpu_seconds"] or 0.0 for stage in record["cost"].values()) for record in same)
     arm = unit.arm
     pairs, scans = arm.pairs or profile.pairs, profile.samples * arm.length
     total = FIXED_COST + (0 if unit.experiment.probe else scans * SCAN_COST)
