@@ -16,6 +16,7 @@ MAY_IMPORT = {
         f"segloc_synth.{name}"
         for name in ("files", "console", "coco", "voc", "labelled", "listing", "masks", "phantom", "images", "problems")
     }
+    | {f"segloc_synth.{name}" for name in ("shards", "export")}
     | {f"segloc_train.{name}" for name in ("backbone", "checkpoint", "dist", "loop", "start")},
 }
 

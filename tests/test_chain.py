@@ -2,19 +2,26 @@
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
+
+from segloc_eval.cli import command
+from segloc_train.checkpoint import load_tensors
 
 TRAIN = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "1"]
 TUNE = ["--epochs", "1", "--size", "64", "--seeds", "1"]
 
 
 def run(stage: str, *args: object) -> None:
-    command = [sys.executable, "-m", f"segloc_{stage}", *(str(part) for part in args)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    typed = [sys.executable, "-m", f"segloc_{stage}", *(str(part) for part in args)]
+    result = subprocess.run(typed, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
@@ -29,18 +36,58 @@ def check(run_folder: Path, report: Path, arms: int, kinds: set[str]) -> None:
     assert (report / "report.html").stat().st_size > 10_000
 
 
-def test_simulated_scans_to_a_report(tmp_path: Path) -> None:
-    scans, pairs, weights, report = (tmp_path / name for name in ("scans", "pairs", "run", "report"))
-    run("synth", "phantom", "--out", scans, "--images", 24, "--backgrounds", 8, "--size", 128)
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few simulated scans of both scanners."""
+    folder = tmp_path_factory.mktemp("simulated") / "scans"
+    run("synth", "phantom", "--out", folder, "--images", 24, "--backgrounds", 8, "--size", 128)
+    return folder
+
+
+def test_simulated_scans_to_a_report(tmp_path: Path, simulated: Path) -> None:
+    scans = simulated
+    pairs, weights, first, report = (tmp_path / name for name in ("pairs", "run", "first", "report"))
     lists = tmp_path / "lists"
     run("eval", "labels", scans / "pidray", "--labels", 8, "--labels", "all", "--out", lists)
     sources = ["--objects", scans / "pidray", "--images", lists / "labels-all.txt", "--backgrounds", scans / "sixray"]
     run("synth", "build", *sources, "--out", pairs, "--n", 96, "--size", 64)
     run("train", "--shards", pairs, "--out", weights, *TRAIN)
+    run("eval", "pretrain", pairs, "--ckpt", weights, "--out", first, "--samples", 32, "--size", 64)
     data = ["--data", scans / "pidray", "--labels", 8]
-    run("eval", "--ckpt", weights, "--ckpt", "random", *data, "--out", report, *TUNE)
+    run("eval", "--ckpt", weights, "--ckpt", "random", "--ckpt", first, *data, "--out", report, *TUNE)
     assert (report / "labels-8.txt").read_text() == (lists / "labels-8.txt").read_text()
-    check(weights, report, 2, {"bbox", "segm"})
+    check(weights, report, 3, {"bbox", "segm"})
+
+
+def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, simulated: Path) -> None:
+    """Stopped, it ends with the weights of a run that was not; other options, or another build, are refused."""
+    pairs, first, whole = (tmp_path / name for name in ("pairs", "first", "whole"))
+    build = ["build", "--objects", simulated / "pidray", "--backgrounds", simulated / "sixray", "--size", 64]
+    run("synth", *build, "--out", pairs, "--n", 16)
+    flags = ["--arch", "resnet18", "--width", "16", "--size", "64", "--detector", "faster-rcnn", "--samples", "64"]
+    learn = [sys.executable, "-m", "segloc_eval", "pretrain", str(pairs), *flags, "--out"]
+    process = subprocess.Popen([*learn, str(first)], stderr=subprocess.PIPE)
+    log = first / "log.jsonl"
+    while not (log.is_file() and log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130 and not (first / "detector.pth").exists()
+    for folder in (first, whole):
+        run("eval", "pretrain", pairs, *flags, "--out", folder)
+    ends = [load_tensors(folder / "detector.pth") for folder in (first, whole)]
+    assert all(torch.equal(x, ends[1][name]) for name, x in ends[0].items())
+    images = json.loads((first / "composites" / "annotations.json").read_text())["images"]
+    assert len(images) == 32 and len(log.read_text().splitlines()) == 64 // 8
+    _refused("other data or options", pairs, first, *flags, "--lr", "0.1")
+    run("synth", *build, "--out", pairs, "--n", 24)
+    _refused("of another build", pairs, first, *flags)
+
+
+def _refused(reason: str, pairs: Path, out: Path, *flags: str) -> None:
+    result = CliRunner().invoke(command, ["pretrain", str(pairs), *flags, "--out", str(out)])
+    assert result.exit_code and reason in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

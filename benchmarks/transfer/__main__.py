@@ -147,6 +147,7 @@ def all_units(experiment: Experiment) -> list[Unit]:
         for seed in range(experiment.seeds)
         for share in experiment.shares
         for arm in experiment.arms
+        if seed < (arm.seeds or experiment.seeds)
     ]
 
 

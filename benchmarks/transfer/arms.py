@@ -78,6 +78,7 @@ class Arm:
         labels: share of the labels that fine-tuning has, where it differs from that of the unit.
         pairs, epochs: instead of the experiment's or the profile's.
         backgrounds: benign scans under the objects; `simulated` ones under real objects are PhantomRay's.
+        seeds: instead of the experiment's; one for what nothing is claimed about.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Arm:
     pairs: int | None = None
     epochs: int | None = None
     backgrounds: Literal["own", "simulated"] = "own"
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)

@@ -157,13 +157,13 @@ class _Unit:
 
     def _learnt_on_composites(self, start: str) -> str:
         """A detector that saw nothing but composites; no labelled scan but through its segments."""
-        pairs = self._pairs()
-        data = pairs.with_name(pairs.name + "-coco")
-        # A data set must be scored on something, so a few pairs are set apart; these scores are never looked at.
-        for part, flags in (("train", []), ("test", ["--n", "8"])):
-            self._do("export", "segloc-synth", ["export", str(pairs), *flags], f"{data.name}/{part}", out="--coco")
-        found = self._fine_tuned(start, data, "all", self.profile.composites, "composites")
-        return str(found / Path(start).name / "all" / f"seed-{self.own.seed}")
+        passes = self.own.experiment.passes(self.arm, self.profile)
+        samples = self.profile.composites * passes // self.profile.epochs  # in the time of so many passes over pairs
+        flags = [
+            *("pretrain", str(self._pairs()), "--ckpt", start, "--seed", str(self.own.seed)),
+            *self._detector(start, samples),
+        ]
+        return str(self._do("fine-tuning", "segloc-eval", flags, f"composites-{_slug(self.own.share)}"))
 
     def _scored(self, start: str) -> dict[str, Any]:
         data = self._data()
@@ -182,25 +182,29 @@ class _Unit:
             for kind, splits in entry["scores"].items()
         }
 
-    def _fine_tuned(
-        self, start: str, data: Path, share: str, samples: int, name: str, more: Sequence[str] = ()
-    ) -> Path:
+    def _fine_tuned(self, start: str, data: Path, share: str, samples: int, name: str, more: Sequence[str]) -> Path:
         flags = [
             *("--ckpt", start, "--data", str(data), "--labels", share, "--seeds", "1", "--seed", str(self.own.seed)),
-            *("--detector", self.profile.detector, "--samples", str(samples), "--size", str(self.profile.size)),
-            *(self.profile.encoder if start in ("random", "imagenet") else ()),
-            *("--device", self.stages.device, *more),
+            *(*self._detector(start, samples), *more),
         ]
         return self._do("fine-tuning", "segloc-eval", flags, name)
 
-    def _do(self, stage: str, program: str, flags: Sequence[str], name: str, out: str = "--out") -> Path:
+    def _detector(self, start: str, samples: int) -> list[str]:
+        """Flags of how a detector learns."""
+        return [
+            *("--detector", self.profile.detector, "--samples", str(samples), "--size", str(self.profile.size)),
+            *(self.profile.encoder if start in ("random", "imagenet") else ()),
+            *("--device", self.stages.device),
+        ]
+
+    def _do(self, stage: str, program: str, flags: Sequence[str], name: str) -> Path:
         """The folder that `program flags --out FOLDER` writes; its cost is added to that of the stage."""
         identity = [program, self.stages.sources[program], *flags]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-        folder = self.base / (name if "/" in name else f"{name}-{digest}")
-        notes = self.base / NOTES / folder.relative_to(self.base).as_posix().replace("/", "-")
+        folder = self.base / f"{name}-{digest}"
+        notes = self.base / NOTES / folder.name
         done = notes.with_name(f"{notes.name}.json")
-        command = [program, *flags, out, str(folder)]
+        command = [program, *flags, "--out", str(folder)]
         with _alone(notes.with_name(f"{notes.name}.lock")):
             if not done.exists():
                 resumable = program == "segloc-train" and (folder / "last.pt").exists()

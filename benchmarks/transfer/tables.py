@@ -160,7 +160,7 @@ def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) ->
     if arm.start.startswith("pretrained"):
         total += pairs * unit.experiment.passes(arm, profile) * PAIR_COST
     if arm.start.endswith("composites"):
-        total += profile.composites * SCAN_COST
+        total += profile.composites * unit.experiment.passes(arm, profile) / profile.epochs * SCAN_COST
     return total + (0 if arm.start in ("random", "imagenet") else pairs * BUILD_COST)
 
 

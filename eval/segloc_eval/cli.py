@@ -1,6 +1,6 @@
 """`segloc-eval`: options in, one call of the module that does the work, a path out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 import click
 
 from segloc_eval.config import WIDTHS, Config, resolve_arms, resolve_given
-from segloc_eval.recipe import FAMILIES, RECIPES
+from segloc_eval.recipe import FAMILIES, RECIPES, Recipe
 from segloc_synth import console
 
 EXAMPLES = """\b
@@ -23,6 +23,44 @@ DEVICE = click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto: a GPU where there is one."
 )
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for what is written.")
+RECIPE = [
+    click.option(
+        "--detector",
+        default="cascade",
+        type=click.Choice(list(FAMILIES)),
+        help="Without masks in the data, the mask head is left out.",
+    ),
+    click.option(
+        "--recipe",
+        default="quick",
+        type=click.Choice(list(RECIPES)),
+        help="quick: small, for CPUs. paper: as published (R-101, 500 pixels, 12 epochs). The options below change it.",
+    ),
+    click.option("--epochs", type=click.IntRange(1), help="Passes over the labelled scans."),
+    click.option("--samples", type=click.IntRange(1), help="Scans seen, instead of --epochs."),
+    click.option("--batch-size", type=click.IntRange(2, 1024), help="Scans per step, of all ranks together."),
+    click.option("--lr", type=console.Finite(0, min_open=True), help="Peak learning rate."),
+    click.option("--size", type=click.IntRange(64, 2048), help="Longer side of a scan, in pixels."),
+    click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells."),
+    click.option("--width", type=click.IntRange(*WIDTHS), help="Channels of the pyramid, where no checkpoint tells."),
+]
+
+
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the options of how a detector is trained, in the order of RECIPE."""
+    for option in reversed(RECIPE):
+        function = option(function)
+    return function
+
+
+def changed_recipe(name: str, told: dict[str, Any], changes: dict[str, Any]) -> Recipe:
+    """The recipe of that name with what checkpoints tell and options change; one line for an unknown architecture."""
+    from segloc_train.backbone import ARCHS
+
+    chosen = RECIPES[name].changed(**told, **changes)
+    if chosen.arch not in ARCHS:
+        raise click.ClickException(f"arch {chosen.arch!r} is none of {', '.join(ARCHS)}")
+    return chosen
 
 
 @contextmanager
@@ -86,25 +124,7 @@ def command() -> None:
     type=click.Choice(["test", "val"]),
     help="Scored: the test splits, or scans held out of training, to choose settings by.",
 )
-@click.option(
-    "--detector",
-    default="cascade",
-    type=click.Choice(list(FAMILIES)),
-    help="Without masks in the data, the mask head is left out.",
-)
-@click.option(
-    "--recipe",
-    default="quick",
-    type=click.Choice(list(RECIPES)),
-    help="quick: small, for CPUs. paper: as published (R-101, 500 pixels, 12 epochs). The options below change it.",
-)
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the labelled scans.")
-@click.option("--samples", type=click.IntRange(1), help="Scans seen, instead of --epochs.")
-@click.option("--batch-size", type=click.IntRange(2, 1024), help="Scans per step, of all ranks together.")
-@click.option("--lr", type=console.Finite(0, min_open=True), help="Peak learning rate.")
-@click.option("--size", type=click.IntRange(64, 2048), help="Longer side of a scan, in pixels.")
-@click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells.")
-@click.option("--width", type=click.IntRange(*WIDTHS), help="Channels of the pyramid, where no checkpoint tells.")
+@recipe_options
 @click.option(
     "--eval-only",
     is_flag=True,
@@ -141,11 +161,9 @@ def run(
         arms, told = resolve_arms(checkpoints, arch, width)
     with installed():  # behind the checks, for these imports take seconds
         from segloc_eval.protocol import evaluate
-        from segloc_train.backbone import ARCHS
         from segloc_train.dist import joined, local_device
-    chosen = RECIPES[recipe].changed(**told, **changes)
-    if chosen.arch not in ARCHS:
-        raise click.ClickException(f"arch {chosen.arch!r} is none of {', '.join(ARCHS)}")
+
+        chosen = changed_recipe(recipe, told, changes)
     where = local_device(device)
     if data is None:
         from segloc_synth.phantom import default_phantom
@@ -171,6 +189,43 @@ def run(
             if failed:
                 click.echo(f"{failed} fine-tuning(s) failed, see above; the same command tries them again", err=True)
     return 3 if failed else 0
+
+
+@command.command("pretrain", short_help="Learn to detect on a build's composites.")
+@click.argument("pairs", type=click.Path(path_type=Path))
+@OUT
+@click.option("--ckpt", default="random", help="What to start from, as for run.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), help="Of heads, order and flips.")
+@recipe_options
+@DEVICE
+def pretrain(
+    pairs: Path,
+    out: Path,
+    ckpt: str,
+    seed: int,
+    detector: str,
+    recipe: str,
+    arch: str | None,
+    width: int | None,
+    device: str,
+    **changes: Any,
+) -> None:
+    """Learn to detect on the composites of PAIRS, a folder of segloc-synth: both pictures of every pair.
+
+    OUT is then a start: segloc-eval --ckpt OUT --data DATA fine-tunes the whole detector, heads included, on labelled
+    scans. Run again with the same options, it goes on with what was interrupted.
+    """
+    (arm,), told = resolve_arms((ckpt,), arch, width)
+    with installed():
+        from segloc_eval.composites import learn_composites
+        from segloc_train.dist import joined, local_device
+
+        chosen = changed_recipe(recipe, told, changes)
+    where = local_device(device)
+    with joined(where) as world:
+        learn_composites(pairs, arm, chosen, detector, seed, out, world, where)
+        if world.first:
+            click.echo(out)
 
 
 @command.command("predict", short_help="Find objects in any scans.")

@@ -154,7 +154,12 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 
 def _in_words(about: dict[str, Any]) -> str:
-    """What the meta.json of a run tells of its training."""
+    """What the meta.json of a run, or the detector.json of a detector, tells of its training."""
+    entry = about.get("entry")
+    training = entry.get("training") if isinstance(entry, dict) else None
+    scans = training.get("samples") if isinstance(training, dict) else None
+    if type(scans) is int:
+        return f"a detector before: {scans:,} scans or composites seen"
     method, epochs, samples = about.get("method"), about.get("epochs"), about.get("samples_seen")
     if not isinstance(method, str) or type(epochs) is not int or type(samples) is not int:
         return ""

@@ -11,7 +11,7 @@ import click
 from segloc_eval.data import preflight
 from segloc_eval.data.layouts import LONE, TEST, TRAIN, VAL, Layout, find_layout
 from segloc_eval.data.records import Object, Reader, Scan, classes_of, scan_name
-from segloc_eval.data.splits import carve, label_count, label_order, label_slug, split_apart
+from segloc_eval.data.splits import ALL, carve, label_count, label_order, label_slug, split_apart
 from segloc_synth.files import atomic_write, output_dir, write_json
 from segloc_synth.problems import SHORT, Problem
 
@@ -22,6 +22,7 @@ __all__ = [
     "convert",
     "label_slug",
     "load_data",
+    "load_training",
     "scan_name",
     "truth",
     "write_lists",
@@ -103,6 +104,20 @@ def load_data(
     val = [] if eval_only else val
     about = layout.root, reader.fingerprint(), reader.classes, reader.masks
     return Data(*about, chosen, sizes, val, tests, reader.problems)
+
+
+def load_training(path: Path) -> Data:
+    """Read and check a data set without splits, to train on all of it and score nothing; problems as in load_data."""
+    layout = find_layout(path)
+    reader = Reader(layout.root, str(path))
+    (scans,) = reader.masked([reader.read(layout.splits[LONE])])
+    reader.stop()
+    chosen = [scan for scan in reader.check(scans) if classes_of(scan)]
+    if not chosen:
+        reader.fail(preflight.NO_SCAN, TRAIN)
+    reader.stop()
+    about = layout.root, reader.fingerprint(), reader.classes, reader.masks
+    return Data(*about, chosen, {ALL: len(chosen)}, [], {}, reader.problems)
 
 
 Splits = tuple[list[Scan], list[Scan], dict[str, list[Scan]]]  # train, val, tests

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import segloc_eval.mm.semantic  # noqa: F401  registers SemanticFPN
 from segloc_eval.config import DETECTOR, WIDTHS
 from segloc_eval.mm.configs import detector_config
-from segloc_eval.recipe import DETECTORS, DetectorName, Recipe
+from segloc_eval.mm.heads import for_classes
+from segloc_eval.recipe import DETECTORS, FAMILIES, DetectorName, Recipe
 from segloc_synth.files import read_json
 from segloc_train import start
 from segloc_train.backbone import ARCHS, SDANet
@@ -58,12 +59,13 @@ def load_arm(model: Any, source: str, recipe: Recipe, detector: DetectorName, cl
     Args:
         source: `random`, `imagenet`, or a path. Into the backbone go: a run folder of segloc-train, its backbone.pth
             or .safetensors, an epoch_NNN.pt, a ResNet file under torchvision's names. A detector.pth of segloc-eval,
-            or its folder, gives all weights, heads included, strictly.
+            or its folder, gives all weights, heads included, strictly; classes that it does not know, and the mask
+            head of a detector that learnt from boxes, stay at random.
         classes: names, in the order of the heads.
 
     Raises:
         click.ClickException: one line, for a file that is missing, damaged, holds more than tensors (nothing is
-            unpickled), does not fit, or for a detector of other classes or another kind.
+            unpickled), does not fit, or for a detector of another kind.
     """
     path = Path(source)
     if path.is_dir() and not (path / "backbone.pth").is_file() and (path / DETECTOR).is_file():
@@ -71,10 +73,7 @@ def load_arm(model: Any, source: str, recipe: Recipe, detector: DetectorName, cl
     if path.is_file():
         tensors = load_tensors(path)
         if any(name.startswith("backbone.trunk.") for name in tensors):
-            about = read_about(path)
-            _agree(path, about, detector, classes)
-            load_strict(model, tensors, path)
-            return f"all weights from {path}, heads included"
+            return _load_detection(model, tensors, path, detector, classes)
         if any(name.startswith("neck.") for name in tensors):
             raise click.ClickException(
                 f"{path}: is a start for stock mmdet configs, without the attention; name the backbone.pth beside it"
@@ -129,14 +128,19 @@ def load_detector(weights: Path) -> tuple[nn.Module, About]:
     return model, about
 
 
-def _agree(path: Path, about: About, detector: DetectorName, classes: Sequence[str]) -> None:
-    if about.detector != detector:
+def _load_detection(
+    model: Any, tensors: dict[str, Tensor], path: Path, detector: DetectorName, classes: Sequence[str]
+) -> str:
+    """load_arm of a detector's weights."""
+    about = read_about(path)
+    if not any({about.detector, detector} <= set(pair) for pair in FAMILIES.values()):
         raise click.ClickException(f"{path}: is a {about.detector}, not a {detector}; name that by --detector")
-    own = list(about.classes.values())
-    if own != list(classes):
-        other = sorted(set(own) ^ set(classes))
-        differ = f"only one side has {', '.join(other[:3])}" if other else "their order differs"
-        raise click.ClickException(
-            f"{path}: its heads know {len(own)} classes that are not the data's {len(classes)} ({differ}); "
-            "name a backbone.pth, which knows none"
-        )
+    known = list(about.classes.values())
+    try:
+        load_strict(model, for_classes(tensors, model.state_dict(), known, classes), path)
+    except ValueError as error:
+        raise click.ClickException(f"{path}: weights do not fit the classes of {ABOUT} beside it: {error}") from None
+    new = [name for name in classes if name not in known]
+    masks = "mask" in detector and "mask" not in about.detector
+    fresh = [*(["the mask head"] if masks else []), *([f"{len(new)} classes ({', '.join(new[:3])})"] if new else [])]
+    return f"all weights from {path}, heads included" + (f", but at random: {', '.join(fresh)}" if fresh else "")
