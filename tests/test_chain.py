@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from segloc_eval.cli import command
-from segloc_train.checkpoint import load_tensors
+from segloc_train.checkpoint import load_state, load_tensors
 
 TRAIN = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "1"]
 TUNE = ["--epochs", "1", "--size", "64", "--seeds", "1"]
@@ -64,22 +64,27 @@ def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, s
     pairs, first, whole = (tmp_path / name for name in ("pairs", "first", "whole"))
     build = ["build", "--objects", simulated / "pidray", "--backgrounds", simulated / "sixray", "--size", 64]
     run("synth", *build, "--out", pairs, "--n", 16)
-    flags = ["--arch", "resnet18", "--width", "16", "--size", "64", "--detector", "faster-rcnn", "--samples", "64"]
+    flags = ["--arch", "resnet18", "--width", "16", "--size", "64", "--detector", "faster-rcnn", "--samples", "200"]
     learn = [sys.executable, "-m", "segloc_eval", "pretrain", str(pairs), *flags, "--out"]
-    process = subprocess.Popen([*learn, str(first)], stderr=subprocess.PIPE)
     log = first / "log.jsonl"
-    while not (log.is_file() and log.read_text()):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert process.returncode == 130 and not (first / "detector.pth").exists()
+    with subprocess.Popen([*learn, str(first)], stderr=subprocess.PIPE) as process:
+        while not (log.is_file() and log.read_text()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    steps = log.read_text().splitlines()
+    assert process.returncode == 130 and load_state(first / "last.pt")["step"] == len(steps) < 25
+    (first / "log.jsonl").write_text("\n".join([*steps[:-1], json.dumps({**json.loads(steps[-1]), "kept": 1})]) + "\n")
+    (whole / "composites").mkdir(parents=True)  # as a killed export leaves it
+    (whole / "config.json").write_text((first / "config.json").read_text())
     for folder in (first, whole):
         run("eval", "pretrain", pairs, *flags, "--out", folder)
     ends = [load_tensors(folder / "detector.pth") for folder in (first, whole)]
     assert all(torch.equal(x, ends[1][name]) for name, x in ends[0].items())
     images = json.loads((first / "composites" / "annotations.json").read_text())["images"]
-    assert len(images) == 32 and len(log.read_text().splitlines()) == 64 // 8
+    assert '"kept"' in log.read_text(), "steps that were done are not done again"
+    assert len(images) == 32 and len(log.read_text().splitlines()) == 200 // 8
     _refused("other data or options", pairs, first, *flags, "--lr", "0.1")
     run("synth", *build, "--out", pairs, "--n", 24)
     _refused("of another build", pairs, first, *flags)

@@ -17,13 +17,14 @@ Examples:
   segloc-eval --ckpt runs/a/backbone.safetensors --ckpt imagenet --data scans.json --out eval --recipe paper
   segloc-eval --eval-only --ckpt eval/a/200/seed-0/detector.pth --data others.json --out scores
   segloc-eval predict --ckpt eval/a/200/seed-0 scans/ --out found
+  segloc-eval pretrain pairs --out first --samples 24000
   segloc-eval report eval other_eval --out both
 """
 DEVICE = click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto: a GPU where there is one."
 )
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for what is written.")
-RECIPE = [
+RECIPE_OPTIONS = [
     click.option(
         "--detector",
         default="cascade",
@@ -36,7 +37,7 @@ RECIPE = [
         type=click.Choice(list(RECIPES)),
         help="quick: small, for CPUs. paper: as published (R-101, 500 pixels, 12 epochs). The options below change it.",
     ),
-    click.option("--epochs", type=click.IntRange(1), help="Passes over the labelled scans."),
+    click.option("--epochs", type=click.IntRange(1), help="Passes over the training scans."),
     click.option("--samples", type=click.IntRange(1), help="Scans seen, instead of --epochs."),
     click.option("--batch-size", type=click.IntRange(2, 1024), help="Scans per step, of all ranks together."),
     click.option("--lr", type=console.Finite(0, min_open=True), help="Peak learning rate."),
@@ -47,8 +48,8 @@ RECIPE = [
 
 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: the options of how a detector is trained, in the order of RECIPE."""
-    for option in reversed(RECIPE):
+    """Decorator: the options of how a detector is trained, in the order of RECIPE_OPTIONS."""
+    for option in reversed(RECIPE_OPTIONS):
         function = option(function)
     return function
 
@@ -96,7 +97,7 @@ def command() -> None:
     multiple=True,
     required=True,
     help="An arm: run folder of segloc-train, its backbone.pth or .safetensors, any torchvision-style ResNet file, "
-    "a detector.pth of segloc-eval, random, or imagenet. Repeat it.",
+    "a detector.pth of segloc-eval or a folder with one (of pretrain, say), random, or imagenet. Repeat it.",
 )
 @click.option(
     "--data",
@@ -213,19 +214,23 @@ def pretrain(
     """Learn to detect on the composites of PAIRS, a folder of segloc-synth: both pictures of every pair.
 
     OUT is then a start: segloc-eval --ckpt OUT --data DATA fine-tunes the whole detector, heads included, on labelled
-    scans. Run again with the same options, it goes on with what was interrupted.
+    scans. Run again with the same options, it goes on with what was interrupted. Name --samples: an epoch is twice as
+    many scans as there are pairs.
     """
     (arm,), told = resolve_arms((ckpt,), arch, width)
     with installed():
         from segloc_eval.composites import learn_composites
+        from segloc_eval.data.preflight import describe
         from segloc_train.dist import joined, local_device
 
         chosen = changed_recipe(recipe, told, changes)
     where = local_device(device)
     with joined(where) as world:
-        learn_composites(pairs, arm, chosen, detector, seed, out, world, where)
+        problems = learn_composites(pairs, arm, chosen, detector, seed, out, world, where)
         if world.first:
             click.echo(out)
+            for line in describe(problems):
+                click.echo(f"{pairs}: {line}", err=True)
 
 
 @command.command("predict", short_help="Find objects in any scans.")

@@ -8,11 +8,13 @@ import torch
 from segloc_eval.config import Arm
 from segloc_eval.data.datasets import load_training
 from segloc_eval.data.splits import ALL
+from segloc_eval.mm.model import build_detector, load_arm
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import Recipe, choose_detector
 from segloc_eval.unit import Unit, run_unit
 from segloc_synth.export import export_coco
 from segloc_synth.files import output_dir, read_json, write_json
+from segloc_synth.problems import Problem
 from segloc_synth.shards import ShardReader
 from segloc_train.dist import World
 
@@ -21,15 +23,19 @@ COMPOSITES = "composites"  # folder of the pictures, below that of the detector
 
 def learn_composites(
     pairs: Path, arm: Arm, recipe: Recipe, family: str, seed: int, out: Path, world: World, device: torch.device
-) -> None:
-    """Train a detector on both pictures of every pair of a build; `out` is then a --ckpt of segloc-eval.
+) -> list[Problem]:
+    """Train a detector on both pictures of every pair of a build, after which `out` is a --ckpt of segloc-eval.
 
-    Writes out/composites (a COCO data set) and what `unit.run_unit` writes; goes on with what was stopped. Every rank
-    of `world` calls this.
+    Writes out/composites, a COCO data set that an interrupted training needs to go on, and what `unit.run_unit`
+    writes. Returns what of the composites could not be used. Every rank of `world` calls this.
 
     click.ClickException when `pairs` is no finished build, `out` holds something else, or as run_unit.
     """
-    build = {"pairs": len(reader := ShardReader(pairs)), "config_hash": reader.manifest["config_hash"]}
+    reader = ShardReader(pairs)
+    build = {"pairs": len(reader), "config_hash": reader.manifest["config_hash"]}
+    names = [category["name"] for category in reader.classes]
+    detector = choose_detector(family, masks=True)
+    load_arm(build_detector(recipe, detector, len(names), seed), arm.source, recipe, detector, names)
     data, config = out / COMPOSITES, out / "config.json"
     with failing_together(world):
         if world.first:
@@ -38,8 +44,8 @@ def learn_composites(
                 write_json(config, build)
             if read_json(config) != build:
                 raise click.ClickException(f"{out}: holds something else, or of another build; name another --out")
-            if not data.exists():
+            if not (data / "annotations.json").is_file():
                 export_coco(pairs, data)
     found = load_training(data)
-    unit = Unit(ALL, arm.name, arm.source, arm.sha256, seed)
-    run_unit(unit, found, recipe, choose_detector(family, found.masks), out, world, device)
+    run_unit(Unit(ALL, arm.name, arm.source, arm.sha256, seed), found, recipe, detector, out, world, device)
+    return found.problems

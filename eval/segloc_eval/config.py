@@ -141,7 +141,7 @@ def sha256(file: Path) -> str:
 
 
 def _read_about(path: Path) -> dict[str, Any]:
-    """A meta.json whose arch and width, where it has them, are a string and a fitting integer."""
+    """A meta.json or detector.json whose arch and width, where it has them, are a string and a fitting integer."""
     about = read_json(path)
     about = about if isinstance(about, dict) else {}
     arch, width = about.get("arch"), about.get("width")

@@ -216,6 +216,8 @@ def predict_splits(
     """
     start = time.monotonic()
     scans = [scan for group in data.tests.values() for scan in group]
+    if not scans:
+        return {"scans": 0, "seconds_per_scan": 0.0}
     found = predict_shared(model, scans, list(data.classes), recipe, world, device, f"{name}: testing, scans")
     seconds = time.monotonic() - start
     if world.first:
@@ -247,10 +249,10 @@ def eval_detector(weights: Path, data: Data, folder: Path, world: World, device:
     Writes SPLIT/results.KIND.json below `folder`. click.ClickException when it cannot be used or knows other classes.
     """
     model, about = load_detector(weights)
-    if list(about.classes.values()) != list(data.classes.values()):
-        raise click.ClickException(
-            f"{weights}: knows other classes ({', '.join(list(about.classes.values())[:3])}, ...) than the data "
-            f"({', '.join(list(data.classes.values())[:3])}, ...)"
-        )
+    theirs, ours = list(about.classes.values()), list(data.classes.values())
+    if theirs != ours:
+        other = sorted(set(theirs) ^ set(ours))
+        differ = f"only one side has {', '.join(other[:3])}" if other else "their order differs"
+        raise click.ClickException(f"{weights}: knows {len(theirs)} classes that are not the data's ({differ})")
     testing = predict_splits(model, data, about.recipe, about.detector, folder, world, device, str(weights))
     return {"detector": about.detector, "testing": testing, "hardware": hardware(device, world)}

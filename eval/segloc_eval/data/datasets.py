@@ -107,12 +107,12 @@ def load_data(
 
 
 def load_training(path: Path) -> Data:
-    """Read and check a data set without splits, to train on all of it and score nothing; problems as in load_data."""
+    """Read and check a data set to train on all of it and score nothing; errors as in load_data."""
     layout = find_layout(path)
     reader = Reader(layout.root, str(path))
-    (scans,) = reader.masked([reader.read(layout.splits[LONE])])
+    groups = reader.masked([reader.read(split) for split in layout.splits.values()])
     reader.stop()
-    chosen = [scan for scan in reader.check(scans) if classes_of(scan)]
+    chosen = [scan for scans in groups for scan in reader.check(scans) if classes_of(scan)]
     if not chosen:
         reader.fail(preflight.NO_SCAN, TRAIN)
     reader.stop()

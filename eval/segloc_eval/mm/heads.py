@@ -6,7 +6,6 @@ from torch import Tensor
 
 # Rows of a class in the last layers of mmdet's heads; the background's come behind those of all classes, if it has any.
 ROWS = {"fc_cls": 1, "fc_reg": 4, "conv_logits": 1}
-MASKS = "roi_head.mask_head."
 
 
 def for_classes(
@@ -15,31 +14,38 @@ def for_classes(
     """Weights of a detector of the classes `theirs` for a detector of the classes `ours` with the weights `fresh`.
 
     In the last layers a class of both keeps its rows, whatever its place, and one of `ours` alone has those of
-    `fresh`; so has the mask head where `tensors` lack it, and theirs is left out where `fresh` lack it. Everything
-    else, layers without rows for classes among it, is returned as it is.
+    `fresh`. All other layers are returned as they are, those whose rows serve all classes among them; where both know
+    one class, these cannot be told from that class's own.
 
     Raises:
-        ValueError: a last layer has not the rows of so many classes.
+        ValueError: a last layer is not one of so many classes.
     """
-    taken = {name: x for name, x in tensors.items() if not name.startswith(MASKS) or name in fresh}
-    if not any(name.startswith(MASKS) for name in tensors):
-        taken |= {name: x for name, x in fresh.items() if name.startswith(MASKS)}
-    for name, x in taken.items():
-        rows = ROWS.get(name.split(".")[-2])
-        if rows and name in fresh and not len(x) == len(fresh[name]) == rows:
-            taken[name] = _rows(name, x, fresh[name], rows, theirs, ours)
+    taken = dict(tensors)
+    for name, x in tensors.items():
+        rows = ROWS.get(name.rpartition(".")[0].rpartition(".")[2])
+        if rows and name in fresh and not x.shape == fresh[name].shape == (rows, *x.shape[1:]):
+            background = len(fresh[name]) - rows * len(ours)
+            if x.shape != (rows * len(theirs) + background, *fresh[name].shape[1:]):
+                raise ValueError(f"{name} {tuple(x.shape)} is not of {len(theirs)} classes")
+            taken[name] = _rows(x, fresh[name], rows, places(theirs, ours))
     return taken
 
 
-def _rows(name: str, x: Tensor, fresh: Tensor, rows: int, theirs: Sequence[str], ours: Sequence[str]) -> Tensor:
-    """The rows of one layer, as for_classes has them."""
-    classes, background = x[: rows * len(theirs)], x[rows * len(theirs) :]
-    if x.shape[1:] != fresh.shape[1:] or len(background) != len(fresh) - rows * len(ours):
-        raise ValueError(f"{name} {tuple(x.shape)} is not of {len(theirs)} classes")
+def places(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
+    """Where each of our classes is among theirs; case and outer blanks count only where they tell classes apart."""
+    loose = {_plain(name): place for place, name in enumerate(theirs)}
+    return [theirs.index(name) if name in theirs else loose.get(_plain(name)) for name in ours]
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _rows(x: Tensor, fresh: Tensor, rows: int, found: Sequence[int | None]) -> Tensor:
     result = fresh.clone()
-    for place, class_name in enumerate(ours):
-        if class_name in theirs:
-            found = rows * theirs.index(class_name)
-            result[rows * place : rows * (place + 1)] = classes[found : found + rows]
-    result[rows * len(ours) :] = background
+    for ours, theirs in enumerate(found):
+        if theirs is not None:
+            result[rows * ours : rows * (ours + 1)] = x[rows * theirs : rows * (theirs + 1)]
+    background = len(fresh) - rows * len(found)
+    result[len(fresh) - background :] = x[len(x) - background :]
     return result

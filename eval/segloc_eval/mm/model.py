@@ -18,14 +18,15 @@ from torch import Tensor, nn
 import segloc_eval.mm.semantic  # noqa: F401  registers SemanticFPN
 from segloc_eval.config import DETECTOR, WIDTHS
 from segloc_eval.mm.configs import detector_config
-from segloc_eval.mm.heads import for_classes
-from segloc_eval.recipe import DETECTORS, FAMILIES, DetectorName, Recipe
+from segloc_eval.mm.heads import for_classes, places
+from segloc_eval.recipe import DETECTORS, FAMILIES, WITH_MASKS, DetectorName, Recipe
 from segloc_synth.files import read_json
 from segloc_train import start
 from segloc_train.backbone import ARCHS, SDANet
 from segloc_train.checkpoint import load_strict, load_tensors
 
 ABOUT = "detector.json"
+MASK_HEAD = "roi_head.mask_head."
 
 MMLogger.get_current_instance().setLevel("WARNING")  # it lists every initialised weight otherwise
 init_default_scope("mmdet")
@@ -59,8 +60,8 @@ def load_arm(model: Any, source: str, recipe: Recipe, detector: DetectorName, cl
     Args:
         source: `random`, `imagenet`, or a path. Into the backbone go: a run folder of segloc-train, its backbone.pth
             or .safetensors, an epoch_NNN.pt, a ResNet file under torchvision's names. A detector.pth of segloc-eval,
-            or its folder, gives all weights, heads included, strictly; classes that it does not know, and the mask
-            head of a detector that learnt from boxes, stay at random.
+            or its folder, gives all weights, heads included, strictly; the rows of classes that it does not know,
+            and the mask head where it learnt from boxes alone, stay at random.
         classes: names, in the order of the heads.
 
     Raises:
@@ -73,7 +74,7 @@ def load_arm(model: Any, source: str, recipe: Recipe, detector: DetectorName, cl
     if path.is_file():
         tensors = load_tensors(path)
         if any(name.startswith("backbone.trunk.") for name in tensors):
-            return _load_detection(model, tensors, path, detector, classes)
+            return _load_detection(model, tensors, path, recipe, detector, classes)
         if any(name.startswith("neck.") for name in tensors):
             raise click.ClickException(
                 f"{path}: is a start for stock mmdet configs, without the attention; name the backbone.pth beside it"
@@ -129,18 +130,27 @@ def load_detector(weights: Path) -> tuple[nn.Module, About]:
 
 
 def _load_detection(
-    model: Any, tensors: dict[str, Tensor], path: Path, detector: DetectorName, classes: Sequence[str]
+    model: Any,
+    tensors: dict[str, Tensor],
+    path: Path,
+    recipe: Recipe,
+    detector: DetectorName,
+    classes: Sequence[str],
 ) -> str:
     """load_arm of a detector's weights."""
     about = read_about(path)
     if not any({about.detector, detector} <= set(pair) for pair in FAMILIES.values()):
         raise click.ClickException(f"{path}: is a {about.detector}, not a {detector}; name that by --detector")
-    known = list(about.classes.values())
+    fresh, known = model.state_dict(), list(about.classes.values())
+    if detector in WITH_MASKS and about.detector not in WITH_MASKS:
+        tensors = tensors | {name: x for name, x in fresh.items() if name.startswith(MASK_HEAD)}
+    if detector not in WITH_MASKS:
+        tensors = {name: x for name, x in tensors.items() if not name.startswith(MASK_HEAD)}
     try:
-        load_strict(model, for_classes(tensors, model.state_dict(), known, classes), path)
+        load_strict(model, for_classes(tensors, fresh, known, classes), path)
     except ValueError as error:
-        raise click.ClickException(f"{path}: weights do not fit the classes of {ABOUT} beside it: {error}") from None
-    new = [name for name in classes if name not in known]
-    masks = "mask" in detector and "mask" not in about.detector
-    fresh = [*(["the mask head"] if masks else []), *([f"{len(new)} classes ({', '.join(new[:3])})"] if new else [])]
-    return f"all weights from {path}, heads included" + (f", but at random: {', '.join(fresh)}" if fresh else "")
+        own = f"trained by --recipe {about.recipe.name}, this is {recipe.name}"
+        raise click.ClickException(f"{path}: does not fit {ABOUT} beside it or the recipe ({own}): {error}") from None
+    found = zip(classes, places(known, classes), strict=True)
+    left = ", ".join(name for name, place in found if place is None)
+    return f"all weights from {path}, heads included" + (f", but at random for {left}" if left else "")
