@@ -5,14 +5,18 @@ cd "$(dirname "$0")"
 
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   build="--n 40000 --size 256"
-  encoder="--arch resnet50 --width 256 --batch-size 256"
-  pretrain="$encoder --epochs 20"
-  finetune="--labels 400 --epochs 24 --size 256 --seeds 2"
+  encoder="--arch resnet50 --width 256"
+  pretrain="$encoder --batch-size 256 --epochs 20"
+  detector="--detector mask-rcnn --size 256"
+  composites="$encoder --samples 40000"
+  finetune="--samples 8000 --seeds 2"
 else # what a few minutes of two cores can learn from
   build="--n 8000 --size 128"
-  encoder="--arch resnet18 --width 64 --batch-size 64"
-  pretrain="$encoder --epochs 5"
-  finetune="--labels 100 --epochs 24 --size 128 --seeds 1"
+  encoder="--arch resnet18 --width 64"
+  pretrain="$encoder --batch-size 64 --epochs 4"
+  detector="--detector mask-rcnn --size 128"
+  composites="$encoder --samples 8000"
+  finetune="--samples 2400 --seeds 1"
 fi
 
 say() { printf '\n== %s\n' "$*" >&2; }
@@ -25,20 +29,27 @@ print(f'{100 * [r[sys.argv[1]] for r in records if sys.argv[1] in r][-1]:.0f} %'
 PY
 }
 
-rm -rf demo/pairs demo/run demo/frozen demo/report
-mkdir -p demo
+rm -rf demo
+mkdir demo
 SECONDS=0
 
-say "1 of 3: image pairs from simulated scans (PhantomRay, made once and kept in the cache)"
-run segloc-synth build $build --out demo/pairs
+say "1 of 4: simulated scans (PhantomRay), 200 of them labelled, and image pairs made with their objects"
+run segloc-synth phantom --out demo/scans
+run segloc-eval labels demo/scans/pidray --labels 200 --out demo/lists
+run segloc-synth build $build --out demo/pairs --objects demo/scans/pidray --images demo/lists/labels-200.txt \
+  --backgrounds demo/scans/sixray
 
-say "2 of 3: pretraining, and one epoch with frozen weights (--lr 0) to compare with"
-run segloc-train --shards demo/pairs --out demo/run $pretrain
+say "2 of 4: pretraining a backbone, and one epoch with frozen weights (--lr 0) to compare with"
+run segloc-train --shards demo/pairs --out demo/segloc $pretrain
 run segloc-train --shards demo/pairs --out demo/frozen $pretrain --epochs 1 --lr 0
-echo "held-out pairs whose own key ranks first among 64: $(last held_out_accuracy demo/run) pretrained, $(last held_out_accuracy demo/frozen) with frozen weights"
-echo "held-out objects whose class their nearest neighbours tell: $(last knn_accuracy demo/run) pretrained, $(last knn_accuracy demo/frozen) with frozen weights"
+echo "held-out pairs whose own key ranks first among 64: $(last held_out_accuracy demo/segloc) pretrained, $(last held_out_accuracy demo/frozen) with frozen weights"
+echo "held-out objects whose class their nearest neighbours tell: $(last knn_accuracy demo/segloc) pretrained, $(last knn_accuracy demo/frozen) with frozen weights"
 
-say "3 of 3: fine-tuning a detector from the pretrained and from random weights, on few labels"
-run segloc-eval --ckpt demo/run --ckpt random --out demo/report $finetune
+say "3 of 4: instead, a detector that learns on the image pairs themselves"
+run segloc-eval pretrain demo/pairs --out demo/composites $detector $composites
+
+say "4 of 4: fine-tuning on the 200 labelled scans, from both and from random weights"
+run segloc-eval --ckpt demo/segloc --ckpt demo/composites --ckpt random --data demo/scans/pidray --labels 200 \
+  --out demo/report $detector $finetune
 
 say "done in $((SECONDS / 60)) min; look at demo/pairs/preview.png and open demo/report/report.html"

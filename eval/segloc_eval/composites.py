@@ -5,9 +5,8 @@ from pathlib import Path
 import click
 import torch
 
-from segloc_eval.config import Arm
+from segloc_eval.config import COMPOSITES, Arm
 from segloc_eval.data.datasets import load_training
-from segloc_eval.data.splits import ALL
 from segloc_eval.mm.model import build_detector, load_arm
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import Recipe, choose_detector
@@ -17,8 +16,6 @@ from segloc_synth.files import output_dir, read_json, write_json
 from segloc_synth.problems import Problem
 from segloc_synth.shards import ShardReader
 from segloc_train.dist import World
-
-COMPOSITES = "composites"  # folder of the pictures, below that of the detector
 
 
 def learn_composites(
@@ -46,6 +43,6 @@ def learn_composites(
                 raise click.ClickException(f"{out}: holds something else, or of another build; name another --out")
             if not (data / "annotations.json").is_file():
                 export_coco(pairs, data)
-    found = load_training(data)
-    run_unit(Unit(ALL, arm.name, arm.source, arm.sha256, seed), found, recipe, detector, out, world, device)
+    found = load_training(data, COMPOSITES)
+    run_unit(Unit(COMPOSITES, arm.name, arm.source, arm.sha256, seed), found, recipe, detector, out, world, device)
     return found.problems

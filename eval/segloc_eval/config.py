@@ -13,6 +13,7 @@ from segloc_synth.files import read_json
 
 RANDOM, IMAGENET = "random", "imagenet"
 TRUTH = "truth"  # the folder beside the arms' that holds what they are scored against
+COMPOSITES = "composites"  # in place of a label set, and the folder of the pictures, where a detector learns these
 WIDTHS = (8, 2048)  # least and most channels of the pyramid
 DETECTOR, BACKBONE = "detector.pth", "backbone.pth"  # what a folder given as an arm may hold
 GENERAL = {"backbone", "detector", "results.bbox", "results.segm", "results"}  # file names that name no arm

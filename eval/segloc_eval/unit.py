@@ -14,7 +14,7 @@ from typing import Any
 import click
 import torch
 
-from segloc_eval.config import DETECTOR
+from segloc_eval.config import COMPOSITES, DETECTOR
 from segloc_eval.data.datasets import Data, Scan
 from segloc_eval.machine import forget_peak, hardware, peak_memory, versions
 from segloc_eval.mm.model import ABOUT, build_detector, load_arm, load_detector
@@ -45,7 +45,8 @@ class Unit:
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.arm}, {self.labels} labels, seed {self.seed}"
+        learnt = self.labels if self.labels == COMPOSITES else f"{self.labels} labels"
+        return f"{self.arm}, {learnt}, seed {self.seed}"
 
 
 def run_unit(

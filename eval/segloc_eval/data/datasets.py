@@ -11,7 +11,7 @@ import click
 from segloc_eval.data import preflight
 from segloc_eval.data.layouts import LONE, TEST, TRAIN, VAL, Layout, find_layout
 from segloc_eval.data.records import Object, Reader, Scan, classes_of, scan_name
-from segloc_eval.data.splits import ALL, carve, label_count, label_order, label_slug, split_apart
+from segloc_eval.data.splits import carve, label_count, label_order, label_slug, split_apart
 from segloc_synth.files import atomic_write, output_dir, write_json
 from segloc_synth.problems import SHORT, Problem
 
@@ -106,8 +106,11 @@ def load_data(
     return Data(*about, chosen, sizes, val, tests, reader.problems)
 
 
-def load_training(path: Path) -> Data:
-    """Read and check a data set to train on all of it and score nothing; errors as in load_data."""
+def load_training(path: Path, name: str) -> Data:
+    """Read and check a data set to train on all of it, as the label set `name`, and score nothing.
+
+    click.ClickException as in load_data.
+    """
     layout = find_layout(path)
     reader = Reader(layout.root, str(path))
     groups = reader.masked([reader.read(split) for split in layout.splits.values()])
@@ -117,7 +120,7 @@ def load_training(path: Path) -> Data:
         reader.fail(preflight.NO_SCAN, TRAIN)
     reader.stop()
     about = layout.root, reader.fingerprint(), reader.classes, reader.masks
-    return Data(*about, chosen, {ALL: len(chosen)}, [], {}, reader.problems)
+    return Data(*about, chosen, {name: len(chosen)}, [], {}, reader.problems)
 
 
 Splits = tuple[list[Scan], list[Scan], dict[str, list[Scan]]]  # train, val, tests
