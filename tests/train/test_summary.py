@@ -12,7 +12,7 @@ from segloc_train.config import resolve
 from segloc_train.data import View
 from segloc_train.encoder import Encoder
 from segloc_train.head import RoiHead
-from segloc_train.summary import Cost, dry_run, expected_time, matrix_rate, sample_flops, summary
+from segloc_train.summary import Cost, computed_in, dry_run, expected_time, matrix_rate, sample_flops, summary
 
 OPTIONS = {
     **{"method": "segloc", "shards": ["pairs"], "weights": [], "stream": False, "decode": "workers", "init": "random"},
@@ -83,10 +83,11 @@ def test_a_dry_run_counts_what_layers_done_by_hand_need() -> None:
 
 def test_expected_time_follows_the_work_and_the_rate() -> None:
     cpu = torch.device("cpu")
-    said = expected_time(2e9, 7200, cpu, 2e9)
+    said = expected_time(2e9, 7200, cpu, "float32", 2e9)
     assert said.startswith("about 2.0 h on cpu (estimated: 2.0 GFLOP a pair at 2 GFLOP/s, 100% of")
-    assert expected_time(2e9, 720_000, cpu, 2e11).startswith("about 2.0 h on cpu")
-    assert 1e8 < matrix_rate(cpu) < 1e14
+    assert expected_time(2e9, 720_000, cpu, "float32", 2e11).startswith("about 2.0 h on cpu")
+    assert "at 1 GFLOP/s, 30% of what a bfloat16" in expected_time(2e9, 7200, cpu, "bfloat16", 2e9)
+    assert 1e8 < matrix_rate(cpu, computed_in(cpu, "auto")) < 1e14
 
 
 def test_the_lines_say_what_a_run_will_do() -> None:

@@ -18,9 +18,9 @@ from segloc_train.head import DIM, RoiHead
 from segloc_train.method import Contrast
 from segloc_train.runlog import duration
 
-# Share of the device's matrix rate that a whole run keeps up, held-out scoring and data included. CPU: measured with
-# ResNet-18, 64 channels, 96 and 128 px (docs/BENCHMARKS.md). CUDA: assumed.
-SHARE = {"cpu": 1.0, "cuda": 0.25}
+# Share of the device's matrix rate, by precision, that a whole run keeps up, held-out scoring and data included. CPU:
+# measured with ResNet-18, 64 channels, 96 and 128 px (docs/BENCHMARKS.md). CUDA: assumed.
+SHARE = {("cpu", "float32"): 1.0, ("cpu", "bfloat16"): 0.3, ("cuda", "float32"): 0.25, ("cuda", "bfloat16"): 0.25}
 RATE_SECONDS = 0.5
 
 
@@ -66,7 +66,7 @@ def summary(config: Config, classes: int, size: int, device: torch.device, ranks
         f"momentum     m {config.momentum_key:.6g} per 256 samples, {config.momentum_per_step:.6g} per step",
         f"queues       {queues}; batch statistics in groups of {config.bn_group}",
         f"memory       about {memory / 1e9:.1f} GB for float32 training",
-        f"time         {expected_time(flops, share, device, matrix_rate(device, config.precision))}",
+        f"time         {expected_time(flops, share, device, computed_in(device, config.precision))}",
     ]
 
 
@@ -99,11 +99,15 @@ def sample_flops(cost: Cost, group: int, slots: float) -> float:
     return ((2 if slots else 1) * cost.forward + cost.backward) / group + 2 * 2 * slots * DIM * LEVELS
 
 
-def matrix_rate(device: torch.device, precision: str = "auto") -> float:
-    """FLOP/s of a large matrix product in a run's `precision`, measured in about half a second."""
-    half = device.type == "cuda" if precision == "auto" else precision == "bfloat16"
-    side, dtype = 8192 if device.type == "cuda" else 1024, torch.bfloat16 if half else torch.float32
-    a, b = torch.ones(2, side, side, device=device, dtype=dtype)
+def computed_in(device: torch.device, precision: str) -> str:
+    """What a run of that `precision` multiplies matrices in on the device: float32 or bfloat16."""
+    return ("bfloat16" if device.type == "cuda" else "float32") if precision == "auto" else precision
+
+
+def matrix_rate(device: torch.device, precision: str) -> float:
+    """FLOP/s of a large matrix product in float32 or bfloat16, measured in about half a second."""
+    side = 8192 if device.type == "cuda" else 1024
+    a, b = torch.ones(2, side, side, device=device, dtype=getattr(torch, precision))
 
     def product() -> float:
         start = time.perf_counter()
@@ -119,11 +123,11 @@ def matrix_rate(device: torch.device, precision: str = "auto") -> float:
     return 2 * side**3 * count / spent
 
 
-def expected_time(flops: float, samples: int, device: torch.device, rate: float) -> str:
-    """Words about `samples` samples of `flops` each on a device with matrix rate `rate` (FLOP/s)."""
-    share = SHARE[device.type]
+def expected_time(flops: float, samples: int, device: torch.device, precision: str, rate: float | None = None) -> str:
+    """Words about `samples` samples of `flops` each; `rate` (FLOP/s) is the device's matrix rate, measured if None."""
+    rate, share = rate or matrix_rate(device, precision), SHARE[device.type, precision]
     seconds = flops * samples / (rate * share)
     return (
         f"about {duration(seconds)} on {device.type} (estimated: {flops / 1e9:.1f} GFLOP a pair at "
-        f"{rate * share / 1e9:.0f} GFLOP/s, {share:.0%} of what a matrix product reaches here now)"
+        f"{rate * share / 1e9:.0f} GFLOP/s, {share:.0%} of what a {precision} matrix product reaches here now)"
     )
