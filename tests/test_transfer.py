@@ -153,6 +153,8 @@ def test_a_chart_needs_two_seeds_and_stands_alone(tmp_path: Path) -> None:
     root = ElementTree.fromstring(path.read_text())
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and float(root.get("width", 0)) > 400
     assert {"segloc", "+6.0 (+6.0 to +6.0)"} <= {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    dots = [float(dot.get("cx", 0)) for dot in root.iter("{http://www.w3.org/2000/svg}circle")]
+    assert len(dots) == 2, "one for each seed"
     style = root.find("{http://www.w3.org/2000/svg}style")
     assert style is not None and "--up" in str(style.text) and "prefers-color-scheme: dark" in str(style.text)
 

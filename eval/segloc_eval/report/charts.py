@@ -105,9 +105,9 @@ def lines(series: Sequence[Line], x: Axis, y: Axis, title: str, height: float = 
 
 
 def differences(rows: Sequence[tuple[str, Difference | None]], title: str, unit: str) -> Markup:
-    """Differences to the base as bars with intervals, zero in the middle of sight; None makes a heading of the row."""
+    """Differences to the base as bars with intervals, a dot for each of several seeds; None makes a heading."""
     real = [entry for _, entry in rows if entry is not None]
-    reach = [value for entry in real for value in (entry["low"], entry["high"], entry["mean"])]
+    reach = [value for entry in real for value in (entry["low"], entry["high"], entry["mean"], *entry["seeds"])]
     low, high = min(0.0, *reach, -FLOOR / 5), max(0.0, *reach, FLOOR / 5)
     pad = 0.04 * (high - low)
     ticks = [(value, signed(value, 0 if high - low > 0.04 else 1)) for value in steps(low - pad, high + pad, 4)]
@@ -133,10 +133,16 @@ def differences(rows: Sequence[tuple[str, Difference | None]], title: str, unit:
             _text(_cut(name, left - 8), left - 6, middle + 4, "end", name),
             tag("rect", x=start, y=middle - 5, width=max(end - start, 0.5), height=10, class_=f"bar {style}"),
             _whisker_across(at(entry["low"]), at(entry["high"]), middle, style),
+            *(tag("circle", cx=at(seed), cy=middle, r=2, class_=f"dot {style}") for seed in _several(entry["seeds"])),
             _text(_numbers(entry), WIDTH, middle + 4, "end", class_=style),
             tag("line", x1=at(0.0), x2=at(0.0), y1=middle - ROW / 2, y2=middle + ROW / 2, class_="zero"),
         ]
     return _svg(bottom + 36, title, drawn)
+
+
+def _several(seeds: list[float]) -> list[float]:
+    """One seed's difference is the bar's end, and needs no dot."""
+    return seeds if len(seeds) > 1 else []
 
 
 def _numbers(entry: Difference) -> str:

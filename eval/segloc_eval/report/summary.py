@@ -213,8 +213,8 @@ def glance(view: View) -> Markup:
     if not figures:
         return join()
     note = (
-        f"On {view.head_name()}. Bars are differences, whiskers their 95 % intervals: green and red only where the "
-        "interval excludes zero; grey is no clear difference."
+        f"On {view.head_name()}. Bars are differences, whiskers their 95 % intervals, dots single seeds: green and red "
+        "only where the interval excludes zero; grey is no clear difference."
     )
     return join(tag("div", *figures, class_="charts"), dim(note))
 
