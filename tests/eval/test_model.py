@@ -131,7 +131,7 @@ def test_a_detector_goes_on_without_its_mask_head_and_with_a_new_one(
         assert all(key in before or "mask_head" in key for key in after)
 
 
-def test_a_detector_of_another_recipe_is_one_line_that_names_it(tmp_path: Path) -> None:
+def test_a_detector_of_another_recipe_is_one_line(tmp_path: Path) -> None:
     """Also of one class, where the last layers alone could be taken for those of the other recipe."""
     paper = PAPER.changed(arch="resnet18", width=WIDTH, size=64)
     for classes in (["Gun"], ["Gun", "Gas", "Baton"]):
