@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from segloc_synth.images import Pixels
+from segloc_synth.labelled import named_test, refuse_test_folders
 from segloc_synth.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below, stems
 from segloc_synth.problems import MISSING, Problem
 
@@ -49,8 +50,8 @@ def read_benign(path: Path, allow_test: bool = False) -> BenignSource:
     In a folder that looks like SIXray the positives (P00001 and on) are left out; of a csv, every row with a positive
     label. A text list names one picture a line, relative to the list's folder. No picture is opened.
 
-    click.ClickException when there is no such path, it cannot be read, or lists fewer than two pictures; for a list of
-    a test split, unless `allow_test`.
+    click.ClickException when there is no such path, it cannot be read, or lists fewer than two pictures; for a list or
+    folder of a test split, unless `allow_test`.
     """
     problems: list[Problem] = []
     with reaching(path):
@@ -59,7 +60,7 @@ def read_benign(path: Path, allow_test: bool = False) -> BenignSource:
         elif not path.exists():
             raise click.ClickException(f"{path}: no such folder")
         elif path.suffix.lower() in (".csv", ".txt", ".lst"):
-            if "test" in path.stem.lower() and not allow_test:
+            if named_test(path.stem) and not allow_test:
                 raise click.ClickException(
                     f"{path}: a test split must not feed synthesis; name the training list, or give --allow-test"
                 )
@@ -71,6 +72,8 @@ def read_benign(path: Path, allow_test: bool = False) -> BenignSource:
             )
     if len(files) < 2:
         raise click.ClickException(f"{path}: {len(files)} image files in it; a pair needs two different benign scans")
+    if not allow_test:
+        refuse_test_folders(root, (root / folder for folder in {name.rpartition("/")[0] for name, _ in files}))
     return BenignSource(root, [name for name, _ in files], fingerprint(files), problems)
 
 

@@ -5,7 +5,6 @@ at once; backgrounds one by one when a build first uses them, each in a slot of 
 number of processes may fill it. Files are read by offset: memory grows neither with the bank nor with the build.
 """
 
-import errno
 import os
 from collections.abc import Sequence
 from itertools import chain
@@ -21,7 +20,7 @@ from segloc_synth import palette
 from segloc_synth.cutting import Segment
 from segloc_synth.files import read_json
 from segloc_synth.palette import Palette
-from segloc_synth.problems import MISSING, NEAR, USABLE, Problem
+from segloc_synth.problems import NEAR, USABLE, Problem
 from segloc_synth.scenes import Scene, fit_background, look_alike, neighbours, slot_type
 
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
@@ -29,18 +28,21 @@ Form = Literal["raw", "jpeg"]
 
 
 class Objects:
-    """The prepared segments of one labelled source, or of several; opened from bank folders."""
+    """The prepared segments of one labelled source, or of several; opened from bank folders.
+
+    `found` are the problems met while cutting, a list for each folder.
+    """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.names: list[str] = []
-        self.problems: list[Problem] = []
+        self.found: list[list[Problem]] = []
         self.classes: dict[int, str] = {}
         self.palettes: list[Palette] = []
         columns: dict[str, list[npt.NDArray[Any]]] = {}
         for part, folder in enumerate(folders):
             index = read_json(folder / "index.json")
             self.names += index["names"]
-            self.problems += [Problem(**problem) for problem in index["problems"]]
+            self.found.append([Problem(**problem) for problem in index["problems"]])
             self.classes |= {int(class_id): name for class_id, name in index["classes"].items()}
             with np.load(folder / "rows.npz", allow_pickle=False) as rows:
                 for name in rows.files:
@@ -59,6 +61,11 @@ class Objects:
     def __del__(self) -> None:
         for file in getattr(self, "_files", ()):
             os.close(file)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Those of all folders."""
+        return list(chain.from_iterable(self.found))
 
     def used_classes(self) -> list[int]:
         """Ids of the classes that have a segment, ascending."""
@@ -101,6 +108,7 @@ class Backgrounds:
         self._header = self._slot.itemsize - 3 * self.size**2  # bytes before the pixels
         self._files = [os.open(folder / name, os.O_RDWR) for name in ("names.bin", "states.bin", "slots.bin")]
         self._names, self._states, self._slots = self._files
+        self._folder = folder
 
     def __del__(self) -> None:
         for file in getattr(self, "_files", ()):
@@ -124,29 +132,24 @@ class Backgrounds:
         state = os.pread(self._states, 1, place)[0]
         if state == UNKNOWN:
             return self._prepare(place)
+        slot = self._read(place, self._slot.itemsize if (self.form, state) == ("raw", READY) else self._header)
+        if not (slot["bag_size"] > 0 if state == READY else slot["notes"]):
+            return self._prepare(place)  # the power failed when its state was on the disk and the slot was not
         if state == UNUSABLE:
-            slot = self._read(place, self._header)
             return None, _notes(slot)
-        length = self._slot.itemsize if self.form == "raw" else self._header
-        slot = self._read(place, length)
         pixels = slot["pixels"]
         if self.form == "jpeg":
-            start = place * self._slot.itemsize + length
+            start = place * self._slot.itemsize + self._header
             jpeg = os.pread(self._slots, int(slot["jpeg"]), start)
             pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
         return Scene.of(slot, pixels), _notes(slot)
 
     def _read(self, place: int, length: int) -> np.void:
         data = os.pread(self._slots, length, place * self._slot.itemsize)
-        if length < self._slot.itemsize:
-            data += bytes(self._slot.itemsize - length)
-        return np.frombuffer(data, self._slot)[0]
+        return np.frombuffer(data.ljust(self._slot.itemsize, b"\0"), self._slot)[0]
 
     def _prepare(self, place: int) -> tuple[Scene | None, list[str]]:
-        path = self.root / self.file(place)
-        slot = fit_background(path, self.size, self.palettes)
-        if _notes(slot) == [MISSING]:  # it was there when the source was listed: no bytes may depend on this
-            raise FileNotFoundError(errno.ENOENT, "vanished from its source", str(path))
+        slot = fit_background(self.root / self.file(place), self.size, self.palettes)
         usable = bool(slot["bag_size"] > 0)
         data = slot.tobytes()
         pixels: Any = slot["pixels"]
@@ -158,8 +161,12 @@ class Backgrounds:
             slot["jpeg"] = len(jpeg)
             data = slot.tobytes()[: self._header] + jpeg.tobytes()
             pixels = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
-        _write(self._slots, data, place * self._slot.itemsize)
-        _write(self._states, bytes([READY if usable else UNUSABLE]), place)
+        try:
+            _write(self._slots, data, place * self._slot.itemsize)
+            _write(self._states, bytes([READY if usable else UNUSABLE]), place)
+        except OSError as error:  # it is the bank's disk that is full, not the output's
+            error.filename = str(self._folder / "slots.bin")
+            raise
         return (Scene.of(slot, pixels) if usable else None), _notes(slot)
 
     def choose(

@@ -1,6 +1,7 @@
 """The build: shards in parallel, going on where an earlier run of the same config stopped."""
 
 import gc
+import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -222,8 +223,16 @@ def check_output(out: Path, config: Config, n: int) -> None:
     layout = Layout(n, config.shard_size)
     last = sidecar_path(shard_path(out, layout.shards - 1))
     beyond = sidecar_path(shard_path(out, layout.shards))
-    if beyond.exists() or (last.exists() and read_json(last)["count"] > layout.count(layout.shards - 1)):
+    if beyond.exists() or _told(last) > layout.count(layout.shards - 1):
         raise click.ClickException(f"{out}: holds more than {n} pairs already; raise --n or name another --out")
+
+
+def _told(sidecar: Path) -> int:
+    """How many samples a sidecar tells of; 0 where it is missing or damaged, and the shard to be made anew."""
+    try:
+        return int(json.loads(sidecar.read_bytes())["count"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _done(out: Path, number: int, count: int, identity: str) -> Summary | None:

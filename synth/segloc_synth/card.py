@@ -30,6 +30,11 @@ SIZES = (
     (100_000, "10K<n<100K"),
     (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+    (1_000_000_000, "100M<n<1B"),
+    (10_000_000_000, "1B<n<10B"),
+    (100_000_000_000, "10B<n<100B"),
+    (1_000_000_000_000, "100B<n<1T"),
 )
 BLENDS = {
     "hard": "the segment replaces the background",
@@ -85,7 +90,7 @@ def command_line(context: click.Context) -> str:
     words = ["segloc-synth", context.info_name or ""]
     for option in context.command.params:
         value = context.params.get(option.name or "")
-        if option.name in NO_MATTER or value in (None, False, ()) or value == option.get_default(context):
+        if option.name in NO_MATTER or value is None or value is False or value in ((), option.get_default(context)):
             continue
         flag = max(option.opts, key=len)
         given = value if isinstance(option, click.Option) and option.multiple else [value]
@@ -107,7 +112,7 @@ def card(manifest: dict[str, Any], found: Statistics) -> str:
     command, licences = manifest.get("command", ""), tuple(manifest.get("licences", ()))
     config, totals, sources = manifest["config"], manifest["totals"], manifest["sources"]
     samples = totals["samples"]
-    size = next((name for limit, name in SIZES if samples < limit), "10M<n<100M")
+    size = next((name for limit, name in SIZES if samples < limit), "n>1T")
     names = {str(entry["id"]): entry["name"] for entry in manifest["classes"]}
     rows = "\n".join(
         f"| {class_id} | {names[class_id]} | {count} | {count / samples:.1%} |"
@@ -270,7 +275,7 @@ def _charts(manifest: dict[str, Any], found: Statistics) -> dict[str, bytes]:
 def write_card(folder: Path, manifest: dict[str, Any]) -> None:
     """Write README.md and its histograms into the folder of a finished build."""
     found = look(folder)
-    contents = _charts(manifest, found) | {"README.md": card(manifest, found).encode()}
+    contents = _charts(manifest, found) | {"README.md": card(manifest, found).encode(errors="backslashreplace")}
     for name, content in contents.items():
         with atomic_write(folder / name) as file:
             file.write(content)

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segloc_synth.backgrounds import BenignSource, bag_mask, read_benign
+from segloc_synth.backgrounds import BenignSource, read_benign
 from segloc_synth.console import progress
 from segloc_synth.engines import check_stop, run_local
-from segloc_synth.images import BadImage, fit_to_canvas, read_image
+from segloc_synth.images import BadImage, read_image
 from segloc_synth.labelled import Annotation, LabelledSource, Scan
 from segloc_synth.listing import list_images, reaching
 from segloc_synth.masks import BadMask, annotation_mask, annotations_of
@@ -19,6 +19,7 @@ from segloc_synth.problems import (
     BOX_OUTSIDE,
     DUPLICATE,
     EMPTY_CLASS,
+    NO_BAG,
     SHOWN,
     UNLISTED,
     Problem,
@@ -27,10 +28,11 @@ from segloc_synth.problems import (
     fate,
     faults,
 )
+from segloc_synth.scenes import fit
 from segloc_synth.sources import layout_of, read_labelled
 
 SLACK = 2.0  # pixels by which a box may reach over the edge (rounding)
-GLANCE = 256  # canvas on which a benign scan is looked at
+GLANCE = 256  # canvas on which a benign scan is looked at, build's default
 
 
 @dataclass
@@ -150,9 +152,9 @@ def _look_at_background(task: tuple[Path, str]) -> _Seen:
     path, name = task
     check_stop()
     try:
-        pixels, kinds = read_image(path, at_least=2 * GLANCE)
-        if not bag_mask(fit_to_canvas(pixels, GLANCE)).any():
-            kinds = [*kinds, "scan without a bag"]
+        pixels, kinds = read_image(path, at_least=GLANCE)
+        if fit(pixels, GLANCE) is None:
+            kinds = [*kinds, NO_BAG]
     except BadImage as problem:
         kinds = [str(problem)]
     return _Seen(_digest(path), [Problem(kind, name) for kind in kinds], [])

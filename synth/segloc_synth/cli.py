@@ -93,10 +93,10 @@ def verify_command(folder: Path, repair: bool, as_json: bool, workers: int, **so
             (sources.objects, config.objects, sources.labelled[0].path),
             (sources.backgrounds, config.backgrounds, sources.benign.path),
         ):
-            if mine["fingerprint"] != theirs["fingerprint"]:
+            if mine != theirs:
                 raise click.ClickException(
                     f"{path}: is not the source that {folder} was built from, or has changed since; --repair needs "
-                    "the --objects and --backgrounds of the build"
+                    "the --objects, --backgrounds, --classes, --images and --masks-from-boxes of the build"
                 )
         verify.forget(folder, config, layout, findings)
         pipeline.make(config, sources, folder, layout.samples, workers, **about)

@@ -204,7 +204,7 @@ Examples:
     default=64.0,
     metavar="GB",
     help="Prepared backgrounds are kept as raw pixels if those of the whole source take no more than this, else as "
-    "JPEG, a ninth of it. Part of what decides the bytes.",
+    "JPEG, about a fifth of it. Part of what decides the bytes.",
 )
 @click.option(
     "--engine",

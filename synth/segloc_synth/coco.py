@@ -17,6 +17,7 @@ from segloc_synth.labelled import (
     ClassIds,
     LabelledSource,
     Scan,
+    named_test,
     nothing_usable,
     refuse_test_folders,
 )
@@ -66,7 +67,7 @@ def read_coco(path: Path, masks_from_boxes: bool = False, allow_test: bool = Fal
     click.ClickException when the file is no COCO file, has no masks at all, is a test split, or nothing usable is left.
     """
     json_path, folders, kind = find_coco(path)
-    if not allow_test and "test" in json_path.name.lower():
+    if not allow_test and named_test(json_path.name):
         raise click.ClickException(
             f"{json_path}: its name says that it is a test split, which must not feed synthesis; "
             "name the training json, or give --allow-test"
@@ -110,7 +111,7 @@ def read_coco(path: Path, masks_from_boxes: bool = False, allow_test: bool = Fal
     if not scans:
         raise nothing_usable(json_path, problems)
     if not allow_test:
-        refuse_test_folders(path, scans)
+        refuse_test_folders(path if path.is_dir() else path.parent, (scan.path.parent for scan in scans))
     names = stems(name for name, _ in sizes)
     front = "train/" if kind == "pidray" else ""
     scans = [replace(scan, name=front + name) for scan, name in zip(scans, names, strict=True)]
@@ -192,7 +193,7 @@ def _read_images(
         taken.add(id)
         if type(width) is not int or type(height) is not int:
             if annotations:
-                problems.append(Problem("image entry without width or height", file, where))
+                problems.append(Problem("image entry without a width and height in whole numbers", file, where))
                 continue
             width = height = 1  # nothing is drawn on it
         if not 0 < width * height <= MAX_PIXELS or width < 0:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Iterable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -27,6 +28,18 @@ class Finite(click.FloatRange):
         return float(number)
 
 
+class LocalPath(click.Path):
+    """A path on a command line that is no URL: what is written there is also read again, or locked, or linked."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            self.fail(f"{value} is no folder of this machine; name one, and copy it there afterwards", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -42,6 +55,12 @@ def fault(error: Exception) -> str | None:
     if type(error).__module__.partition(".")[0] in STORES:
         return str(error).strip().partition("\n")[0]
     return None
+
+
+def cause(error: Exception) -> str:
+    """What went wrong in a DataLoader's process, in one line: the last of what was caught in it with its traceback."""
+    lines = str(error).strip().splitlines()
+    return lines[-1 if lines[0].startswith("Caught") else 0]
 
 
 def run(command: click.Command) -> NoReturn:

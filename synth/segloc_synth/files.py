@@ -156,6 +156,7 @@ def _check_stored(path: Path, sent: Hashed) -> None:
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that becomes `folder` when the block ends well and is removed otherwise.
 
+    Its own files, not those of folders in it, are synced first: no power loss leaves half an entry of the bank.
     Where `folder` has content by then, made by a process that was faster, that stays. What killed processes left
     beside it is removed first.
     """
@@ -164,6 +165,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     _in_scratch(tmp.mkdir, tmp)
     try:
         yield tmp
+        for path in tmp.iterdir():
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         try:
             tmp.replace(folder)
         except OSError:

@@ -6,14 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import click
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from segloc_synth.console import log
 from segloc_synth.files import atomic_write
-from segloc_synth.preview import spread
+from segloc_synth.preview import decode, spread
 from segloc_synth.shards import Sample, ShardReader
 
 PAIRS = 200
@@ -29,7 +28,7 @@ def write_gallery(folder: Path, path: Path, pairs: int = PAIRS) -> None:
     """
     reader = ShardReader(folder)
     names = {entry["id"]: entry["name"] for entry in reader.classes}
-    found = [json.dumps(_pair(reader[place], names)) for place in spread(len(reader), pairs)]
+    found = [json.dumps(_pair(reader[place], names, folder)) for place in spread(len(reader), pairs)]
     fit = max(1, int(len(found) * MAX_BYTES / max(MAX_BYTES, sum(map(len, found)))))
     kept = [found[place] for place in spread(len(found), fit)]
     if len(kept) < len(found):
@@ -46,14 +45,14 @@ def write_gallery(folder: Path, path: Path, pairs: int = PAIRS) -> None:
         file.write(page.replace("{{data}}", data).encode())
 
 
-def _pair(sample: Sample, names: dict[int, str]) -> dict[str, Any]:
+def _pair(sample: Sample, names: dict[int, str], folder: Path) -> dict[str, Any]:
     """A sample's record with a `picture` in each view, and in the items class name, area and outline for the mask."""
     views = {}
     for name, jpeg in (("key", sample.key), ("query", sample.query)):
         record = dict(sample.meta[name])
         del record["mask"], record["box"]  # the first item's
         record["items"] = [_item(item, names) for item in record["items"]]
-        views[name] = {**record, "picture": f"data:image/jpeg;base64,{_picture(jpeg, sample.meta['index'])}"}
+        views[name] = {**record, "picture": f"data:image/jpeg;base64,{_picture(jpeg, sample.meta['index'], folder)}"}
     return {**sample.meta, **views}
 
 
@@ -71,12 +70,10 @@ def outline(mask: np.ndarray) -> str:
     return "".join("M" + "L".join(f"{x - 0.5:g} {y - 0.5:g}" for x, y in loop[:, 0].tolist()) + "Z" for loop in loops)
 
 
-def _picture(jpeg: bytes, index: int) -> str:
+def _picture(jpeg: bytes, index: int, folder: Path) -> str:
     """Base64 of the JPEG, shrunk where it is larger than a gallery needs."""
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise click.ClickException(f"pair {index}: picture is damaged; delete its shard's sidecar and build again")
-    if len(bgr) > MAX_SIDE:
-        small = cv2.resize(bgr, (MAX_SIDE, MAX_SIDE), interpolation=cv2.INTER_AREA)
+    rgb = decode(jpeg, index, folder)
+    if len(rgb) > MAX_SIDE:
+        small = cv2.resize(rgb[..., ::-1], (MAX_SIDE, MAX_SIDE), interpolation=cv2.INTER_AREA)
         jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, SHRUNK_QUALITY])[1].tobytes()
     return base64.b64encode(jpeg).decode()

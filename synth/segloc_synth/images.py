@@ -1,5 +1,6 @@
 """Reading scans of any kind as 8-bit RGB, and fitting them to the square canvas."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -29,12 +30,31 @@ class BadImage(ValueError):
     """A picture that cannot be used; the message is the kind of problem."""
 
 
+class Lost(BadImage):
+    """A picture that is missing or may not be read, which may pass; `fault` is the OSError that names it."""
+
+    def __init__(self, kind: str, fault: OSError) -> None:
+        super().__init__(kind)
+        self.fault = fault
+
+
+@contextmanager
+def required() -> Iterator[None]:
+    """Around reading a picture of a source once listed: one that is lost is an OSError, so that no bytes, and nothing
+    that is kept, depend on when it was."""
+    try:
+        yield
+    except Lost as problem:
+        raise problem.fault from None
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """A picture opened for decoding; a remote one is read once, whole.
 
     Raises:
-        BadImage: missing, empty, not to be read, not a picture, too large; also when decoding in the block fails.
+        Lost: missing, or not to be read.
+        BadImage: empty, not a picture, too large; also when decoding in the block fails.
         OSError: the disk fails; the picture is not at fault.
         click.ClickException: the remote file system cannot be reached; its pictures are not at fault.
     """
@@ -51,9 +71,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
                 raise BadImage(f"image of over {MAX_PIXELS // 1_000_000} megapixels")
             yield image
     except FileNotFoundError:
-        raise BadImage(problems.MISSING) from None
+        raise Lost(problems.MISSING, OSError(errno.ENOENT, "vanished from its source", str(path))) from None
     except PermissionError:
-        raise BadImage("image file may not be read") from None
+        raise Lost("image file may not be read", OSError(errno.EACCES, "may not be read", str(path))) from None
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, BadImage) or getattr(error, "errno", None) is not None:
             raise
@@ -70,7 +90,7 @@ def read_image(
     eighth as long as its longer side keeps that many pixels (libjpeg's scaled decoding).
 
     Raises:
-        BadImage: missing, empty, truncated, not a picture, too large or of another size.
+        BadImage: lost (see `opened`), empty, truncated, not a picture, too large or of another size.
     """
     with opened(path) as image:
         turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -105,14 +106,19 @@ def nothing_usable(path: Path, problems: Sequence[Problem]) -> click.ClickExcept
     return click.ClickException(f"{path}: nothing usable in it{first}")
 
 
-def refuse_test_folders(path: Path, scans: Iterable[Scan]) -> None:
-    """click.ClickException when scans of the source at `path` lie in a folder of a test split, or it is in one."""
-    root = path if path.is_dir() else path.parent
+def named_test(name: str) -> bool:
+    """Whether a file's name tells of a test split: a word in it begins with test, as none in labels_latest does."""
+    return re.search(r"(?<![a-z])test", name.lower()) is not None
+
+
+def refuse_test_folders(root: Path, folders: Iterable[Path]) -> None:
+    """click.ClickException when one of the `folders` of pictures of the source in `root` is a test split's, or lies in
+    one; `root` itself is looked at, what it lies in is not."""
     above = len(root.absolute().parts) - 1
-    for folder in {scan.path.parent for scan in scans}:
-        if TEST_FOLDERS & set(folder.absolute().parts[above:]):
+    for folder in sorted(set(folders), key=str):
+        if TEST_FOLDERS & {part.lower() for part in folder.absolute().parts[above:]}:
             raise click.ClickException(
-                f"{path}: images lie in {folder}, the folder of a test split, which must not feed synthesis; "
+                f"{root}: images lie in {folder}, the folder of a test split, which must not feed synthesis; "
                 "name the training split, or give --allow-test"
             )
 
@@ -223,27 +229,27 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
     """The sources with the objects of the named scans only; a source of which nothing is named is left out.
 
     A name is a scan's name, its stem, file name or path, relative or not: the shorter of the two must be the end of
-    the longer. All scans that fit are kept; a name may be that of a picture without objects.
+    the longer, and where both have an extension it must be the same. All scans that fit are kept; a name may be that of
+    a picture without objects.
 
     click.ClickException for the first name that fits no scan, and when no scan is left.
     """
-    by_stem: dict[str, list[tuple[int, int, tuple[str, ...]]]] = {}
+    by_stem: dict[str, list[tuple[int, int, tuple[str, ...], str]]] = {}
     for which, source in enumerate(sources):
         for place, scan in enumerate(source.scans):
-            parts = PurePosixPath(scan.name).parts
-            by_stem.setdefault(parts[-1], []).append((which, place, parts))
+            for parts, extension in {(PurePosixPath(scan.name).parts, ""), _parted(scan.name)}:
+                by_stem.setdefault(parts[-1], []).append((which, place, parts, extension))
         for other in source.others:
-            parts = tuple(part for part in other.with_suffix("").parts if part != other.anchor)
-            by_stem.setdefault(parts[-1], []).append((which, -1, parts))
+            parts, _ = _parted(str(other))
+            by_stem.setdefault(parts[-1], []).append((which, -1, parts, ""))
     kept: list[set[int]] = [set() for _ in sources]
     for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))
-        stripped = path.with_suffix("") if path.suffix.lower() in EXTENSIONS else path
-        parts = tuple(part for part in stripped.parts if part not in ("/", "."))
+        parts, extension = _parted(name.replace("\\", "/"))
         fits = [
             (which, place)
-            for which, place, own in by_stem.get(parts[-1] if parts else "", [])
+            for which, place, own, its in by_stem.get(parts[-1] if parts else "", [])
             if all(a == b for a, b in zip(reversed(own), reversed(parts), strict=False))
+            and (not (its and extension) or its == extension)
         ]
         if not fits:
             raise click.ClickException(f"--images: no scan {name!r} in {', '.join(str(s.path) for s in sources)}")
@@ -258,6 +264,14 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
     if not limited:
         raise click.ClickException("--images: none of the scans in the list has a labelled object")
     return limited
+
+
+def _parted(name: str) -> tuple[tuple[str, ...], str]:
+    """The parts of a path, the last without the extension of a picture, and that extension."""
+    path = PurePosixPath(name)
+    extension = path.suffix if path.suffix.lower() in EXTENSIONS else ""
+    stripped = path.with_suffix("") if extension else path
+    return tuple(part for part in stripped.parts if part not in ("/", ".")), extension
 
 
 def join(sources: Sequence[LabelledSource]) -> LabelledSource:

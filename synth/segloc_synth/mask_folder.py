@@ -60,7 +60,7 @@ def read_mask_folder(path: Path, allow_test: bool = False) -> LabelledSource:
     if not scans:
         raise nothing_usable(path, problems)
     if not allow_test:
-        refuse_test_folders(path, scans)
+        refuse_test_folders(path, (scan.path.parent for scan in scans))
     short = stems(images[key][0].removeprefix(f"{found[0]}/") for key in used)
     named = [replace(scan, name=name) for scan, name in zip(scans, short, strict=True)]
     listed: Listed = sorted([images[key] for key in used] + [masks[key] for key in used])

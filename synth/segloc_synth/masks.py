@@ -5,13 +5,16 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from segloc_synth.boxes import mask_from_box
-from segloc_synth.images import BadImage, Pixels, opened
+from segloc_synth.images import BadImage, Lost, Pixels, opened
 from segloc_synth.labelled import Annotation, Scan
 
 NO_AREA = "mask without area"
+DAMAGED = "damaged RLE"
+CHUNKS = 6  # of five bits, more than a run of the largest picture takes
 FAR = 1e12  # beyond it numbers are no coordinates, and arithmetic on them overflows
 
 
@@ -25,7 +28,8 @@ def annotations_of(scan: Scan, pixels: Pixels) -> tuple[Annotation, ...]:
     That is read here. A component's id is "value.place", components of a value counted from 1 in reading order.
 
     Raises:
-        BadMask: the class-id picture is missing, damaged, of another size, or holds values that are no class.
+        BadMask: the class-id picture is damaged, of another size, or holds values that are no class.
+        Lost: it is missing or may not be read.
     """
     if scan.mask is None:
         return scan.annotations
@@ -81,14 +85,20 @@ def checked_box(box: Any, height: int, width: int) -> tuple[float, float, float,
 
 
 def read_class_ids(scan: Scan) -> Pixels:
-    """The values of a scan's class-id picture, uint8 [H, W]; BadMask when it is missing, damaged or in colours."""
+    """The values of a scan's class-id picture, uint8 [H, W].
+
+    Raises:
+        BadMask: it is damaged or in colours.
+        Lost: it is missing or may not be read.
+    """
     assert scan.mask is not None
     try:
         with opened(scan.mask.path) as image:
             single = image.mode in ("1", "L", "P") or image.mode.startswith("I")
             values = np.array(image if single else image.convert("RGB"))
     except BadImage as problem:
-        raise BadMask(str(problem).replace("image file", "mask file")) from None
+        kind = str(problem).replace("image file", "mask file")
+        raise (Lost(kind, problem.fault) if isinstance(problem, Lost) else BadMask(kind)) from None
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise BadMask("mask in colours; pixel values must be class ids")
@@ -112,35 +122,48 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Pixels:
         BadMask: none of these, of another size than the image, outside of it or without area.
     """
     if isinstance(segmentation, dict):
-        rle = _checked_rle(segmentation, height, width)
+        mask = _from_rle(segmentation, height, width)
     elif isinstance(segmentation, list) and segmentation:
-        rle = coco_mask.merge(coco_mask.frPyObjects(_checked_parts(segmentation, height, width), height, width))
+        parts = coco_mask.frPyObjects(_checked_parts(segmentation, height, width), height, width)
+        mask = coco_mask.decode(coco_mask.merge(parts))
     else:
         raise BadMask("annotation without a mask")
-    try:
-        mask = coco_mask.decode(rle)
-    except (ValueError, TypeError):
-        raise BadMask("damaged RLE") from None
-    if mask.sum() != coco_mask.area(rle):  # runs beyond the end of the picture
-        raise BadMask("damaged RLE")
     if not mask.any():
         raise BadMask(NO_AREA)
     return np.asarray(mask, np.uint8)
 
 
-def _checked_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+def _from_rle(rle: dict[str, Any], height: int, width: int) -> Pixels:
     counts = rle.get("counts")
     if rle.get("size") != [height, width]:
         raise BadMask("RLE of another size than its image")
     if isinstance(counts, str):
-        if not all("0" <= char <= "o" for char in counts):  # six bits a character, from 48 on
-            raise BadMask("damaged RLE")
-        return {"size": [height, width], "counts": counts.encode()}
-    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
-        raise BadMask("damaged RLE")
-    if sum(counts) != height * width:
-        raise BadMask("damaged RLE")
-    return dict(coco_mask.frPyObjects(rle, height, width))
+        runs = _runs(counts)
+    elif isinstance(counts, list) and all(type(run) is int and abs(run) < FAR for run in counts):
+        runs = np.asarray(counts, np.int64)
+    else:
+        raise BadMask(DAMAGED)
+    if not runs.size or runs.min() < 0 or runs.sum() != height * width:
+        raise BadMask(DAMAGED)
+    return np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs).reshape(width, height).T
+
+
+def _runs(counts: str) -> npt.NDArray[np.int64]:
+    """The runs in a compressed RLE, as pycocotools' rleFrString reads them; that one reads on behind a cut string.
+
+    A character, from 48 on, holds five bits, the lowest first, and whether more follow; the last one's highest bit is
+    the sign. From the fourth run on the number is added to the run two before.
+    """
+    codes = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(codes & 0x20 == 0)
+    sizes = np.diff(last, prepend=-1)
+    if not codes.size or codes.min() < 0 or codes.max() > 0x3F or codes[-1] & 0x20 or sizes.max() > CHUNKS:
+        raise BadMask(DAMAGED)
+    first = last - sizes + 1
+    bits = 5 * (np.arange(len(codes)) - np.repeat(first, sizes))
+    runs = np.add.reduceat((codes & 0x1F) << bits, first) - ((codes[last] & 0x10) << (5 * sizes - 4))
+    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return np.asarray(runs, np.int64)
 
 
 def _checked_parts(parts: list[Any], height: int, width: int) -> list[list[float]]:

@@ -83,7 +83,8 @@ def make(
     build.check_output(out, config, n)  # before minutes of preparation
     objects_bank, objects = prepare.prepare_objects(sources.labelled, config.size, workers)
     if strict:
-        refuse(objects.problems, str(sources.labelled[0].path))
+        for source, found in zip(sources.labelled, objects.found, strict=True):
+            refuse(found, str(source.path))
     benign = sources.benign
     backgrounds_bank, backgrounds = prepare.prepare_backgrounds(benign, config.size, config.bank, workers)
     look_alikes = None
@@ -98,12 +99,12 @@ def make(
         there = build.missing(out, config, n)
         click.echo(f"{out}: part {part[0]}/{part[1]} is done; {there}, run the other parts", err=True)
         return
-    found = noted + objects.problems
+    problems = noted + objects.problems
     with build.resumable(out, range(1), workers):
         preview.write_contact_sheet(out, out / "preview.png")
         card.write_card(out, manifest)
-        write_json(out / "problems.json", [problem.as_dict() for problem in found])
-    for line in describe(found):
+        write_json(out / "problems.json", [problem.as_dict() for problem in problems])
+    for line in describe(problems):
         click.echo(line, err=True)
     for kind, met in manifest["totals"]["problems"].items():
         click.echo(f"{out}: {met['count']} views: {kind}: {', '.join(met['first'])}", err=True)

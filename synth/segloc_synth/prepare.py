@@ -21,7 +21,7 @@ from segloc_synth.distractors import cut_distractors
 from segloc_synth.engines import run_local
 from segloc_synth.files import cache_dir, new_folder, write_json
 from segloc_synth.labelled import LabelledSource
-from segloc_synth.problems import Problem
+from segloc_synth.problems import Problem, faults
 from segloc_synth.scenes import fit_scan, slot_type
 from segloc_synth.segments import cut_segments, learn_palettes
 
@@ -44,8 +44,13 @@ def prepare_objects(sources: Sequence[LabelledSource], size: int, workers: int) 
         folders.append(folder)
     objects = Objects(folders)
     if not len(objects):
-        first = [*(problem for source in sources for problem in source.problems), *objects.problems][0]
-        raise click.ClickException(f"{sources[0].path}: no usable segment; {first.kind}: {first.where()}")
+        met = zip(sources, objects.found, strict=True)
+        lost = [(source, problem) for source, found in met for problem in faults([*source.problems, *found])]
+        if not lost:
+            paths = ", ".join(str(source.path) for source in sources)
+            raise click.ClickException(f"{paths}: no usable segment; its labels show no object in any scan")
+        source, first = lost[0]
+        raise click.ClickException(f"{source.path}: no usable segment; {first.kind}: {first.where()}")
     return tuple(folders), objects
 
 

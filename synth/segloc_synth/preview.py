@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth.files import atomic_write
 from segloc_synth.images import Pixels
+from segloc_synth.manifest import mend
 from segloc_synth.shards import Sample, ShardReader
 
 PAIRS = 12
@@ -36,7 +37,7 @@ def contact_sheet(folder: Path, pairs: int = PAIRS) -> Image.Image:
     sheet = Image.new("RGB", (PAIRS_PER_ROW * (width + GAP) + GAP, rows * height + GAP), PAPER)
     for number, place in enumerate(places):
         row, col = divmod(number, PAIRS_PER_ROW)
-        _draw_pair(sheet, reader[place], GAP + col * (width + GAP), GAP + row * height)
+        _draw_pair(sheet, reader[place], GAP + col * (width + GAP), GAP + row * height, folder)
     return sheet
 
 
@@ -48,7 +49,7 @@ def write_contact_sheet(folder: Path, path: Path, pairs: int = PAIRS) -> None:
         file.write(buffer.getvalue())
 
 
-def _draw_pair(sheet: Image.Image, sample: Sample, left: int, top: int) -> None:
+def _draw_pair(sheet: Image.Image, sample: Sample, left: int, top: int, folder: Path) -> None:
     draw = ImageDraw.Draw(sheet)
     title, small = ImageFont.load_default(13), ImageFont.load_default(11)
     meta = sample.meta
@@ -58,16 +59,22 @@ def _draw_pair(sheet: Image.Image, sample: Sample, left: int, top: int) -> None:
         x = left + place * (TILE + GAP)
         note = f"{name}: {view['blend']} {view['coefficient']:.2f}, x{view['scale']:.2f}, {view['rotation']:.0f} deg"
         draw.text((x, top + 16), note, INK, small)
-        sheet.paste(Image.fromarray(draw_view(jpeg, view, TILE)), (x, top + HEADER))
+        picture = decode(jpeg, meta["index"], folder)
+        sheet.paste(Image.fromarray(draw_view(picture, view, TILE)), (x, top + HEADER))
 
 
-def draw_view(jpeg: bytes, view: dict[str, Any], tile: int) -> Pixels:
+def decode(jpeg: bytes, index: int, folder: Path) -> Pixels:
+    """A picture of pair `index` of the build in `folder`, RGB uint8; click.ClickException when it is damaged."""
+    rgb = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if rgb is None:
+        raise click.ClickException(f"{folder}: a picture of pair {index} is damaged; {mend(folder)}")
+    return np.asarray(rgb, np.uint8)
+
+
+def draw_view(rgb: Pixels, view: dict[str, Any], tile: int) -> Pixels:
     """A picture with its items' mask outlines and boxes, RGB uint8 [tile, tile, 3]."""
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise click.ClickException(f"{view['segment']} on {view['background']}: picture is damaged; build it anew")
-    scale = tile / len(bgr)
-    picture = cv2.resize(bgr[..., ::-1], (tile, tile), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    scale = tile / len(rgb)
+    picture = cv2.resize(rgb, (tile, tile), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     for item in view["items"]:
         mask = cv2.resize(coco_mask.decode(item["mask"]), (tile, tile), interpolation=cv2.INTER_NEAREST)
         around = cv2.dilate(mask, np.ones((3, 3), np.uint8))  # beside the object, not over it

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from segloc_synth import palette
 from segloc_synth.backgrounds import bag_mask
-from segloc_synth.images import BadImage, Pixels, extent, fit_to_canvas, read_image
+from segloc_synth.images import BadImage, Pixels, extent, fit_to_canvas, read_image, required
 from segloc_synth.palette import Palette
+from segloc_synth.problems import NO_BAG
 
 CELL = 4  # pixels; side of the cells in which darkness is kept
 SPOTS = 256
@@ -107,22 +108,32 @@ class Fitted(NamedTuple):
 
 
 def fit_scan(path: Path, size: int) -> tuple[Fitted | None, list[str]]:
-    """A benign scan on the canvas, None when it cannot be used, and the kinds of its problems."""
+    """A benign scan on the canvas, None when it cannot be used, and the kinds of its problems.
+
+    OSError when it vanished or may not be read.
+    """
     try:
-        pixels, kinds = read_image(path, at_least=size)
+        with required():
+            pixels, kinds = read_image(path, at_least=size)
     except BadImage as problem:
         return None, [str(problem)]
+    fitted = fit(pixels, size)
+    return fitted, kinds if fitted else [*kinds, NO_BAG]
+
+
+def fit(pixels: Pixels, size: int) -> Fitted | None:
+    """A decoded benign scan, RGB uint8 [H, W, 3], on the canvas; None without a bag."""
     pixels = without_frame(pixels)
     picture = fit_to_canvas(pixels, size)
     bag = bag_mask(picture)
     if not bag.any():
-        return None, [*kinds, "scan without a bag"]
+        return None
     tight = _crop_belt(pixels, bag)
     if tight.shape != pixels.shape:
         cropped = fit_to_canvas(tight, size)
         if (found := bag_mask(cropped)).any():  # of a faint bag nothing may stand out once its belt is gone
             pixels, picture, bag = tight, cropped, found
-    return Fitted(picture, bag, extent(pixels, size)), kinds
+    return Fitted(picture, bag, extent(pixels, size))
 
 
 def without_frame(pixels: Pixels) -> Pixels:

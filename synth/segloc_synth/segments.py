@@ -1,6 +1,5 @@
 """The segments of a labelled source: every usable object of every scan, cut out."""
 
-import errno
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,11 +9,11 @@ from segloc_synth import learning, palette
 from segloc_synth.backgrounds import bag_mask
 from segloc_synth.cutting import Segment, cut_out
 from segloc_synth.engines import check_stop
-from segloc_synth.images import BadImage, Pixels, corrupt_rows, fit_to_canvas, read_image
+from segloc_synth.images import BadImage, Pixels, corrupt_rows, fit_to_canvas, read_image, required
 from segloc_synth.labelled import Annotation, LabelledSource, Scan
 from segloc_synth.masks import BadMask, annotation_mask, annotations_of, sized
 from segloc_synth.palette import Palette
-from segloc_synth.problems import MISSING, Problem
+from segloc_synth.problems import Problem
 from segloc_synth.scenes import bag_area
 
 SMALLEST = 24  # pixels of a mask at canvas scale below which an object cannot be recognised
@@ -57,8 +56,6 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
     try:
         pixels, masks, labelled, found = open_scan(scan, bottom_rows)
     except (BadImage, BadMask) as problem:
-        if str(problem) == MISSING:  # it was there when the source was listed: no bytes may depend on this
-            raise FileNotFoundError(errno.ENOENT, "vanished from its source", str(scan.path)) from None
         return [], [Problem(str(problem), scan.name, f"({len(scan.annotations)} annotations)")]
     canvas_scale = size / max(pixels.shape[:2])
     picture = fit_to_canvas(pixels, size)
@@ -83,10 +80,14 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
 def open_scan(scan: Scan, bottom_rows: int) -> tuple[Pixels, list[tuple[Annotation, Pixels]], Pixels, list[Problem]]:
     """A scan without its corrupt rows: RGB uint8 [H, W, 3], the 0/1 mask of each annotation, their union, problems.
 
-    Raises BadImage, or BadMask for a damaged picture of class ids.
+    Raises:
+        BadImage: the scan cannot be used.
+        BadMask: its class-id picture cannot.
+        OSError: either vanished or may not be read.
     """
-    pixels, kinds = read_image(scan.path, expect=scan.size)
-    annotations = annotations_of(scan, pixels)
+    with required():
+        pixels, kinds = read_image(scan.path, expect=scan.size)
+        annotations = annotations_of(scan, pixels)
     scan = sized(scan, pixels)
     found = [Problem(kind, scan.name) for kind in kinds]
     height = scan.height - max(bottom_rows, corrupt_rows(pixels))

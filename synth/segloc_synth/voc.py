@@ -5,6 +5,7 @@ import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import click
@@ -45,15 +46,19 @@ def is_opixray_line(line: str) -> bool:
 def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test: bool = False) -> LabelledSource:
     """Read a folder of pictures with one VOC xml or OPIXray text file each, at any depth, joined by their stems.
 
-    Pictures are not opened. Scans that ImageSets/*/test.txt (VOC), ImageSet/*/test.csv (SIXray) or test_*.txt lists
-    (OPIXray) name are left out unless `allow_test`, a folder beside train/ with the test pictures likewise.
+    Of several pictures of one stem a label's is the one beside it, else the one whose path has most in common with its
+    own. Pictures are not opened. Scans that ImageSets/*/test.txt (VOC), ImageSet/*/test.csv (SIXray) or test_*.txt
+    lists (OPIXray) name are left out unless `allow_test`, a folder beside train/ with the test pictures likewise.
 
     click.ClickException without `masks_from_boxes`, for a test split, and when nothing usable is left.
     """
     if not masks_from_boxes:
         raise click.ClickException(f"{path}: its labels ({LABELS[kind]} files) {BOXES_ONLY}")
     files = list_files(path)
-    pictures = {PurePosixPath(name).stem: (name, size) for name, size in files if is_image(name)}
+    pictures: dict[str, Listed] = {}
+    for name, size in files:
+        if is_image(name):
+            pictures.setdefault(PurePosixPath(name).stem, []).append((name, size))
     labels = [(name, size) for name, size in files if name.endswith(LABELS[kind])]
     tests = set() if allow_test else _test_stems(path, files)
     read: Callable[[str], tuple[list[Label], tuple[int, int]]] = read_xml if kind == VOC else read_lines
@@ -62,15 +67,20 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test
     used: Listed = []
     scans: list[Scan] = []
     others: list[Path] = []
+    taken: set[str] = set()
     digest = sha256()
     for name, _ in labels:
         stem = PurePosixPath(name).stem
-        if kind == OPIXRAY and stem not in pictures:
-            continue  # lists of names, readme and the like
-        if stem not in pictures:
-            problems.append(Problem(MISSING, name))
+        fits = _nearest(name, pictures.get(stem, []))
+        if len(fits) > 1:
+            problems.append(Problem("label file that fits several pictures", name))
             continue
-        picture, size = pictures.pop(stem)
+        if not fits or fits[0][0] in taken:
+            if kind != OPIXRAY:  # which has lists of names, readme and the like
+                problems.append(Problem(MISSING, name))
+            continue
+        picture, size = fits[0]
+        taken.add(picture)
         if stem in tests:
             problems.append(Problem(TEST_SPLIT, picture))
             others.append(path / picture)
@@ -94,7 +104,7 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test
     if not scans:
         raise nothing_usable(path, problems)
     if not allow_test:
-        refuse_test_folders(path, scans)
+        refuse_test_folders(path, (scan.path.parent for scan in scans))
     digest.update(fingerprint(sorted(used)).encode())
     named = [
         Scan(name, scan.path, scan.width, scan.height, scan.annotations)
@@ -110,6 +120,22 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test
         others=others,
         folders=[path],
     )
+
+
+def _nearest(label: str, pictures: Listed) -> Listed:
+    """Those of the pictures whose folder is most like that of the label: the same one, else by common ends of both."""
+    if len(pictures) < 2:
+        return pictures
+    mine = PurePosixPath(label).parts[:-1]
+
+    def nearness(name: str) -> tuple[bool, int]:
+        own = PurePosixPath(name).parts[:-1]
+        front = zip(mine, own, strict=False)
+        back = zip(reversed(mine), reversed(own), strict=False)
+        return own == mine, sum(len(list(takewhile(lambda pair: pair[0] == pair[1], ends))) for ends in (front, back))
+
+    best = max(nearness(name) for name, _ in pictures)
+    return [one for one in pictures if nearness(one[0]) == best]
 
 
 def _test_stems(path: Path, files: Listed) -> set[str]:

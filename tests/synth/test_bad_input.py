@@ -120,6 +120,7 @@ def annotation(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (annotation(category_id=99), "unknown category: set.json annotation 0"),
         (annotation(iscrowd=1), "crowd annotation: set.json annotation 0"),
         (annotation(segmentation=[]), "without a mask: set.json annotation 0"),
+        (lambda data: data["images"][0].update(width=140.0), "width and height in whole numbers: set.json image 0"),
         (annotation(segmentation=[[1, 1, 9, 9]]), "fewer than 3 points: scan 0 (a) annotation 0"),
         (annotation(segmentation=[[900, 1, 990, 9, 950, 50]]), "outside the image: scan 0 (a) annotation 0"),
         (annotation(segmentation=[[5, 5, 50, 5, 5, 5]]), "without area: scan 0 (a) annotation 0"),
@@ -254,6 +255,24 @@ def test_cut_outs_on_white_are_used_in_their_own_colours(tmp_path: Path, labelle
     result = run(tmp_path / "out", "--objects", labelled, "--backgrounds", benign)
     assert result.exit_code == 0, result.output
     assert "from 12 segments" in result.output
+
+
+def test_of_several_sources_the_one_at_fault_is_named(tmp_path: Path, labelled: Path, benign: Path) -> None:
+    empty = tmp_path / "empty"
+    for folder, colour in (("images", 255), ("masks", 0)):
+        (empty / folder).mkdir(parents=True)
+        Image.new("L", (100, 80), colour).save(empty / folder / "a.png")
+    line = refused(tmp_path / "out", "--objects", empty, "--backgrounds", benign)
+    assert line == f"Error: {empty}: no usable segment; its labels show no object in any scan"
+    other = write_labelled(tmp_path / "other", 3)
+    for path in (other.parent / "images").iterdir():
+        damage(path, "truncated")
+    both = ["--objects", empty, "--objects", other, "--backgrounds", benign]
+    assert f"Error: {other}: no usable segment; image file is damaged" in refused(tmp_path / "out", *both)
+    both[1] = labelled
+    assert f"Error: {other}: 3 problem(s), the first: image file is damaged" in refused(
+        tmp_path / "out", *both, "--strict"
+    )
 
 
 def test_when_nothing_usable_is_left_the_source_is_named(tmp_path: Path, labelled: Path, benign: Path) -> None:

@@ -223,16 +223,32 @@ def test_a_slot_without_room_is_not_taken_for_a_scan(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left") as error:
             backgrounds.get(1)
+    assert error.value.filename == str(entry / "slots.bin")
     assert (entry / "states.bin").read_bytes() == bytes(5)
     scene, _ = backgrounds.get(1)
     again, _ = backgrounds.get(1)
     assert scene is not None and again is not None
     assert np.array_equal(scene.pixels, again.pixels)
+    os.truncate(entry / "slots.bin", 0)  # the power fails: the state is on the disk, the slot is not
+    anew, _ = backgrounds.get(1)
+    assert anew is not None and np.array_equal(anew.pixels, scene.pixels)
+    assert (entry / "slots.bin").stat().st_size > 0
     expected, _ = fit_scan(folder / "N0000001.png", SIZE)
     assert expected is not None
     assert np.abs(scene.pixels.astype(int) - expected.picture).mean() < (0.1 if form == "raw" else 6)
+
+
+def test_a_new_entry_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, cold: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(os.fstat(file).st_ino) or sync(file))  # type: ignore[func-returns-value]
+    open_backgrounds(write_benign(tmp_path / "bags"))
+    (entry,) = (cold / "bank").glob("backgrounds-*")
+    assert {path.stat().st_ino for path in entry.iterdir()} <= synced
 
 
 def test_a_warm_bank_opens_no_original(tmp_path: Path, cold: Path) -> None:

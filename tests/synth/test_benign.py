@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 from tests.conftest import cut_all, draw_scan, save, write_benign, write_labelled
+from tests.synth.test_sources import write_masks
 
 from segloc_synth.backgrounds import read_benign
 from segloc_synth.cli import cli
@@ -55,6 +57,8 @@ def test_positives_of_sixray_are_no_backgrounds(sixray: Path) -> None:
     assert [problem.where() for problem in listed.problems] == ["train.csv N0000009"]
     with pytest.raises(click.ClickException, match="--allow-test"):
         read_benign(sixray / "ImageSet" / "10" / "test.csv")
+    shutil.copy(sixray / "ImageSet" / "10" / "test.csv", sixray / "ImageSet" / "10" / "latest.csv")
+    assert read_benign(sixray / "ImageSet" / "10" / "latest.csv").fingerprint == listed.fingerprint
     assert read_benign(sixray / "ImageSet" / "10" / "test.csv", allow_test=True).fingerprint == listed.fingerprint
     (sixray / "ImageSet" / "10" / "odd.csv").write_text("name,Gun\nN0000001,yes\nN0000002,-1\n")
     with pytest.raises(click.ClickException, match=r"odd\.csv, line 2: "):
@@ -93,6 +97,17 @@ def test_text_lists(tmp_path: Path) -> None:
         (tmp_path / "wrong.txt").write_text(f"{line}\n")
         with pytest.raises(click.ClickException, match=words):
             read_benign(tmp_path / "wrong.txt")
+
+
+@pytest.mark.parametrize("name", ["hidden", "Test/bags"])
+def test_benign_scans_of_a_test_split_are_refused(tmp_path: Path, name: str) -> None:
+    folder = write_benign(tmp_path / "set" / name)
+    (folder.parent / "list.txt").write_text(f"{folder.name}/N0000000.png\n{folder.name}/N0000001.png\n")
+    for path in (tmp_path / "set", folder.parent / "list.txt"):
+        with pytest.raises(click.ClickException, match=r"folder of a test split.*--allow-test") as error:
+            read_benign(path)
+        assert str(folder) in error.value.message
+        assert len(read_benign(path, allow_test=True).relative) >= 2
 
 
 def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path) -> None:
@@ -224,3 +239,35 @@ def test_check_of_benign_scans(tmp_path: Path) -> None:
         "image file of zero bytes": ["zero.png"],
     }
     assert run_check(tmp_path / "absent")[0] == 1
+
+
+@pytest.mark.parametrize(("error", "kind"), [(FileNotFoundError, "is missing"), (PermissionError, "may not be read")])
+def test_check_goes_on_behind_a_picture_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError], kind: str
+) -> None:
+    masks = write_masks(tmp_path / "set", "knife\nBall\n")
+    benign = write_benign(tmp_path / "bags")
+    open_picture = Image.open
+
+    def refuse(path: Path) -> Image.Image:
+        if path in (masks / "masks" / "scan1.png", masks / "images" / "scan2.png", benign / "N0000001.png"):
+            raise error(str(path))
+        return open_picture(path)
+
+    monkeypatch.setattr(Image, "open", refuse)
+    code, text = run_check(masks)
+    assert (code, text.count(kind)) == (1, 2)
+    assert f"1 skipped: mask file {kind}: scan1" in text
+    assert f"1 skipped: image file {kind}: scan2" in text
+    assert f"1 skipped: image file {kind}: N0000001.png" in run_check(benign)[1]
+    with pytest.raises(error, match=str(masks / "masks" / "scan1.png")):
+        cut_all(read_labelled(masks), 96, tmp_path)
+
+
+def test_check_sees_a_benign_scan_as_build_does(tmp_path: Path) -> None:
+    folder = write_benign(tmp_path / "bags")
+    framed = np.zeros((400, 400, 3), np.uint8)
+    framed[3:-3, 3:-3] = 255
+    save(folder / "framed.png", framed)
+    code, text = run_check(folder)
+    assert (code, "1 skipped: scan without a bag: framed.png" in text) == (1, True)

@@ -231,6 +231,9 @@ def test_a_shard_that_was_cut_is_noticed_and_made_anew(sources: Sources, tmp_pat
     with pytest.raises(Exception, match=r"segloc-00000001.tar: has \d+ bytes, the manifest says"):
         ShardReader(out)
     assert content(build(sources, out, "--n", 20)) == whole
+    for damage in ("{}", "", "[]"):
+        (out / "segloc-00000002.json").write_text(damage)
+        assert content(build(sources, out, "--n", 20)) == whole
 
 
 def test_preview_draws_pairs(sources: Sources, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segloc_synth import charts
-from segloc_synth.card import Statistics, card, command_line, look
+from segloc_synth.card import Statistics, card, command_line, look, write_card
 from segloc_synth.cli import cli
 from segloc_synth.files import PathOrUrl
 from segloc_synth.shards import ShardReader
@@ -53,16 +53,16 @@ def test_the_command_hides_every_path_and_repeats_what_was_given() -> None:
         click.Option(["--backgrounds"], type=path),
         click.Option(["--items"], type=int, nargs=2, default=(1, 1)),
         click.Option(["--rate"], type=float, default=0.5),
+        click.Option(["--limit"], type=float, default=64.0),
         click.Option(["--allow-test"], is_flag=True),
         click.Option(["--workers"], type=int, default=1),
     ]
-    given = (
-        "--backgrounds s3://bucket/key --rate 0.10 --items 1 3 --objects /a --objects 'b c' --allow-test --workers 7"
-    )
+    given = "--backgrounds s3://bucket/key --rate 0.10 --limit 0 --items 1 3 --objects /a --objects 'b c' --allow-test"
+    given += " --workers 7"
     context = click.Command("build", params=list(options)).make_context("build", shlex.split(given))
     assert command_line(context) == (
         "segloc-synth build --objects OBJECTS_1 --objects OBJECTS_2 --backgrounds BACKGROUNDS --items 1 3 --rate 0.1 "
-        "--allow-test"
+        "--limit 0 --allow-test"
     )
 
 
@@ -98,6 +98,16 @@ def test_statistics_are_those_of_the_masks(sources: Sources, tmp_path: Path) -> 
     text = card(reader.manifest, several)
     assert "overlap.png" in text
     assert "occlusion.png" in text
+
+
+def test_odd_names_and_large_numbers_are_told(sources: Sources, tmp_path: Path) -> None:
+    out = build(sources, tmp_path / "out")
+    manifest = ShardReader(out).manifest
+    manifest["totals"] |= {"problems": {"scan without a bag": {"count": 3, "first": ["\udcff.png"]}}, "samples": 10**8}
+    write_card(out, manifest)
+    text = (out / "README.md").read_text("utf-8")
+    assert r"first in \udcff.png" in text
+    assert 'size_categories: ["100M<n<1B"]' in text
 
 
 def test_bars_stand_where_the_values_are(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the world does to a build: full disks, forbidden folders, files that vanish or change, all told in one line."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,12 +12,14 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from tests.conftest import write_benign, write_labelled
 from tests.synth.test_scale import COMMAND, Sources, build, build_args, content
 
 from segloc_synth import build as building
 from segloc_synth import card, manifest, sample
 from segloc_synth.cli import cli
+from segloc_synth.console import fault
 from segloc_synth.shards import ShardReader
 
 
@@ -144,6 +147,18 @@ def test_repair_refuses_other_sources_and_verify_an_unfinished_build(sources: So
     assert found.exit_code == 1
     assert f"Error: {other}: is not the source that {out} was built from" in found.output
     assert content(out) == before
+    data = json.loads(write_labelled(tmp_path / "mixed").read_text())
+    data["annotations"][0] |= {"segmentation": [], "bbox": [18, 18, 54, 18]}
+    (tmp_path / "mixed" / "set.json").write_text(json.dumps(data))
+    boxes = build((tmp_path / "mixed", sources[1]), tmp_path / "boxes", "--n", 20, "--masks-from-boxes")
+    whole = content(boxes)
+    (boxes / "segloc-00000001.tar").unlink()
+    args = ["--workers", 1, "--repair", "--objects", tmp_path / "mixed", "--backgrounds", sources[1]]
+    told = run("verify", boxes, *args).output.splitlines()[-1]
+    assert f"Error: {tmp_path / 'mixed'}: is not the source" in told
+    assert "--classes, --images and --masks-from-boxes of the build" in told
+    assert run("verify", boxes, *args, "--masks-from-boxes").exit_code == 0
+    assert content(boxes) == whole
     (out / "manifest.json").unlink()
     unfinished = run("verify", out)
     assert unfinished.exit_code == 1
@@ -228,6 +243,36 @@ def test_a_folder_that_may_not_be_written_is_one_line(sources: Sources, tmp_path
     (line,) = lines(found.stderr)
     assert "Is a directory" in line
     assert str(out) in line
+
+
+@pytest.mark.parametrize(
+    ("file", "opening"),  # colours learnt, segments cut; colours learnt, look-alikes cut, scan prepared
+    [("images/scan 3 (a).png", 0), ("images/scan 3 (a).png", 1), *(("N0000001.png", n) for n in range(3))],
+)
+def test_a_passing_loss_of_access_leaves_nothing_in_the_bank(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, opening: int
+) -> None:
+    lost = sources["/" not in file] / file
+    args = ["--n", 8, "--distractors", 1]
+    whole = content(build(sources, tmp_path / "whole", *args))
+    monkeypatch.setenv("SEGLOC_CACHE", str(tmp_path / "cache"))
+    opened: list[Path] = []
+    open_picture = Image.open
+
+    def refusing(path: Path, *more: object) -> Image.Image:
+        if path == lost:
+            opened.append(path)
+            if len(opened) == opening + 1:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open_picture(path, *more)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", refusing)
+        stopped = run(*build_args(sources, out, *args))
+        assert isinstance(stopped.exception, OSError), stopped.output
+        assert fault(stopped.exception) == f"{lost}: may not be read"
+    assert content(build(sources, out, *args)) == whole
 
 
 def test_a_source_file_that_vanishes_is_one_line_and_nothing_is_lost(

@@ -73,6 +73,20 @@ def test_embedded_pairs_are_the_shards(build: Path, tmp_path: Path, monkeypatch:
                 assert (points.max(0) == [x + width + 0.5, y + height + 0.5]).all()
 
 
+def test_a_damaged_picture_names_the_remedy(build: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(build, tmp_path / "out")
+    tar = out / "segloc-00000000.tar"
+    data = bytearray(tar.read_bytes())
+    start, size = json.loads(tar.with_suffix(".json").read_text())["offsets"][0][2:4]
+    data[start : start + size] = bytes(size)
+    tar.write_bytes(data)
+    for html in ((), ("--html",)):
+        result = CliRunner().invoke(cli, ["preview", str(out), *html])
+        assert result.output == (
+            f"Error: {out}: a picture of pair 0 is damaged; run segloc-synth verify {out} --repair\n"
+        )
+
+
 def test_an_outline_runs_along_holes_and_borders() -> None:
     ring = np.ones((9, 9), np.uint8)
     ring[3:6, 3:6] = 0

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pycocotools import mask as coco_mask
 from tests.conftest import rle, uncompressed
 
+from segloc_synth import masks
 from segloc_synth.masks import BadMask, segmentation_to_mask
 
 
@@ -20,6 +22,28 @@ def test_both_kinds_of_rle_give_the_mask_back(mask: np.ndarray) -> None:
         else:
             with pytest.raises(BadMask, match="without area"):
                 segmentation_to_mask(encode(mask), *mask.shape)
+
+
+@given(st.data(), st.integers(1, 300), st.integers(1, 300))
+def test_a_cut_rle_is_damaged_or_the_same(data: st.DataObject, height: int, width: int) -> None:
+    """Whole ones are read as by pycocotools, which foreign ones must not reach: it reads on behind a cut."""
+    edges = data.draw(st.lists(st.integers(0, height * width), max_size=12).map(sorted))
+    mask = np.zeros(height * width, np.uint8)
+    for edge in edges:
+        mask[edge:] ^= 1
+    mask = mask.reshape(width, height).T
+    whole = rle(mask)
+    assert np.array_equal(mask, coco_mask.decode(whole))
+    cuts = [data.draw(st.integers(0, len(whole["counts"]) - 1)), len(whole["counts"])]
+    for cut in cuts if mask.any() else ():
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(masks, "coco_mask", None)
+                found = segmentation_to_mask({**whole, "counts": whole["counts"][:cut]}, height, width)
+        except BadMask as problem:
+            assert (str(problem), cut < len(whole["counts"])) == ("damaged RLE", True)
+        else:
+            assert np.array_equal(found, mask)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 15)] * 2, *[st.integers(1, 8)] * 2), min_size=1, max_size=4))
@@ -47,6 +71,11 @@ def test_parts_of_a_polygon_are_united(boxes: list[tuple[int, int, int, int]]) -
         ({"size": [20, 20], "counts": [10, 10]}, "damaged RLE"),
         ({"size": [20, 20], "counts": [-1, 401]}, "damaged RLE"),
         ({"size": [20, 20], "counts": "~~~~~~~~"}, "damaged RLE"),
+        ({"size": [20, 20], "counts": ""}, "damaged RLE"),
+        ({"size": [20, 20], "counts": "Y" * 400}, "damaged RLE"),
+        ({"size": [20, 20], "counts": "o" * 400 + "0"}, "damaged RLE"),
+        ({"size": [20, 20], "counts": "\udcff"}, "damaged RLE"),
+        ({"size": [20, 20], "counts": [2**63, 400 - 2**63]}, "damaged RLE"),
         ({"size": [20, 20]}, "damaged RLE"),
         ([], "without a mask"),
         ("polygon", "without a mask"),

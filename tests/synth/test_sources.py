@@ -210,6 +210,31 @@ def test_a_derived_mask_never_leaves_its_box(seed: int, x: float, y: float, w: f
         assert set(np.unique(mask)) == {0, 1}
 
 
+def test_pictures_of_one_stem_are_joined_with_their_own_labels(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for name in ("a", "b", "JPEGImages/e", "JPEGImages/b/c"):
+        draw_objects(root / name, 1)
+    shutil.copytree(root / "a", root / "twice")
+    shutil.copy(root / "a" / "scan0.png", root / "twice" / "scan0.jpg")
+    for number, name in enumerate(("a", "b", "Annotations/e", "Annotations/b/c", "twice", "elsewhere")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name / "scan0.xml").write_text(
+            f"<annotation><object><name>class {number}</name><bndbox><xmin>20</xmin><ymin>20</ymin>"
+            "<xmax>70</xmax><ymax>34</ymax></bndbox></object></annotation>"
+        )
+    source = read_labelled(root, masks_from_boxes=True)
+    assert {scan.name: source.classes[scan.annotations[0].class_id] for scan in source.scans} == {
+        "a/scan0": "class 0",
+        "b/scan0": "class 1",
+        "JPEGImages/e/scan0": "class 2",
+        "JPEGImages/b/c/scan0": "class 3",
+    }
+    assert [(problem.kind, problem.file) for problem in source.problems] == [
+        ("label file that fits several pictures", "elsewhere/scan0.xml"),
+        ("label file that fits several pictures", "twice/scan0.xml"),
+    ]
+
+
 def test_nothing_stands_out_in_an_even_box() -> None:
     assert mask_from_box(np.full((60, 60, 3), 200, np.uint8), (10, 10, 30, 30)) is None
 
@@ -233,10 +258,15 @@ def test_test_splits_are_refused_in_one_line(tmp_path: Path) -> None:
     shutil.copytree(labelled, tmp_path / "hidden")
     shutil.copytree(labelled, tmp_path / "named")
     (tmp_path / "named" / "set.json").rename(tmp_path / "named" / "my_test.json")
+    shutil.copytree(labelled / "images", tmp_path / "upper" / "Test")
+    shutil.copy(labelled / "set.json", tmp_path / "upper" / "Test" / "set.json")
+    shutil.copytree(labelled, tmp_path / "latest")
+    (tmp_path / "latest" / "set.json").rename(tmp_path / "latest" / "labels_latest.json")
+    assert read_labelled(tmp_path / "latest").scans
     opixray = write_opixray(tmp_path / "opi", "test") / "test"
     masks = tmp_path / "easy"
     write_masks(masks, "knife\nball\n")
-    for path in (tmp_path / "hidden", tmp_path / "named", opixray, masks):
+    for path in (tmp_path / "hidden", tmp_path / "named", tmp_path / "upper" / "Test", opixray, masks):
         with pytest.raises(click.ClickException, match=r"test split.*--allow-test") as error:
             read_labelled(path, masks_from_boxes=True)
         assert "\n" not in error.value.message
@@ -314,6 +344,13 @@ def test_a_list_of_images_limits_the_objects(tmp_path: Path) -> None:
     assert len(limit(bare, ["scan 2 (a).png", "scan 3 (a).png"]).scans) == 1  # a scan without objects is no mistake
     with pytest.raises(click.ClickException, match="none of the scans"):
         limit(bare, ["scan 2 (a)"])
+    shutil.copy(tmp_path / "set" / "images" / "scan 3 (a).png", tmp_path / "set" / "images" / "scan 1 (a).jpg")
+    data["images"].append(data["images"][1] | {"id": 9, "file_name": "scan 1 (a).jpg"})
+    data["annotations"].append(data["annotations"][2] | {"id": 99, "image_id": 9})
+    (tmp_path / "set" / "set.json").write_text(json.dumps(data))
+    alike = read_labelled(tmp_path / "set")
+    for name, count in (("scan 1 (a).jpg", 1), ("images/scan 1 (a).png", 1), ("scan 1 (a)", 2), ("scan 3 (a).jpg", 1)):
+        assert len(limit(alike, [name]).scans) == count
     masks = read_labelled(write_masks(tmp_path / "masks", "knife\nball\n"))
     with pytest.raises(click.ClickException, match="leaves no class"):
         read_labelled_all([tmp_path / "masks"], {"knife": None, "ball": None})
