@@ -26,7 +26,7 @@ from segloc_train.checkpoint import load_tensors, save_tensors
 from segloc_train.cli import main
 from segloc_train.order import split
 from segloc_train.sources import open_sources
-from segloc_train.trainer import build
+from segloc_train.trainer import Trainer, build
 
 SMALL = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "2", "--workers", "0"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -155,7 +155,15 @@ def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path,
     code, text = run("--resume", folder, "--workers", 0, "--lr", 0.004)
     assert code == 0 and "is finished: 2 epochs, 14 steps" in text
     assert records(folder) == records(undisturbed)
+    code, text = run("--resume", folder, "--on-bad-shard", "skip")
+    assert code == 0, "it may be changed when damage is found on the way"
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "device": "cuda"})
+    assert run("--resume", folder)[0] == 1 and run("--resume", folder, "--device", "cpu")[0] == 0
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "device": "auto"})
     state = torch.load(folder / "last.pt", weights_only=True)
+    (folder / "last.pt").unlink()
+    code, text = run("--resume", folder)
+    assert code == 1 and "last.pt: is gone, and" in text and records(folder) == records(undisturbed)
     del state["optimizer"]
     save_tensors(folder / "last.pt", state)
     code, text = run("--resume", folder)
@@ -181,6 +189,29 @@ def test_one_class_warns_and_leaves_the_accuracy_out(tmp_path: Path) -> None:
     code, text = run("--shards", tmp_path / "pairs", "--out", tmp_path / "run", *SMALL, "--epochs", 1)
     assert code == 0 and "random start keys" in text and "held-out accuracy is undefined" in text
     assert "held_out_accuracy" not in records(tmp_path / "run")[-1]
+
+
+def test_one_class_is_enough_where_classes_do_not_count(tmp_path: Path) -> None:
+    make_shards(tmp_path / "pairs", 80, classes=1)
+    for method, warned in (("moco", False), ("supcon", True)):
+        _, text = run("--shards", tmp_path / "pairs", "--summary", *SMALL, "--method", method)
+        assert ("all training pairs are of class" in text) is warned, text
+
+
+def test_a_full_memory_names_the_remedy(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhaust(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Trainer, "advance", exhaust)
+    code, text = run("--shards", shards, "--out", tmp_path / "run", *SMALL)
+    assert code == 1 and "out of memory with batch statistics of 8 pairs a step; lower --bn-group" in text
+
+
+def test_a_word_is_no_folder(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "random").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run("--shards", shards, "--out", "run", *SMALL, "--epochs", 1)[0] == 0
+    assert read_json(tmp_path / "run" / "config.json")["init"] == "random"
 
 
 def test_damaged_jpeg_is_named_by_shard_and_key(tmp_path: Path) -> None:
@@ -232,6 +263,7 @@ def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
         (["--shards", shards, *out, *SMALL, "--device", "cuda"], 1, "no CUDA device"),
         (["--out", tmp_path / "new"], 2, "--shards is missing"),
         (["--shards", shards], 2, "--out is missing"),
+        (["--shards", shards, "--out", "s3://bucket/run"], 2, "s3://bucket/run is no folder of this machine"),
         (["--resume", tmp_path / "nowhere"], 1, "no such run folder"),
         (["--resume", tmp_path / "full"], 1, "config.json: no such file"),
     ):

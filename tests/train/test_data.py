@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from segloc_synth.manifest import Layout, shard_path, write_manifest
 from segloc_synth.shards import Sample, config_hash, write_shard
-from segloc_train.data import Batch, Pairs, batches
+from segloc_train import loader
+from segloc_train.data import Batch, Pairs
+from segloc_train.loader import batches
+from segloc_train.loop import next_batch
 from segloc_train.raw import jpeg_size, rle_pixels
 from segloc_train.sources import open_sources
 
@@ -181,6 +184,33 @@ def test_batches_hold_what_the_shards_hold(shards: Path, decode: Any, workers: i
                 assert np.array_equal(view.masks[slot].numpy(), coco_mask.decode(rle))
     assert batch.query.images.dtype == torch.uint8 and batch.query.boxes.dtype == torch.float32
     assert batch.labels.dtype == batch.places.dtype == torch.int64
+
+
+def test_a_device_that_cannot_decode_is_told_once(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("nvjpeg: no driver\nat line 3")
+
+    monkeypatch.setattr(loader, "decode_jpeg", fail)
+    pairs = Pairs(open_sources([str(shards)]), decode="device")
+    read = list(batches(pairs, [[0, 1], [2, 3]], 0, CPU))
+    assert [batch.places.tolist() for batch in read] == [[0, 1], [2, 3]]
+    assert [r.getMessage() for r in caplog.records if "cannot decode" in r.getMessage()] == [
+        "Warning: --decode device: cpu cannot decode what the CPU can (nvjpeg: no driver); give --decode workers"
+    ]
+
+
+@pytest.mark.parametrize("sign", ["shared memory(shm)", "something"])
+def test_what_went_wrong_in_a_worker_is_told(sign: str) -> None:
+    def stream() -> Iterator[Any]:
+        raise RuntimeError(f"Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: no {sign}\n")
+        yield
+
+    with pytest.raises(click.ClickException) as told:
+        next_batch(stream())
+    assert told.value.message.startswith(f"reading the shards failed: RuntimeError: no {sign}")
+    assert ("--workers 0" in told.value.message) is ("shared" in sign)
 
 
 def test_memory_is_used_again_only_when_nobody_refers_to_it(shards: Path) -> None:

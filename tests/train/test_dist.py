@@ -17,7 +17,7 @@ import torch
 from tests.train.conftest import make_shards
 
 from segloc_train.config import check_share
-from segloc_train.dist import World
+from segloc_train.dist import World, joined
 
 BATCH = ["--batch-size", "32", "--bn-group", "8", "--workers", "0", "--arch", "resnet18", "--width", "64"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -136,6 +136,13 @@ def test_ranks_that_differ_end_at_once() -> None:
     for rank, word in zip(ranks, ("sunny", "rainy"), strict=True):
         assert f"the ranks differ in the weather (rank {ranks.index(rank)}: {word})" in rank.communicate(timeout=120)[0]
         assert rank.returncode == 0
+
+
+def test_half_a_world_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = r"RANK expected.*; start them by torchrun, or unset WORLD_SIZE"
+    with pytest.raises(click.ClickException, match=told), joined(torch.device("cpu")):
+        pass
 
 
 def free_port() -> int:

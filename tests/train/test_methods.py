@@ -25,6 +25,7 @@ from segloc_train.backbone import LEVELS
 from segloc_train.contrast import info_nce, sup_con
 from segloc_train.data import Batch, View
 from segloc_train.dist import World
+from segloc_train.encoder import Encoder
 from segloc_train.method import Contrast, Method, Settings
 from segloc_train.methods import insloc
 from segloc_train.methods.cp2 import foreground
@@ -390,6 +391,7 @@ def test_embeddings_find_pairs(name: str) -> None:
 def test_bfloat16_trains_alike(name: str) -> None:
     """The same loss within what seven bits of mantissa allow, from float32 weights that stay so."""
     exact, coarse = build(name), build(name)
+    assert coarse.branches() == [module for module in coarse.modules() if isinstance(module, Encoder)]
     for branch in coarse.branches():
         branch.low_precision = True
     (one,), (other,) = train(exact, range(1)), train(coarse, range(1))

@@ -22,9 +22,10 @@ from segloc_synth.shards import ShardReader
 from segloc_train.cache import ShardCache, _files
 from segloc_train.cli import command
 from segloc_train.config import Config
-from segloc_train.data import Pairs, batches
+from segloc_train.data import Pairs
 from segloc_train.dist import ALONE
 from segloc_train.feed import Feed, open_new
+from segloc_train.loader import batches
 from segloc_train.order import split
 from segloc_train.sources import open_sources
 

@@ -36,7 +36,7 @@ Examples:
     type=Finite(0, min_open=True),
     help="Of each --shards in turn: how often its pairs are drawn.  [default: by their number]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder to make.")
+@click.option("--out", type=console.LocalPath(), help="Run folder to make.")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
@@ -162,8 +162,8 @@ Examples:
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
-    help="Of convolutions and products. auto: bfloat16 on CUDA, float32 on a CPU. Recent CPUs (avx512_bf16 or "
-    "amx_bf16 in /proc/cpuinfo) are faster in bfloat16.",
+    help="Of convolutions and products. auto: bfloat16 on CUDA, float32 on a CPU. float32 is TF32 on CUDA. Recent CPUs "
+    "(avx512_bf16 or amx_bf16 in /proc/cpuinfo) are faster in bfloat16.",
 )
 @click.option("--compile", is_flag=True, help="Run the backbone through torch.compile.")
 @click.option(
@@ -186,12 +186,13 @@ def command(
 
     Writes into OUT: config.json, log.jsonl, TensorBoard events, last.pt (to resume), embeddings_NNN.png, and at
     the end the weights: backbone.pth and .safetensors (SDANet), resnet.pth (torchvision), detector_init.pth
-    (mmdet), meta.json. Ctrl-C finishes the step, saves, and leaves a run that --resume continues exactly.
+    (mmdet), meta.json. Ctrl-C finishes the step, saves (--stream: keeps the last epoch), and leaves a run that
+    --resume continues, on a CPU to the bit.
     """
     options["width"] = int(options["width"])
     options["shards"] = [absolute(path) for path in options["shards"]]
     options["weights"] = list(options["weights"])
-    if Path(options["init"]).exists():
+    if options["init"] not in ("random", "imagenet") and Path(options["init"]).exists():
         options["init"] = absolute(options["init"])
     given = {
         name: value
@@ -213,7 +214,7 @@ def command(
 
     if resume is None and out is not None and restarted(out):
         resume = out  # torchrun repeats the command that began the run
-    device = local_device(options["device"])
+    device = local_device(options["device"] if resume is None or "device" in given else stored_device(resume))
     with joined(device) as world:
         config, sources = open_new(options) if resume is None else open_stored(resume, given)
         check_share(config, world.size)
@@ -238,6 +239,13 @@ def command(
                 mark_launch(folder)
             world.wait()  # no rank may take an older run's state for this one's
         return train(config, folder, feed, world, device)
+
+
+def stored_device(run: Path) -> str:
+    """--device of the run that goes on; click.ClickException where there is no such run."""
+    from segloc_train.feed import stored_config
+
+    return stored_config(run).device
 
 
 def absolute(path: str) -> str:

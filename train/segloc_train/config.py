@@ -22,7 +22,8 @@ FREE = (
     "save_every",
     "decode",
     "cache_limit",
-)  # a resumed run may change them: they decide rounding at most, and in a stream the order (workers)
+    "on_bad_shard",
+)  # a resumed run may change them: they decide rounding at most, in a stream the order (workers), and damaged pairs
 FLAGS = {"weights": "weight"}  # where a flag is not called as its field
 
 

@@ -1,15 +1,12 @@
-"""Shards to batches: read by offset, decode in workers or on the device, nothing random here.
+"""Pairs of the shards as batches: read by offset, checked, decoded; nothing random here.
 
 Pairs may come from a stranger: the size of a picture is read from its header before it is decoded, boxes and masks must
 fit the picture, and whatever does not is one line that names the shard and the key.
 """
 
-import logging
 import math
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import click
@@ -17,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from segloc_synth.shards import Sample
@@ -25,7 +22,6 @@ from segloc_train.order import derived_seed
 from segloc_train.raw import jpeg_size, rle_pixels
 from segloc_train.sources import Sources
 
-log = logging.getLogger("segloc")
 Decode = Literal["workers", "device"]
 KEPT, FREE = 6, 3  # batches' memory kept for the next ones; references to what is free
 TRIES = 100  # pairs that may stand in for a damaged one, one after the other
@@ -269,70 +265,3 @@ def _empty(count: int, size: int) -> Tensor:
         _kept.append(free)
         del _kept[:-KEPT]
     return torch.from_numpy(free).permute(0, 3, 1, 2)
-
-
-def batches(
-    pairs: Pairs, order: Iterable[list[int]], workers: int, device: torch.device
-) -> Iterator[Batch | click.ClickException]:
-    """Batches in `order`, read by `workers` processes (0: in this one); an error comes as a value.
-
-    Where pairs are to be decoded on the device, the views are there already; else on the CPU, in pinned memory if the
-    device is a GPU.
-    """
-    loader: Iterable[Any] = DataLoader(
-        pairs,
-        batch_sampler=order,  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=_same,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=leave_group,
-    )
-    stood_in = StoodIn()
-    for item in loader:
-        batch = decode_on(device, item, pairs) if isinstance(item, Encoded) else item
-        if isinstance(batch, Batch):
-            stood_in.note(batch.problems)
-        yield batch
-
-
-def decode_on(device: torch.device, encoded: Encoded, pairs: Pairs) -> Batch | click.ClickException:
-    """The batch, its pictures decoded by one call on the device: on a GPU by nvJPEG, whose rounding differs a little.
-
-    Where that fails, the pairs are read again and decoded on the CPU, which finds the damaged one.
-    """
-    batch = encoded.batch
-    try:
-        images = decode_jpeg(list(encoded.jpegs.split(encoded.sizes)), ImageReadMode.RGB, device=device)
-    except RuntimeError:
-        try:
-            again = pairs.batch(batch.places.tolist())
-        except click.ClickException as error:
-            return error
-        return again._replace(problems=batch.problems + again.problems).to(device)
-    batch = batch.to(device)
-    query, key = torch.stack(images[: len(batch.places)]), torch.stack(images[len(batch.places) :])
-    return batch._replace(query=batch.query._replace(images=query), key=batch.key._replace(images=key))
-
-
-@dataclass
-class StoodIn:
-    """Warns of damaged pairs: of the first, and whenever their number has doubled."""
-
-    count: int = 0
-
-    def note(self, problems: Sequence[str]) -> None:
-        """Count the problems of a batch."""
-        for problem in problems:
-            self.count += 1
-            if self.count & (self.count - 1) == 0:
-                log.warning("Warning: damaged, another pair stands in (%d times so far): %s", self.count, problem)
-
-
-def _same(batch: Any) -> Any:
-    """The data set returns whole batches already."""
-    return batch
-
-
-def leave_group(worker: int) -> None:
-    """Signals to the whole process group, as Ctrl-C is, must not end a worker: the main process decides."""
-    os.setsid()

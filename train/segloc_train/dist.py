@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 
 LAUNCH = "launch.txt"
 PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others, the first one's evaluation included
+NO_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "out of memory")  # in what torch and CUDA say
 
 
 class RankLost(click.ClickException):
@@ -120,6 +121,17 @@ def local_device(name: str) -> torch.device:
 
 
 @contextmanager
+def memory_told(what: str, flags: str) -> Iterator[None]:
+    """Turn running out of memory on `what` into a click.ClickException that says to lower `flags`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        raise click.ClickException(f"out of memory with {what}; lower {flags}") from None
+
+
+@contextmanager
 def joined(device: torch.device) -> Iterator[World]:
     """The world of this process: alone, or with the ranks that torchrun tells of in the environment."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -133,8 +145,11 @@ def joined(device: torch.device) -> Iterator[World]:
         # torchrun keeps its store when it restarts the ranks: the dead ones' addresses must not be found in it.
         store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-    except RuntimeError as error:
-        raise click.ClickException(f"the ranks cannot reach each other: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, ValueError) as error:  # ValueError: WORLD_SIZE without what else torchrun tells
+        reason = str(error).splitlines()[0]
+        raise click.ClickException(
+            f"the ranks cannot reach each other: {reason}; start them by torchrun, or unset WORLD_SIZE"
+        ) from None
     try:
         yield World(dist.get_rank(), size)
     finally:

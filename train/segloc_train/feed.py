@@ -12,12 +12,18 @@ import torch
 
 from segloc_train import config as settings
 from segloc_train.config import Config
-from segloc_train.data import Batch, Pairs, batches
+from segloc_train.data import Batch, Pairs
 from segloc_train.dist import World
+from segloc_train.loader import batches
 from segloc_train.order import BatchOrder, split
 from segloc_train.sources import Sources, open_sources
 
 log = logging.getLogger("segloc")
+ONE_CLASS = {  # what comes of one class alone where classes decide; the other methods do not look at them
+    "segloc": "negatives are the random start keys throughout",
+    "supcon": "there is nothing to tell it from",
+    "classify": "there is nothing to tell it from",
+}
 
 
 class Feed:
@@ -73,10 +79,10 @@ class Feed:
         if self.split.warning:
             log.warning("Warning: %s", self.split.warning)
         for what, places, then in (
-            ("training", self.split.train, "negatives are the random start keys throughout"),
+            ("training", self.split.train, ONE_CLASS.get(self.config.method)),
             ("held-out", self.split.held_out, "held-out accuracy is undefined and left out"),
         ):
-            if len(classes := np.unique(self.sources.labels[places])) == 1:
+            if then and len(classes := np.unique(self.sources.labels[places])) == 1:
                 name = self.sources.classes[int(classes[0])]["name"]
                 log.warning("Warning: all %s pairs are of class %s: %s", what, name, then)
 
@@ -88,14 +94,19 @@ def open_new(options: dict[str, Any]) -> tuple[Config, Sources]:
     return settings.resolve(options, sources.identity, len(sources), training), sources
 
 
+def stored_config(run: Path) -> Config:
+    """The settings of a run; click.ClickException where there is no such folder or it is none."""
+    if not run.is_dir():
+        raise click.ClickException(f"{run}: no such run folder")
+    return settings.stored(run / "config.json")
+
+
 def open_stored(run: Path, given: dict[str, Any]) -> tuple[Config, Sources]:
     """Those of the stored `run`, with the flags given beside it.
 
     click.ClickException too where the shards are not those that the run began with.
     """
-    if not run.is_dir():
-        raise click.ClickException(f"{run}: no such run folder")
-    config = settings.resumed(settings.stored(run / "config.json"), given, run)
+    config = settings.resumed(stored_config(run), given, run)
     sources = _open(settings.as_json(config))
     if (sources.identity, len(sources)) != (config.shards_hash, config.samples):
         raise click.ClickException(

@@ -12,10 +12,11 @@ from typing import Any
 import click
 import torch
 
+from segloc_synth.console import cause
 from segloc_train.checkpoint import save_tensors
 from segloc_train.config import Config
 from segloc_train.data import Batch
-from segloc_train.dist import World
+from segloc_train.dist import World, memory_told
 from segloc_train.export import export, sdanet_weights
 from segloc_train.feed import Feed
 from segloc_train.observe import Observer
@@ -23,6 +24,7 @@ from segloc_train.runlog import RunLog
 from segloc_train.trainer import Trainer
 
 log = logging.getLogger("segloc")
+MEMORY = "--bn-group, --crop or --width"
 RECORD_EVERY = 10  # steps
 SAVE_EVERY = 600.0  # seconds, at a record, besides every epoch's end
 
@@ -45,7 +47,8 @@ def train(config: Config, folder: Path, feed: Feed, world: World, device: torch.
         while trainer.step < total and not (trainer.stopping or (stopped and world.size == 1)):
             with clock.waiting():
                 batch = next_batch(stream)
-            trainer.advance(batch, bool(stopped))
+            with memory_told(f"batch statistics of {config.bn_group} pairs a step", MEMORY):
+                trainer.advance(batch, bool(stopped))
             clock.count(config.batch_size)
             records.advance()
             step = trainer.step
@@ -99,7 +102,9 @@ def next_batch(stream: Iterator[Batch | click.ClickException]) -> Batch:
     try:
         batch = next(stream)
     except RuntimeError as error:
-        raise click.ClickException(f"reading the shards failed: {str(error).splitlines()[0]}") from None
+        reason = cause(error)
+        remedy = "; give --workers 0, or more room to /dev/shm" if "shared memory" in reason else ""
+        raise click.ClickException(f"reading the shards failed: {reason}{remedy}") from None
     if isinstance(batch, click.ClickException):
         raise batch
     return batch

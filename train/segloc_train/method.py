@@ -71,8 +71,8 @@ class Method(nn.Module):
         return self.query(view)
 
     def branches(self) -> list[Encoder]:
-        """The encoders, whose backbones may be compiled."""
-        return [self.query]
+        """The encoders: what --precision and --compile are about."""
+        return [module for module in self.children() if isinstance(module, Encoder)]
 
     def update(self, momentum: float) -> None:
         """After the optimiser's step; `momentum` is that of the key branch."""
@@ -121,9 +121,6 @@ class Contrast(Method):
         seen = store.recent.repeat(len(own), 1).scatter_(1, own[:, None], False)
         rows = torch.arange(len(own), device=own.device).repeat_interleave(each)
         return store.keys, seen, self.temperature, rows
-
-    def branches(self) -> list[Encoder]:
-        return [self.query, self.key]
 
     def update(self, momentum: float) -> None:
         momentum_update(self.key, self.query, momentum)

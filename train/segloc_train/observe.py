@@ -10,8 +10,9 @@ from torch import Tensor
 
 from segloc_train.augment import augment, plain
 from segloc_train.config import Config
-from segloc_train.data import Batch, Pairs, StoodIn
+from segloc_train.data import Batch, Pairs
 from segloc_train.feed import Feed
+from segloc_train.loader import StoodIn
 from segloc_train.method import Method
 from segloc_train.order import derived_seed
 from segloc_train.runlog import RunLog

@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from segloc_synth.console import fault
 from segloc_synth.files import as_path
 from segloc_synth.shards import MAX_RECORD, MEMBERS, Sample, parse_record
-from segloc_train.data import MAX_JPEG, Batch, Encoded, Pair, Pairs, StoodIn, decode_on, leave_group
+from segloc_train.data import MAX_JPEG, Batch, Encoded, Pair, Pairs
+from segloc_train.loader import StoodIn, decode_on, leave_group
 from segloc_train.order import derived_seed, quotas
 from segloc_train.sources import Part, Sources
 

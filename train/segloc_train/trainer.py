@@ -168,6 +168,10 @@ class Trainer:
 
     def _start(self, path: Path) -> None:
         if not path.is_file():
+            if (done := path.with_name("backbone.pth")).is_file():
+                raise click.ClickException(
+                    f"{path}: is gone, and {done.name} beside it is finished; name another --out"
+                )
             told = initialise(self.method.query.backbone, self.config.arch, self.config.init)
             self.method.update(0.0)  # the key branch starts from the same weights
             if self.world.first:
