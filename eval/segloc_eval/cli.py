@@ -10,6 +10,7 @@ import click
 from segloc_eval.config import WIDTHS, Config, resolve_arms, resolve_given
 from segloc_eval.recipe import FAMILIES, RECIPES, Recipe
 from segloc_synth import console
+from segloc_synth.files import PathOrUrl
 
 EXAMPLES = """\b
 Examples:
@@ -23,7 +24,13 @@ Examples:
 DEVICE = click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto: a GPU where there is one."
 )
-OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for what is written.")
+OUT = click.option("--out", required=True, type=console.LocalPath(), help="Folder for what is written.")
+ON = click.option(
+    "--on",
+    default="test",
+    type=click.Choice(["test", "val"]),
+    help="Scored: the test splits, or scans held out of training, to choose settings by.",
+)
 RECIPE_OPTIONS = [
     click.option(
         "--detector",
@@ -119,12 +126,7 @@ def command() -> None:
     type=click.IntRange(0, 2**31 - 1),
     help="First of the fine-tunings' seeds (heads, order, flips); also decides which scans are labelled.",
 )
-@click.option(
-    "--on",
-    default="test",
-    type=click.Choice(["test", "val"]),
-    help="Scored: the test splits, or scans held out of training, to choose settings by.",
-)
+@ON
 @recipe_options
 @click.option(
     "--eval-only",
@@ -193,7 +195,7 @@ def run(
 
 
 @command.command("pretrain", short_help="Learn to detect on a build's composites.")
-@click.argument("pairs", type=click.Path(path_type=Path))
+@click.argument("pairs", type=PathOrUrl())
 @OUT
 @click.option("--ckpt", default="random", help="What to start from, as for run.")
 @click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), help="Of heads, order and flips.")
@@ -269,9 +271,9 @@ def report(folders: tuple[Path, ...], out: Path) -> None:
 @OUT
 def convert(data: Path, out: Path) -> None:
     """Write a data set of any layout as COCO, a json per split; pictures stay where they are."""
-    from segloc_eval.data import datasets, preflight
-
-    problems = datasets.convert(data, out)
+    with installed():
+        from segloc_eval.data import datasets, preflight
+    problems = datasets.convert(data.resolve(), out)
     click.echo(out)
     for line in preflight.describe(problems):
         click.echo(f"{data}: {line}", err=True)
@@ -281,16 +283,17 @@ def convert(data: Path, out: Path) -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--labels", multiple=True, default=["200"], help="As for run. Repeat it.")
 @click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), help="As for run.")
+@ON
 @OUT
-def labels_(data: Path, labels: tuple[str, ...], seed: int, out: Path) -> None:
+def labels_(data: Path, labels: tuple[str, ...], seed: int, on: Literal["test", "val"], out: Path) -> None:
     """List the scans that `run` would train on, a file per label set, for `segloc-synth build --images`.
 
     So synthesis and pretraining use no label that fine-tuning does not have.
     """
-    from segloc_eval.data.datasets import load_data, write_lists
-    from segloc_eval.data.preflight import describe
-
-    found = load_data(data, tuple(dict.fromkeys(labels)), seed)
+    with installed():
+        from segloc_eval.data.datasets import load_data, write_lists
+        from segloc_eval.data.preflight import describe
+    found = load_data(data.resolve(), tuple(dict.fromkeys(labels)), seed, on)
     out.mkdir(parents=True, exist_ok=True)
     write_lists(found, out)
     click.echo(out)

@@ -131,8 +131,12 @@ def free_name(file: Path, arms: list[Arm]) -> str:
     name = re.sub(r"[^\w.+&<>()-]", "_", told).strip(".") or "arm"
     if name.endswith((".json", ".txt", ".html")):  # files of those names lie beside the arms' folders
         name = name.replace(".", "_")
-    taken = {arm.name for arm in arms} | {TRUTH, RANDOM, IMAGENET}
-    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(arms) + 3))) if n not in taken)
+    return untaken(name, {arm.name for arm in arms} | {TRUTH, RANDOM, IMAGENET})
+
+
+def untaken(name: str, taken: set[str]) -> str:
+    """`name`, or `name` with the first number from 2 on behind it that is not `taken`."""
+    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
 
 
 def sha256(file: Path) -> str:

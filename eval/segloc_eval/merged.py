@@ -24,7 +24,10 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     parts = [(_read_metrics(folder), folder.resolve()) for folder in folders]
     metrics = merge(parts)
     first = parts[0][1]
-    known = read_truth(first, sorted(file.stem for file in (first / TRUTH).glob("*.json")))
+    splits = sorted(file.stem for file in (first / TRUTH).glob("*.json"))
+    if not splits:
+        raise click.ClickException(f"{first / TRUTH}: is missing, and with it what is scored against; evaluate again")
+    known = read_truth(first, splits)
     found = {(unit["labels"], unit["arm"], unit["seed"]): Path(unit["folder"]) for unit in metrics["units"]}
     metrics |= summarise(known, found)
     out = output_dir(out, "name another --out")

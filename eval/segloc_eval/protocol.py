@@ -15,7 +15,7 @@ import click
 import torch
 
 from segloc_eval import given
-from segloc_eval.config import Arm, Config
+from segloc_eval.config import Arm, Config, untaken
 from segloc_eval.data import preflight
 from segloc_eval.data.datasets import Data, label_slug, load_data, write_lists
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
@@ -45,7 +45,7 @@ def evaluate(
     click.ClickException for unusable data (with `strict`: for a bad record), checkpoints or output folder, before
     anything is trained; when every unit failed; and when a rank is lost.
     """
-    whole = _joined(config, out)
+    whole, config = _joined(config, out)
     data = load_data(Path(config.data), whole.labels, config.seed, config.on, config.given)
     if strict:
         preflight.stop(data.problems, config.data, strict)
@@ -85,10 +85,10 @@ def evaluate(
     report = out / "report.html"
     if world.first:
         done = [unit for unit in _units(whole) if unit not in failed and _is_done(unit, out, data)]
-        metrics = _metrics(whole, data, known, out, done, failed)
+        left = set(_units(whole)) - {*units, *done}
+        metrics = _metrics(whole, data, known, out, done, failed | _failed_before(out, left))
         write_json(out / "metrics.json", metrics)
-        write_report(metrics, [out], report, pictures(metrics, out))
-    world.wait()
+        write_report(metrics, [out], report, pictures(metrics, out))  # may take long: no rank waits for it
     return report, preflight.describe(data.problems), len(failed)
 
 
@@ -127,7 +127,7 @@ def _finish(
         if world.first:
             if config.given and not given.is_detector(unit.source):
                 given.copy_results(Path(unit.source), known, folder)
-            kinds = [kind for kind in kinds_in(folder, known) if data.masks or kind == "bbox"]
+            kinds = kinds_in(folder, known)
             if not kinds:
                 raise click.ClickException(f"{unit.source}: has masks alone, and the data have none to score them by")
             scores = {kind: score_splits(known, folder, kind) for kind in kinds}
@@ -157,20 +157,29 @@ def _metrics(
     }
 
 
+def _failed_before(out: Path, left: set[Unit]) -> dict[Unit, str]:
+    """Of the units that are `left` undone, those that failed in an earlier run, and why."""
+    before = read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {}
+    told = before.get("failed", []) if isinstance(before, dict) else []
+    reasons = {(one.get("arm"), one.get("labels"), one.get("seed")): one.get("reason") for one in told}
+    named = {unit: reasons.get((unit.arm, unit.labels, unit.seed)) for unit in left}
+    return {unit: str(reason) for unit, reason in named.items() if reason is not None}
+
+
 def _named(unit: Unit) -> dict[str, Any]:
     return {"arm": unit.arm, "labels": unit.labels, "seed": unit.seed}
 
 
-def _joined(config: Config, out: Path) -> Config:
-    """The configuration with the arms, label sets and seeds that were evaluated in `out` before.
+def _joined(config: Config, out: Path) -> tuple[Config, Config]:
+    """The configuration with the arms, label sets and seeds that were evaluated in `out` before, and it alone.
 
-    They are units of their own, so more may join. click.ClickException unless `out` is new, empty, or of the same
-    data and recipe.
+    They are units of their own, so more may join. An arm of before keeps its name, a new one gets another.
+    click.ClickException unless `out` is new, empty, or of the same data, recipe and weights.
     """
     if not (out / "config.json").is_file():
         if out.exists():
             output_dir(out, "name another --out")
-        return config
+        return config, config
     before, now = read_json(out / "config.json"), config.as_dict()
     before = before if isinstance(before, dict) else {}
     fixed = [key for key in now if key not in ("arms", "labels", "seeds")]
@@ -178,11 +187,25 @@ def _joined(config: Config, out: Path) -> Config:
     if different:
         raise click.ClickException(f"{out}: holds something else (other {', '.join(different)}); name another --out")
     try:
-        arms = {arm["name"]: Arm(**arm) for arm in before["arms"]} | {arm.name: arm for arm in config.arms}
+        arms = [Arm(**arm) for arm in before["arms"]]
         labels = tuple(dict.fromkeys([*map(str, before["labels"]), *config.labels]))
-        return replace(config, arms=tuple(arms.values()), labels=labels, seeds=max(int(before["seeds"]), config.seeds))
+        seeds = max(int(before["seeds"]), config.seeds)
     except (KeyError, TypeError, ValueError):
         raise click.ClickException(f"{out / 'config.json'}: not as segloc-eval writes it; name another --out") from None
+    known = list(arms)
+    own: list[Arm] = []
+    for arm in config.arms:
+        earlier = next((one for one in known if one.source == arm.source and one not in own), None)
+        if earlier is None:
+            arms.append(arm := replace(arm, name=untaken(arm.name, {a.name for a in arms})))
+        elif earlier.sha256 != arm.sha256:
+            raise click.ClickException(
+                f"{out}: its arm {earlier.name} is of other weights than {arm.source} holds now; name another --out"
+            )
+        else:
+            arm = earlier
+        own.append(arm)
+    return replace(config, arms=tuple(arms), labels=labels, seeds=seeds), replace(config, arms=tuple(own))
 
 
 def _is_done(unit: Unit, out: Path, data: Data) -> bool:

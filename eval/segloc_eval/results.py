@@ -43,28 +43,34 @@ def write_truth(out: Path, data: Data) -> None:
     """OUT/truth/SPLIT.json: a COCO data set each, under the image ids of the data set's own json.
 
     File names are as in the lists of scans; every object has its `clutter` (see errors.clutter) where it has a ring.
+    A file of the very scans and labels is kept: measuring takes its time.
     """
     (out / TRUTH).mkdir(exist_ok=True)
     for split, scans in data.tests.items():
         file = out / TRUTH / f"{split}.json"
         value = truth(scans, data.classes, data.root)
-        if file.is_file():  # keep it: measuring takes its time
-            before = read_json(file)
-            listed = before.get("images") if isinstance(before, dict) else None
-            names = [image.get("file_name") for image in listed or [] if isinstance(image, dict)]
-            if names != [image["file_name"] for image in value["images"]]:
-                raise click.ClickException(f"{file}: of other scans than are scored now; name another --out")
-            continue
-        with ThreadPoolExecutor() as pool:
-            around = [one for scan in pool.map(_clutters, scans) for one in scan]
         theirs = {scan.id: scan for scan in scans}
         for image in value["images"]:
             image["id"] = theirs[image["id"]].source_id
-        for annotation, measured in zip(value["annotations"], around, strict=True):
+        for annotation in value["annotations"]:
             annotation["image_id"] = theirs[annotation["image_id"]].source_id
+        if file.is_file() and _unmeasured(read_json(file)) == value:
+            continue
+        with ThreadPoolExecutor() as pool:
+            around = [one for scan in pool.map(_clutters, scans) for one in scan]
+        for annotation, measured in zip(value["annotations"], around, strict=True):
             if measured is not None:
                 annotation["clutter"] = round(measured, 4)
         write_json(file, value, indent=None)
+
+
+def _unmeasured(value: Any) -> Any:
+    """What write_truth wrote, without the `clutter` of its objects; None for anything else."""
+    try:
+        plain = [{key: of for key, of in one.items() if key != "clutter"} for one in value["annotations"]]
+        return {**value, "annotations": plain}
+    except (AttributeError, KeyError, TypeError):
+        return None
 
 
 def _clutters(scan: Scan) -> list[float | None]:
@@ -124,8 +130,10 @@ class Results(Mapping[str, list[dict[str, Any]]]):
 
 
 def kinds_in(folder: Path, known: Truth) -> list[Kind]:
-    """The kinds of which the results of every split lie in a fine-tuning's folder."""
-    return [kind for kind in KINDS if all(results_file(folder, split, kind).is_file() for split in known.splits)]
+    """The kinds of which the results of every split lie in a fine-tuning's folder, and which the truth can score."""
+    masks = any("segmentation" in one for value in known.splits.values() for one in value["annotations"])
+    scored = [kind for kind in KINDS if masks or kind == "bbox"]
+    return [kind for kind in scored if all(results_file(folder, split, kind).is_file() for split in known.splits)]
 
 
 def clutters(known: Truth) -> dict[str, dict[int, float]]:

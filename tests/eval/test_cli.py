@@ -7,16 +7,19 @@ import shutil
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import jsonschema
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from segloc_eval.cli import command
-from segloc_eval.config import Arm, free_name
+from segloc_eval.config import Arm, free_name, resolve_arms
+from segloc_eval.data.datasets import load_data
 from segloc_eval.mm.tuning import FineTuning
 from segloc_synth import console
 from segloc_train.backbone import SDANet
@@ -58,7 +61,8 @@ def test_two_arms_end_to_end(
     pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out = pidray(train=12, test=2), tmp_path / "out"
-    arms = ("--ckpt", pretrained(tmp_path / "a<b>&c"), "--ckpt", "random")
+    told = {"method": "segloc", "epochs": 3, "samples_seen": 1200, "init": "imagenet"}
+    arms = ("--ckpt", pretrained(tmp_path / "a<b>&c", **told), "--ckpt", "random")
     args = (*arms, "--data", data, "--out", out, *TINY[2:])
     assert run(monkeypatch, *args, "--labels", "50%", "--labels", "8", "--seeds", "2") == 0
     assert capsys.readouterr().out.strip() == str(out / "report.html")
@@ -106,13 +110,19 @@ def test_two_arms_end_to_end(
     # detectors, and results, are scored again without training, to the same numbers
     again = tmp_path / "again"
     detector = out / "random" / "8" / "seed-0"
+    given, _ = resolve_arms((str(tmp_path / "a<b>&c"), str(detector)), None, None)
+    seen = json.loads(kept.read_text())["training"]["samples"]
+    assert [arm.about for arm in given] == [
+        "pretrained by segloc: 3 epochs, 1,200 pairs seen, from imagenet",
+        f"a detector before: {seen} scans or composites seen",
+    ]
     results = tmp_path / "theirs"
     for split in ("easy", "hard", "hidden"):
         (results / split).mkdir(parents=True)
         for kind in ("bbox", "segm"):  # masks may be empty
             shutil.copy(detector / split / f"results.{kind}.json", results / split)
-    given = ("--eval-only", "--ckpt", detector / "detector.pth", "--ckpt", results, "--device", "cpu")
-    assert run(monkeypatch, *given, "--data", data, "--out", again) == 0
+    scoring = ("--eval-only", "--ckpt", detector / "detector.pth", "--ckpt", results, "--device", "cpu")
+    assert run(monkeypatch, *scoring, "--data", data, "--out", again) == 0
     first, second = valid_metrics(again)["units"]
     assert first["scores"] == second["scores"] == json.loads(kept.read_text())["scores"]
     # what it tells of itself is not believed
@@ -155,6 +165,9 @@ def test_a_failed_unit_leaves_the_others(
     assert [unit["arm"] for unit in metrics["units"]] == ["random"]
     assert "out of memory" in (out / "report.html").read_text()
     monkeypatch.setattr(FineTuning, "advance", advance)
+    failed = valid_metrics(out)["failed"]
+    alone = (*args[4:], "--ckpt", pretrained(tmp_path / "third"))
+    assert run(monkeypatch, *alone) == 0 and valid_metrics(out)["failed"] == failed, "what failed before is still told"
     assert run(monkeypatch, *args) == 0 and not valid_metrics(out)["failed"]
 
 
@@ -177,6 +190,51 @@ def test_evaluations_merge(
     assert "other recipe than" in capsys.readouterr().err and not (tmp_path / "no").exists()
     assert run(monkeypatch, "report", tmp_path, "--out", tmp_path / "no") == 1
     assert "no finished evaluation" in capsys.readouterr().err
+    for lost, message in (
+        (one / "random/8/seed-0/easy", "seed-0: its results files are gone"),
+        (two / "truth", "is missing, and with it what is scored against"),
+    ):
+        lost.rename(tmp_path / "lost")
+        assert run(monkeypatch, "report", two, one, "--out", tmp_path / "no") == 1
+        assert message in capsys.readouterr().err
+        (tmp_path / "lost").rename(lost)
+
+
+def test_arms_that_join_later_keep_their_names_apart(
+    pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = pidray(train=9, test=1), tmp_path / "out"
+    first, second = (pretrained(tmp_path / name) for name in ("run", "other-run"))
+    (tmp_path / "others").mkdir()
+    second = second.rename(tmp_path / "others" / "run")
+    base = ("--data", data, "--out", out, *TINY[2:])
+    for labels, arms in (("8", (first,)), ("4", (second,)), ("4", ("random", second, first))):
+        given = [word for arm in arms for word in ("--ckpt", arm)]
+        assert run(monkeypatch, *given, *base, "--labels", labels) == 0
+    metrics = valid_metrics(out)
+    assert {name: arm["source"] for name, arm in metrics["arms"].items()} == {
+        **{"run": str(first / "backbone.pth"), "run-2": str(second / "backbone.pth"), "random": "random"}
+    }
+    units = {(unit["arm"], unit["labels"]) for unit in metrics["units"]}
+    assert units == {("run", "8"), ("run-2", "4"), ("random", "4"), ("run", "4")}
+    save_tensors(first / "backbone.pth", {**SDANet("resnet18", 16).state_dict(), "trunk.bn1.bias": torch.ones(64)})
+    capsys.readouterr()
+    assert run(monkeypatch, "--ckpt", first, *base, "--labels", "2") == 1
+    assert "its arm run is of other weights than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on", ["test", "val"])
+def test_labels_lists_what_run_trains_on(
+    on: Literal["test", "val"], pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pidray(train=20, test=2)
+    for number in range(10):  # what is like a scored scan is not learnt: none of these for easy, some for val
+        shutil.copy(data / "easy" / "xray_easy00000.png", data / "train" / f"xray_train{number:05}.png")
+    monkeypatch.chdir(data / "annotations")
+    assert run(monkeypatch, "labels", "xray_train.json", "--labels", "all", "--on", on, "--out", tmp_path) == 0
+    listed = (tmp_path / "labels-all.txt").read_text().split()
+    assert 0 < len(listed) < 18
+    assert listed == [f"./train/{scan.path.name}" for scan in load_data(data, ["all"], 0, on).train]
 
 
 def test_foreign_results_are_checked(
@@ -206,6 +264,30 @@ def test_foreign_results_are_checked(
         assert (code, message in error, "Traceback" in error) == (1 if message else 0, True, False), error
     scores = valid_metrics(out)["units"][0]["scores"]["bbox"]["test"]["overall"]
     assert scores["AP"] == pytest.approx(1.0), "a lone json is the test split, whole"
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_masks_of_others_are_scored_where_there_are_masks_to_score_by(
+    masks: bool, lone_json: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = lone_json(scans=6, masks=masks)
+    truth = COCO(str(data / "annotations.json"))
+    for arm in ("one", "two"):
+        results = []
+        for id, thing in truth.anns.items():
+            size = truth.imgs[thing["image_id"]]["height"], truth.imgs[thing["image_id"]]["width"]
+            mask = truth.annToMask(thing) if masks else np.ones(size, np.uint8)
+            shape = {"size": size, "counts": coco_mask.encode(np.asfortranarray(mask))["counts"].decode()}
+            box = {} if masks else {"bbox": thing["bbox"]}  # masks alone
+            if arm == "one" or id % 2:
+                kept = {key: thing[key] for key in ("image_id", "category_id")}
+                results.append({**kept, **box, "segmentation": shape, "score": 0.5})
+        (tmp_path / f"{arm}.json").write_text(json.dumps(results))
+    given = [word for arm in ("one", "two") for word in ("--ckpt", tmp_path / f"{arm}.json")]
+    out = tmp_path / "out"
+    assert run(monkeypatch, "--eval-only", *given, "--data", data, "--out", out, "--device", "cpu") == 0
+    assert [set(unit["scores"]) for unit in valid_metrics(out)["units"]] == [{"segm" if masks else "bbox"}] * 2
+    assert "data:image/jpeg" in (out / "report.html").read_text()
 
 
 def test_mistakes_are_one_line(

@@ -20,6 +20,7 @@ from segloc_eval.data import preflight, records
 from segloc_eval.data.datasets import Data, label_slug, load_data, truth, write_lists
 from segloc_eval.mm.data import example
 from segloc_eval.numbers.score import score
+from segloc_eval.results import write_truth
 from segloc_synth import problems
 from segloc_synth.images import MAX_PIXELS, read_image
 from segloc_synth.phantom import write_phantom
@@ -142,16 +143,16 @@ def test_scans_that_leak_are_left_out_and_listed(pidray: Make) -> None:
         preflight.stop(leaky.problems, "data", strict=True)
 
 
-def test_validation_scans_like_training_scans_are_left_out(pidray: Make) -> None:
+def test_scans_like_validation_scans_are_not_learnt_and_these_stay(pidray: Make) -> None:
     folder = pidray(train=20, test=1)
     val = load_data(folder, ["all"], 0, on="val").val
-    other = next(path for path in sorted((folder / "train").iterdir()) if path not in [scan.path for scan in val])
-    shutil.copy(other, val[0].path)
-    data = load_data(folder, ["all"], 0, on="val")
-    assert [scan.path for scan in data.val] == [scan.path for scan in val[1:]] and len(data.train) == 18
-    assert [(p.kind, p.file) for p in problems.faults(data.problems)] == [
-        (preflight.VAL_NEAR, f"train/{val[0].path.name}")
-    ]
+    copied = next(path for path in sorted((folder / "train").iterdir()) if path not in [scan.path for scan in val])
+    shutil.copy(val[0].path, copied)
+    for labels in ("4", "all"):
+        data = load_data(folder, [labels], 0, on="val")
+        assert [scan.path for scan in data.val] == [scan.path for scan in val] == [s.path for s in data.tests["val"]]
+    assert len(data.train) == 17
+    assert [(p.kind, p.file) for p in problems.faults(data.problems)] == [(preflight.LEAK_SAME, f"train/{copied.name}")]
     with pytest.raises(click.ClickException, match="no scan left to validate on; label at least ten"):
         load_data(pidray(train=9, test=1), ["all"], 0, on="val")
 
@@ -333,6 +334,23 @@ def test_impossible_entries_are_left_out_before_anything_is_decoded(pidray: Make
     assert entries == [
         ("image entry of an impossible size", "xray_train00000.png image 0"),
         ("image entry of an impossible size", "xray_train00001.png image 1"),
-        ("image entry without id, file_name, width or height", "image no. 2"),
+        ("image entry without id or file_name, or whose width or height is no whole number", "image no. 2"),
         ("image entry whose id another has", "xray_train00004.png image 4"),
     ]
+
+
+def test_truth_follows_the_labels_and_is_not_measured_twice(pidray: Make, tmp_path: Path) -> None:
+    folder, file = pidray(train=4, test=2), tmp_path / "truth" / "easy.json"
+    write_truth(tmp_path, load_data(folder, [], 0, eval_only=True))
+    written = file.stat().st_mtime_ns
+    write_truth(tmp_path, load_data(folder, [], 0, eval_only=True))
+    assert file.stat().st_mtime_ns == written and '"clutter"' in file.read_text()
+    labels = folder / "annotations" / "xray_test_easy.json"
+
+    def turn(data: dict[str, Any]) -> None:
+        data["annotations"][0]["category_id"] = 7 if data["annotations"][0]["category_id"] != 7 else 5
+
+    edit(labels, turn)
+    write_truth(tmp_path, load_data(folder, [], 0, eval_only=True))
+    told = [a["category_id"] for path in (labels, file) for a in json.loads(path.read_text())["annotations"][:1]]
+    assert told[0] == told[1]

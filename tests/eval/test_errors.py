@@ -181,6 +181,8 @@ def test_splits_and_seeds_are_taken_together() -> None:
         {"low": 0.25, "high": 0.25, "objects": 1, "recall": 1.0, "interval": wilson(1.0, 1)}
     ]
     assert set(diagnosis["curves"]) == {"gun", "all"}
+    truth["categories"][0]["name"] = "all"
+    assert set(diagnose({"a": truth}, {0: {"a": right}}, "bbox")["curves"]) == {"all", "all*"}
 
 
 def test_recall_falls_with_size_where_small_objects_are_missed() -> None:

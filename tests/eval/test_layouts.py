@@ -417,6 +417,33 @@ def test_the_fingerprint_tells_labels_and_pictures_but_not_the_place(wide: Path,
     assert told[0] == told[1] != told[2]
 
 
+def test_folders_of_one_split_are_not_mixed(pidray: Make, tmp_path: Path) -> None:
+    source = pidray(train=4, test=2)
+    for name, json_name in (("train", "xray_train"), ("val", "xray_test_easy"), ("test", "xray_test_hard")):
+        part = tmp_path / "parts" / name
+        shutil.copytree(source / {"val": "easy", "test": "hard"}.get(name, name), part)
+        shutil.copy(source / "annotations" / f"{json_name}.json", part / "labels.json")
+    (tmp_path / "parts" / "trainval").mkdir()
+    shutil.copy(tmp_path / "parts" / "train" / "labels.json", tmp_path / "parts" / "trainval")
+    layout = find_layout(tmp_path / "parts")
+    assert {name: split.file.parent.name for name, split in layout.splits.items()} == {
+        **{"train": "train", "val": "val", "test": "test"}
+    }
+    shutil.copytree(tmp_path / "parts" / "val", tmp_path / "parts" / "valid")
+    with pytest.raises(click.ClickException, match="valid: is of the split val, as is val; keep one of them"):
+        find_layout(tmp_path / "parts")
+
+
+def test_one_order_of_classes_whichever_json_is_read_last(pidray: Make) -> None:
+    folder = pidray(train=4, test=2)
+    file = folder / "annotations" / "xray_test_hidden.json"
+    labels = json.loads(file.read_text())
+    labels["categories"].reverse()
+    file.write_text(json.dumps(labels))
+    trained, scored = load_data(folder, ["all"], 0), load_data(folder, [], 0, eval_only=True)
+    assert list(trained.classes) == list(scored.classes) == sorted(trained.classes)
+
+
 def test_which_split_a_name_tells() -> None:
     told = {
         **{"xray_train": "train", "xray_test_easy": "easy", "instances_val2017": "val", "hidden": "hidden"},
@@ -424,6 +451,8 @@ def test_which_split_a_name_tells() -> None:
             "test": "test",
             "annotations_trainval": "train",
             "image_info_test-dev2017": "dev",
+            "test_annotations": "test",
+            "easy_test": "easy",
             "scans": "",
             "latest": "",
         },

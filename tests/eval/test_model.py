@@ -17,6 +17,7 @@ from mmengine.config import Config
 from torch import nn
 
 from segloc_eval.mm.configs import MEAN, STD
+from segloc_eval.mm.heads import places
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.recipe import DETECTORS, PAPER, QUICK, DetectorName, Recipe
 from segloc_train import augment
@@ -117,6 +118,12 @@ def test_heads_of_a_detector_follow_the_names_of_the_classes(
         old, new, random = (x[key].unflatten(0, (-1, rows)) for x in (before, after, start))
         assert torch.equal(new[[0, 2]], old[[2, 1]]) and torch.equal(new[1], random[1])
         assert torch.equal(new[3:], old[4:]), "background"
+
+
+def test_case_counts_where_it_tells_classes_apart() -> None:
+    assert places(["Gas", " gun"], ["Gun", "gas"]) == [1, 0]
+    assert places(["gun", "Knife"], ["Gun", "gun", "knife"]) == [None, 0, 1]
+    assert places(["gun", "GUN"], ["Gun"]) == [None]
 
 
 @pytest.mark.parametrize(("name", "twin"), [("mask-rcnn", "faster-rcnn"), ("cascade-mask-rcnn", "cascade-rcnn")])

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.eval.conftest import CLASSES
 from tests.eval.evaluation import Evaluation, make_evaluation
 
-from segloc_eval.report import merge, summary, write_report
+from segloc_eval.numbers.compare import Difference
+from segloc_eval.report import charts, merge, summary, write_report
 from segloc_eval.report.markup import digits_for, join, span, tag
 from segloc_eval.report.scans import Compared, choose, found
 from segloc_eval.report.view import View
@@ -281,6 +282,15 @@ def test_shown_scans_are_the_extremes_and_none_twice(gains: list[int], seed: int
     assert [scan.gain for scan in shown["down"]] == sorted(g for g in gains if g < 0)[:2]
     every = [scan.image_id for group in shown.values() for scan in group]
     assert len(every) == len(set(every)) == min(len(gains), len(shown["up"]) + len(shown["down"]) + 2)
+
+
+@given(high=st.floats(0.005, 0.9))
+def test_marks_of_differences_lie_where_they_say(high: float) -> None:
+    drawn = charts.differences([("a", Difference(mean=0.0, low=0.0, high=high, seeds=[], clear=False))], "", "")
+    told = re.findall(r'x="([\d.]+)" y="[\d.]+" text-anchor="middle">([+−]?[\d.]+)<', str(drawn))
+    places, values = np.array([(float(x), float(text.replace("−", "-"))) for x, text in told]).T
+    slopes = np.diff(places) / np.diff(values)
+    assert len(slopes) and slopes == pytest.approx(np.full(len(slopes), slopes[0]), rel=0.01)
 
 
 def test_digits_grow_until_a_clear_interval_reads_clear() -> None:

@@ -78,6 +78,14 @@ def test_scores_are_a_count_of_pixels() -> None:
     }
 
 
+def test_a_class_may_have_the_name_of_what_is_no_class() -> None:
+    truth, results, *_ = data(0)
+    before = score_semantic(truth, results)["per_class"]
+    truth["categories"][1]["name"] = "background"
+    after = score_semantic(truth, results)["per_class"]
+    assert (after["background"], after["background*"]) == (before["a"], before["background"])
+
+
 def test_nothing_found_is_all_background() -> None:
     truth, *_ = data(1)
     overall = score_semantic(truth, [])["overall"]

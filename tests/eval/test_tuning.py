@@ -17,12 +17,12 @@ from torch import nn
 
 from segloc_eval.data.datasets import Data, Object, Scan, load_data
 from segloc_eval.mm.configs import detector_config
-from segloc_eval.mm.data import batch_order, example, label_map
+from segloc_eval.mm.data import batch_order, batches, example, label_map
 from segloc_eval.mm.model import build_detector
 from segloc_eval.mm.predict import predict
-from segloc_eval.mm.tuning import FineTuning, memory_told
+from segloc_eval.mm.tuning import FineTuning
 from segloc_eval.recipe import PAPER, QUICK, DetectorName, Recipe
-from segloc_train.dist import ALONE
+from segloc_train.dist import ALONE, memory_told
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = 64
@@ -235,6 +235,16 @@ def test_out_of_memory_names_the_remedy(pidray: Make, monkeypatch: pytest.Monkey
             raise error
     with pytest.raises(RuntimeError, match="another"), memory_told("x", "y"):
         raise RuntimeError("another mistake")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Cannot allocate memory (12)"), MemoryError("no room")])
+def test_a_failing_reading_process_names_the_cause(error: Exception) -> None:
+    def make(number: int) -> list[Any]:
+        raise error
+
+    (told,) = batches(range(3), make, torch.device("cuda"))  # read ahead as for a GPU
+    assert isinstance(told, click.ClickException)
+    assert told.message == f"reading the scans failed: {type(error).__name__}: {error}"
 
 
 def test_ranks_must_share_a_batch_alike(pidray: Make) -> None:

@@ -81,13 +81,9 @@ def load_data(
     tests = {name: list(reader.check(scans)) for name, scans in ({VAL: val} if on == VAL else tests).items()}
     wanted = {} if eval_only else {slug: label_count(slug, len(pool)) for slug in slugs}
     order = label_order([classes_of(scan) for scan in pool], seed)
-    learnt = reader.check(pool[i] for i in order)
-    if on == TEST:  # a scan like one to validate on is kept: val gives way, as its scans are chosen freely
-        learnt = reader.apart(learnt, tests)
+    learnt = reader.apart(reader.check(pool[i] for i in order), tests)
     chosen = list(islice(learnt, max(wanted.values(), default=0)))
-    if on == VAL:
-        val = list(reader.apart(tests[VAL], {TRAIN: chosen}, preflight.VAL_NEAR))
-        tests = {VAL: val}
+    val = tests.get(VAL, val)
     sizes = {slug: min(count, len(chosen)) for slug, count in wanted.items()}
     short = [f"--labels {slug}" for slug in sizes if slug.isdigit() and int(slug) > sizes[slug]]
     reader.note(SHORT, *short, file=TRAIN)

@@ -5,12 +5,33 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import click
+
 from segloc_synth.images import EXIF_ORIENTATION, BadImage, opened
 from segloc_synth.problems import Problem
 
 SPLITS = {"train": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LONE = ""  # the split of a data set that has only one
 NO_TEXT = "label file that is no text in UTF-8"
+
+
+def by_split(folders: Iterable[Path]) -> dict[str, Path]:
+    """Split -> the folder named after it; `trainval` only where there is neither `train` nor `val`.
+
+    click.ClickException where two folders are of one split.
+    """
+    named = [folder for folder in folders if folder.name.lower() in SPLITS]
+    parts = [folder for folder in named if folder.name.lower() != "trainval"]
+    whole = not {SPLITS[folder.name.lower()] for folder in parts} & {"train", "val"}
+    found: dict[str, Path] = {}
+    for folder in named if whole else parts:
+        split = SPLITS[folder.name.lower()]
+        if split in found:
+            raise click.ClickException(
+                f"{folder}: is of the split {split}, as is {found[split].name}; keep one of them"
+            )
+        found[split] = folder
+    return found
 
 
 def stem_path(name: str) -> str:

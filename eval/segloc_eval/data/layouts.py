@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from segloc_eval.data.label_files import LONE, SPLITS
+from segloc_eval.data.label_files import LONE, SPLITS, by_split
 from segloc_eval.data.voc import Listing, VocFolder
 from segloc_eval.data.yolo import class_names, read_yolo, yolo_folders
 from segloc_eval.numbers.score import MEAN, POOLED
@@ -29,6 +29,7 @@ from segloc_synth.problems import Problem
 
 TRAIN, VAL, TEST = "train", "val", "test"
 LEVELS = ("easy", "hard", "hidden")  # PIDray's test splits
+PLAIN = ("annotations", "coco", "instances", "labels")  # words that tell no split
 ROBOFLOW = "_annotations.coco.json"
 WHAT = (
     "no annotations; name a COCO json, a folder that holds one, PIDray's folder, or one of VOC xml or YOLO text files"
@@ -162,14 +163,14 @@ def _coco_folder(root: Path) -> Layout | None:
 def split_name(stem: str) -> str:
     """The split that a json's name tells: train, val, test, or what follows `test`; '' when it tells none.
 
-    xray_test_easy -> easy; instances_val2017 -> val; hidden -> hidden (a level of PIDray's); scans -> ''.
+    xray_test_easy, easy_test -> easy; instances_val2017 -> val; hidden -> hidden (a level of PIDray's); scans -> ''.
     """
-    words = [word for word in re.split(r"[^a-z]+", stem.lower()) if word]
+    words = [word for word in re.split(r"[^a-z]+", stem.lower()) if word and word not in PLAIN]
     known = [SPLITS[word] for word in words if word in SPLITS]
     if known and known[0] != TEST:
         return known[0]
-    rest = words[words.index(TEST) + 1 :] if known else [word for word in words if word in LEVELS]
-    name = "-".join(rest) or (TEST if known else "")
+    rest = words[words.index(TEST) + 1 :] if known else []
+    name = "-".join(rest or [word for word in words if word in LEVELS]) or (TEST if known else "")
     return f"{TEST}-{name}" if name in (MEAN, POOLED) else name  # the names of overalls
 
 
@@ -182,12 +183,14 @@ def _picture_folders(file: Path, root: Path, split: str) -> list[Path]:
 
 def _coco_parts(root: Path) -> Layout | None:
     """A json in each of train/, valid/, test/, as Roboflow exports them."""
-    splits: dict[str, Split] = {}
+    files: dict[Path, Path] = {}
     for folder in sorted(root.iterdir()):
-        files = _jsons(folder) if folder.is_dir() else []
-        files = [file for file in files if file.name == ROBOFLOW] or files
-        if folder.name.lower() in SPLITS and len(files) == 1:
-            splits[SPLITS[folder.name.lower()]] = _json_split(files[0], [folder, folder / "images"])
+        inside = _jsons(folder) if folder.is_dir() else []
+        inside = [file for file in inside if file.name == ROBOFLOW] or inside
+        if len(inside) == 1:
+            files[folder] = inside[0]
+    parts = by_split(files)
+    splits = {split: _json_split(files[part], [part, part / "images"]) for split, part in parts.items()}
     return Layout(root, splits) if splits else None
 
 
@@ -214,10 +217,8 @@ def _voc(root: Path) -> Layout | None:
             raise click.ClickException(f"{root}: several data sets ({names}); name the one to use")
         return _voc_lists(listed[0], _lists(listed[0]))
     folder = VocFolder(root)
-    parts = [part.name for part in sorted(root.iterdir()) if part.name.lower() in SPLITS and folder.has(part.name)]
-    splits = {
-        SPLITS[name.lower()]: Split(root / name, [root], partial(folder.read, name + "/", None)) for name in parts
-    }
+    parts = by_split(part for part in sorted(root.iterdir()) if part.is_dir() and folder.has(part.name))
+    splits = {split: Split(part, [root], partial(folder.read, part.name + "/", None)) for split, part in parts.items()}
     if not splits and folder.has(""):
         splits = {LONE: Split(root, [root], partial(folder.read, "", None))}
     return Layout(root, splits) if splits else None

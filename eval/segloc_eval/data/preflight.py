@@ -32,7 +32,6 @@ FATAL = {
 # Kinds of problems with single records; those that are not here need their record mended.
 LEAK_SAME = "scan to learn from with the very pixels of a scan to score on"
 LEAK_NEAR = "scan to learn from that is near-identical to a scan to score on"
-VAL_NEAR = "validation scan near-identical to a training scan"
 OUTSIDE = "image entry with a file_name that is absolute or leads out of the folder"
 REMEDIES = {
     problems.MISSING: "copy the picture into the data set, or take its entry out",
@@ -42,7 +41,6 @@ REMEDIES = {
     problems.SHORT: "label more scans, or ask for fewer",
     LEAK_SAME: "nothing: it is left out, so that no score is flattered",
     LEAK_NEAR: "nothing: it is left out, so that no score is flattered",
-    VAL_NEAR: "nothing: it is left out, so that no score is flattered",
     OUTSIDE: "give the path below the folder of the pictures",
     **dict.fromkeys(problems.USABLE - {problems.TWICE}, "nothing, if the conversion is right"),
 }

@@ -119,7 +119,7 @@ class Reader:
             if scan.id in self.looks:
                 yield scan
 
-    def apart(self, scans: Iterable[Scan], others: dict[str, list[Scan]], kind: str | None = None) -> Iterator[Scan]:
+    def apart(self, scans: Iterable[Scan], others: dict[str, list[Scan]]) -> Iterator[Scan]:
         """Pass on the scans, decoded by `check`, of which no copy is among `others`; the rest are problems."""
         known = [(name, scan) for name, group in others.items() for scan in group]
         album = Album([self.looks[scan.id] for _, scan in known])
@@ -131,8 +131,8 @@ class Reader:
                 continue
             same = [i for i in copies if self.looks[known[i][1].id].digest == mine.digest]
             split, other = known[(same or copies)[0]]
-            told = kind or (preflight.LEAK_SAME if same else preflight.LEAK_NEAR)
-            self.note(told, f"like {self._name(other)} of {split}", file=self._name(scan))
+            kind = preflight.LEAK_SAME if same else preflight.LEAK_NEAR
+            self.note(kind, f"like {self._name(other)} of {split}", file=self._name(scan))
 
     def read(self, split: Split) -> list[Scan]:
         """The scans of a split that have a file; its categories must be those of the splits before."""
@@ -204,7 +204,7 @@ class Reader:
             names = sorted({str(name) for _, name in classes.items() ^ self.classes.items()})
             self.note(preflight.OTHER_CATEGORIES, f"they differ in {', '.join(names)}", file=file)
             return False
-        self.classes = classes
+        self.classes = dict(sorted(classes.items()))  # one order, whichever json is read last
         return True
 
     def _read_scan(
@@ -213,7 +213,7 @@ class Reader:
         fields: dict[str, Any] = image if isinstance(image, dict) else {}
         id, name, width, height = (fields.get(key) for key in ("id", "file_name", "width", "height"))
         if not _is_id(id) or not _is_text(name) or type(width) is not int or type(height) is not int:
-            kind = "image entry without id, file_name, width or height"
+            kind = "image entry without id or file_name, or whose width or height is no whole number"
             self.note(kind, f"image no. {number}", file=file)
             return None
         where = f"{_short(name)} image {_short(id)}"

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from segloc_eval.data.label_files import LONE, NO_TEXT, SPLITS, as_coco, stem_path, with_sizes
+from segloc_eval.data.label_files import LONE, NO_TEXT, as_coco, by_split, stem_path, with_sizes
 from segloc_synth.listing import list_files, list_images
 from segloc_synth.problems import MISSING, Problem
 from segloc_synth.voc import BadLabel
@@ -25,16 +25,16 @@ NO_CLASS = "label line with a class number that has no name"
 
 def yolo_folders(root: Path) -> dict[str, tuple[Path, Path]]:
     """Split -> (folder of pictures, folder of labels) of a YOLO data set; empty when it is none."""
-    below = [(folder, SPLITS.get(folder.name.lower())) for folder in sorted(root.iterdir()) if folder.is_dir()]
-    splits = [(folder, split) for folder, split in below if split]
-    found = {split: (f / "images", f / "labels") for f, split in splits if _has_labels(f / "images", f / "labels")}
+    below = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
+    inside = by_split(f for f in below if _has_labels(f / "images", f / "labels"))
+    found = {split: (folder / "images", folder / "labels") for split, folder in inside.items()}
     if not found and (root / "labels").is_dir():
-        names = [(f.name, SPLITS.get(f.name.lower())) for f in sorted((root / "labels").iterdir()) if f.is_dir()]
-        pairs = [(split, (root / "images" / name, root / "labels" / name)) for name, split in names if split]
-        pairs = pairs or [(LONE, (root / "images", root / "labels"))]
-        found = {split: pair for split, pair in pairs if _has_labels(*pair)}
+        named = by_split(f for f in sorted((root / "labels").iterdir()) if _has_labels(root / "images" / f.name, f))
+        found = {split: (root / "images" / folder.name, folder) for split, folder in named.items()}
+        if not found and _has_labels(root / "images", root / "labels"):
+            found = {LONE: (root / "images", root / "labels")}
     if not found:
-        found = {split: (f, f) for f, split in splits if _has_labels(f, f)}
+        found = {split: (folder, folder) for split, folder in by_split(f for f in below if _has_labels(f, f)).items()}
     if not found and _has_labels(root, root):
         found = {LONE: (root, root)}
     return found

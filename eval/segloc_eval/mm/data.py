@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segloc_eval.data.datasets import Scan
 from segloc_eval.numbers.semantic import paint
-from segloc_synth.console import cores
+from segloc_synth.console import cause, cores
 from segloc_synth.images import BadImage, read_image, resize
 
 WHITE = 255
@@ -133,10 +133,10 @@ def batches(numbers: Sequence[int], make: Callable[[int], list[Example]], device
             yield batch
             if isinstance(batch, click.ClickException):
                 return
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
         if "worker" not in str(error):
             raise
-        yield click.ClickException(f"reading the scans failed: {str(error).splitlines()[0]}")
+        yield click.ClickException(f"reading the scans failed: {cause(error)}")
 
 
 def normalised(detector: Any, batch: dict[str, Any], training: bool) -> dict[str, Any]:

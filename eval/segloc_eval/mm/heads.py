@@ -33,8 +33,12 @@ def for_classes(
 
 def places(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
     """Where each of our classes is among theirs; case and outer blanks count only where they tell classes apart."""
-    loose = {_plain(name): place for place, name in enumerate(theirs)}
-    return [theirs.index(name) if name in theirs else loose.get(_plain(name)) for name in ours]
+    found = []
+    for name in ours:
+        same, alike = ([other for other in theirs if like(other) == like(name)] for like in (str, _plain))
+        alone = len(alike) == 1 and sum(_plain(other) == _plain(name) for other in ours) == 1
+        found.append(theirs.index((same or alike)[0]) if same or alone else None)
+    return found
 
 
 def _plain(name: str) -> str:

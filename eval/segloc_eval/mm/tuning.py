@@ -10,7 +10,6 @@ which need 8 images, stay as loaded where a part is smaller.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -22,13 +21,12 @@ from torch.nn.modules.batchnorm import _BatchNorm  # SyncBN too
 
 from segloc_eval.data.datasets import Scan
 from segloc_eval.mm.data import Example, batch_order, batches, example, normalised
-from segloc_eval.mm.ranks import failing_together
+from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.recipe import Recipe
-from segloc_train.dist import World
+from segloc_train.dist import World, memory_told
 
 LEAST_FOR_STATISTICS = 8  # images per batch statistic of the attention's pooled features
 REMEDY = "--batch-size or --size"
-NO_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
 
 
 class FineTuning:
@@ -66,7 +64,10 @@ class FineTuning:
         synchronised = device.type == "cuda" and world.size > 1
         if synchronised:
             detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
-        self.detector = detector.to(device, memory_format=torch.channels_last)
+        with failing_together(world), memory_told("the detector", "--width, or name a smaller --arch"):
+            self.detector = detector.to(device, memory_format=torch.channels_last)
+        # Synchronised norms are collectives: a rank that fails between them cannot tell the others, which wait in one.
+        self.together = ending_alone if synchronised else failing_together
         self.pooled_frozen = (recipe.batch_size if synchronised else self.share) < LEAST_FOR_STATISTICS
         self.trained: list[Tensor] = list(detector.parameters())
         running = [x for name, x in detector.named_buffers() if "running_" in name]
@@ -92,7 +93,8 @@ class FineTuning:
         """Do one step on this rank's share of a batch; returns step, samples, lr, loss and its parts, of all ranks.
 
         click.ClickException, on every rank, when a scan of the batch cannot be read, memory runs out, or the loss or
-        its gradient is not finite; the weights then stay as they are.
+        its gradient is not finite; the weights then stay as they are. On several GPUs, running out of memory ends the
+        process instead.
         """
         self._train_mode()
         set_random_seed(int(np.random.SeedSequence([self.seed, self.step, self.world.rank]).generate_state(1)[0]))
@@ -101,12 +103,11 @@ class FineTuning:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        with (
-            failing_together(self.world),
-            memory_told(f"{self.share} scans of {self.recipe.size} pixels a step", REMEDY),
-        ):
+        with failing_together(self.world):
             if isinstance(batch, click.ClickException):
                 raise batch
+        memory = memory_told(f"{self.share} scans of {self.recipe.size} pixels a step", REMEDY)
+        with self.together(self.world), memory:
             data = normalised(self.detector, batch, training=True)
             loss, parts = self.detector.parse_losses(self.detector(**data, mode="loss"))
             loss.backward()
@@ -152,20 +153,10 @@ class FineTuning:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave, on any device; KeyError, TypeError, ValueError or RuntimeError for others."""
-        self.detector.load_state_dict(state["detector"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        with memory_told("the optimiser's state", REMEDY):
+            self.detector.load_state_dict(state["detector"])
+            self.optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
         if type(step) is not int or not 0 <= step <= self.total:
             raise ValueError(f"step {step}")
         self.step = step
-
-
-@contextmanager
-def memory_told(what: str, flags: str) -> Iterator[None]:
-    """Turn running out of memory on `what` into a click.ClickException that says to lower `flags`."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in NO_MEMORY):
-            raise
-        raise click.ClickException(f"out of memory with {what}; lower {flags}") from None

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from segloc_eval.numbers.matches import TRUE, Kind, read_objects
 from segloc_eval.numbers.precision import RECALLS
-from segloc_eval.numbers.semantic import BACKGROUND
+from segloc_eval.numbers.semantic import BACKGROUND, apart
 from segloc_eval.numbers.tide import KINDS, Run, count_errors, examine, gains, precision_curves
 
 BINS, IN_BIN = 5, 10  # as many bins, with at least so many objects each
+ALL = "all"  # the curve of all classes together
 RING = 0.25  # the ring around a box is this share of its sides wide
 
 
@@ -83,12 +84,12 @@ def diagnose(
         size=_bins(size[counted], recalls[counted]),
         clutter=None if measured is None else _bins(measured[there], recalls[there]),
         confusion={
-            "classes": [*classes, BACKGROUND],
+            "classes": [*classes, apart(BACKGROUND, classes)],
             "counts": np.mean([_confusion(run, len(classes)) for run in runs], axis=0).tolist(),
         },
         curves={
             name: {"recall": RECALLS.round(2).tolist(), "precision": curve.round(5).tolist()}
-            for name, curve in zip((*classes, "all"), [*curves, _mean_curve(curves)], strict=True)
+            for name, curve in zip((*classes, apart(ALL, classes)), [*curves, _mean_curve(curves)], strict=True)
             if not np.isnan(curve).any()
         },
     )

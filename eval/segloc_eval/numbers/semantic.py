@@ -121,8 +121,13 @@ def _read(table: Confusions, weights: NDArray[Any]) -> tuple[Numbers, Numbers]:
         "mIoU objects": Sampled(mean(iou[:, 1:]), objects),
         "pixel accuracy": Sampled(accuracy, table.images),
     }
-    names = [(label + 1, name) for label, name in enumerate(table.classes)] + [(0, BACKGROUND)]
+    names = [(label + 1, name) for label, name in enumerate(table.classes)] + [(0, apart(BACKGROUND, table.classes))]
     return overall, {name: Sampled(iou[:, label], int(scans[label])) for label, name in names}
+
+
+def apart(name: str, classes: Sequence[str]) -> str:
+    """A name of our own beside those of the classes: with a star where a class has it."""
+    return name if name not in classes else apart(f"{name}*", classes)
 
 
 def _label_map(things: list[tuple[Any, int]], height: int, width: int) -> NDArray[np.int32]:

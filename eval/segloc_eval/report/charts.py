@@ -110,7 +110,9 @@ def differences(rows: Sequence[tuple[str, Difference | None]], title: str, unit:
     reach = [value for entry in real for value in (entry["low"], entry["high"], entry["mean"], *entry["seeds"])]
     low, high = min(0.0, *reach, -FLOOR / 5), max(0.0, *reach, FLOOR / 5)
     pad = 0.04 * (high - low)
-    ticks = [(value, signed(value, 0 if high - low > 0.04 else 1)) for value in steps(low - pad, high + pad, 4)]
+    places = steps(low - pad, high + pad, 4)
+    whole = all(round(100 * value, 6).is_integer() for value in places)
+    ticks = [(value, signed(value, 0 if whole else 1)) for value in places]
     x = Axis(unit, low - pad, high + pad, ticks=ticks)
     left = min(132.0, 14 + LETTER * max((len(name) for name, entry in rows if entry), default=0))
     right = WIDTH - 12 - LETTER * max(len(_numbers(entry)) for entry in real) if real else WIDTH

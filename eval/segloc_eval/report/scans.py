@@ -188,7 +188,7 @@ def _compare(pair: Pair, split: str, path: Path) -> list[Compared]:
     truth = _truth(path, None if pair.kind == "semantic" else ())
     sides = []
     for folder in pair.folders.values():  # one arm's results in memory at a time
-        results = by_image(read_json(folder / split / f"results.{pair.kind}.json"))
+        results = by_image(_boxed(read_json(folder / split / f"results.{pair.kind}.json"), pair.kind))
         sides.append({id: found(truth.things.get(id, []), results.get(id, [])) for id in truth.images})
     base, arm = sides
     return [
@@ -274,11 +274,18 @@ def _joined(folder: Path, kinds: list[str], ids: set[Id]) -> Records:
     joined: Records = {}
     for kind in kinds:
         path = folder / f"results.{kind}.json"
-        for id, records in by_image(read_json(path) if path.is_file() else []).items():
+        for id, records in by_image(_boxed(read_json(path), kind) if path.is_file() else []).items():
             before = joined.get(id, records)
             if id in ids and len(before) == len(records):  # other lengths: another program's; its boxes must do
                 joined[id] = [{**old, **new} for old, new in zip(before, records, strict=True)]
     return joined
+
+
+def _boxed(results: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Masks with the boxes round them: objects are found by boxes. Others as they are."""
+    if kind != "segm":
+        return results
+    return [{"bbox": coco_mask.toBbox(result["segmentation"]).tolist(), **result} for result in results]
 
 
 def _first(folders: list[Path], name: str) -> Path:

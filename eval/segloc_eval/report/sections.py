@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from segloc_eval.numbers.errors import ALL
+from segloc_eval.numbers.semantic import apart
 from segloc_eval.report import charts
 from segloc_eval.report.charts import Axis, Line, Point, per_cent_axis
 from segloc_eval.report.markup import DASH, Child, Markup, dim, fold, percent, table, tag
@@ -51,25 +53,26 @@ def classes(view: View, labels: str) -> list[Markup]:
 def precision_recall(view: View, labels: str) -> list[Markup]:
     """Precision over recall at IoU 0.5: all classes together, the single ones folded."""
     whole, single = [], []
+    together = apart(ALL, view.metrics["data"]["classes"])
     for kind in view.kinds:
         curves = {arm: about["curves"] for arm, about in view.errors(labels, kind).items() if about.get("curves")}
         names = list(dict.fromkeys(name for by_class in curves.values() for name in by_class))
-        figures = {name: _precision_recall(view, curves, name, view.kind_name(kind)) for name in names}
-        if "all" in figures:
-            whole.append(figures.pop("all"))
+        titles = {name: f"{'all classes' if name == together else name}, {view.kind_name(kind)}" for name in names}
+        figures = {name: _precision_recall(view, curves, name, titles[name]) for name in names}
+        if together in figures:
+            whole.append(figures.pop(together))
         if figures:
             single.append(fold(f"Each class, {view.kind_name(kind)}", grid(figures.values())))
     return [arm_legend(view), grid(whole), *single] if whole or single else []
 
 
-def _precision_recall(view: View, curves: dict[str, Any], name: str, kind: str) -> Markup:
+def _precision_recall(view: View, curves: dict[str, Any], name: str, title: str) -> Markup:
     series = []
     for arm, by_class in curves.items():
         curve = by_class.get(name) or {"recall": [], "precision": []}
         pairs = zip(curve["recall"], curve["precision"], strict=True)
         points = [Point(recall, precision) for recall, precision in pairs if precision is not None]
         series.append(Line(arm, view.hue(arm), points))
-    title = f"{'all classes' if name == 'all' else name}, {kind}"
     chart = charts.lines(series, per_cent_axis("recall, per cent", 1), per_cent_axis("precision, per cent", 1), title)
     return figure(title, chart)
 
