@@ -25,7 +25,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from segloc_synth.console import cores
 from segloc_synth.files import write_json
-from segloc_train.data import Pairs, batches
+from segloc_train.data import Pairs
+from segloc_train.loader import batches
 from segloc_train.order import BatchOrder, split
 from segloc_train.sources import Sources, open_sources
 from segloc_train.stream import StreamOrder, stream_batches

@@ -1,9 +1,11 @@
 """The transfer experiments' runner: commands as typed, costs, stops, records, and what tables make of them."""
 
+import fcntl
 import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +15,7 @@ from benchmarks.transfer import charts, records
 from benchmarks.transfer.arms import CPU, GPU, Arm, Experiment, Profile
 from benchmarks.transfer.experiments import EXPERIMENTS, RANDOM, SEGLOC
 from benchmarks.transfer.stages import Stages, Stopped, Unit
-from benchmarks.transfer.tables import Estimate, difference, table
+from benchmarks.transfer.tables import Estimate, columns, costs, difference, table
 
 from segloc_train.cli import command
 from segloc_train.config import resolve
@@ -23,11 +25,12 @@ TINY = Profile(128, SMALL, ("--batch-size", "16"), 48, 1, "mask-rcnn", 16, 16, 1
 PROBE = Experiment("probe", "?", (SEGLOC,), ("50%",), 2, on="val", base="segloc", probe=True)
 TOOL = """#!/bin/sh
 echo "$0 $@" >> "$CALLS"
+for last; do :; done
+mkdir -p "$last"
+echo '{}' > "$last/config.json"
 case "$*" in *"$FAIL"*) echo started; echo "Error: no disk left"; exit 1;; esac
 trap 'echo saved; exit 130' INT
 [ -n "$SLOW" ] && for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; done
-for last; do :; done
-mkdir -p "$last"
 echo '{"knn_accuracy": 0.25, "held_out_accuracy": 0.5}' > "$last/log.jsonl"
 echo '{"easy": 0.75}' > "$last/neighbours.json"
 """
@@ -81,6 +84,31 @@ def test_a_failing_command_ends_the_unit_and_is_done_again(
     assert stages(tmp_path / "work").unit(unit)["pretraining"]
     first = [line.split()[1] for line in calls.read_text().splitlines()]
     assert first == ["phantom", "labels", "build", "build", "--shards", "-m"]
+    longer = Unit(PROBE, Arm("longer", train=("--epochs", "2")), "50%", 0)
+    monkeypatch.setenv("FAIL", "--shards")
+    with pytest.raises(Stopped, match="segloc-train ended with 1"):
+        stages(tmp_path / "work").unit(longer)
+    monkeypatch.setenv("FAIL", "nothing")
+    assert stages(tmp_path / "work").unit(longer)["pretraining"]
+    later = [line.split()[1] for line in calls.read_text().splitlines()[len(first) :]]
+    assert later == ["--shards", "--resume", "-m"], "a folder that it began goes on, whatever was saved"
+
+
+def test_a_command_that_outlives_its_runner_is_waited_for(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW", "yes")
+    runner = get_context("fork").Process(target=stages(tmp_path / "work").unit, args=(Unit(PROBE, SEGLOC, "50%", 0),))
+    runner.start()
+    while not calls.exists():
+        time.sleep(0.01)
+    runner.kill()
+    runner.join()
+    (lock,) = (tmp_path / "work").rglob("notes/*.lock")
+    with lock.open() as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is done
 
 
 def test_at_the_deadline_a_command_is_asked_to_stop(
@@ -96,6 +124,10 @@ def test_at_the_deadline_a_command_is_asked_to_stop(
     assert cost["simulate"]["seconds"] >= spent["seconds"] > 0.2, "what was stopped has cost something too"
 
 
+def spent(seconds: float) -> dict[str, float]:
+    return {"cpu_seconds": seconds, "seconds": 2 * seconds, "peak_bytes": 2**30}
+
+
 def record(arm: str, seed: int, ap: float, experiment: str = "arms", **more: Any) -> dict[str, Any]:
     levels = {
         level: {"AP": ap + shift, "AR@10": 2 * ap} for level, shift in (("easy", 0.02), ("hard", 0), ("hidden", -0.02))
@@ -108,7 +140,7 @@ def record(arm: str, seed: int, ap: float, experiment: str = "arms", **more: Any
             "seed": seed,
             "scores": {"bbox": levels, "segm": levels},
         },
-        **{"device": "cpu", "pretraining": {}, "cost": {"fine-tuning": {"cpu_seconds": 120.0}}},
+        **{"device": "cpu", "pretraining": {}, "cost": {"fine-tuning": spent(120.0), "export": spent(30.0)}},
         **more,
     }
 
@@ -135,12 +167,15 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
     known = records.read(path)
     assert len(known) == 7 and known[0] == record("random", 0, 0.10)
     assert {records.key(r) for r in known[:2]} == {Unit(experiment, arm, "10%", 0).key for arm in (RANDOM, SEGLOC)}
-    lines = table(known, experiment).splitlines()
+    lines = table(known, experiment, columns(experiment)).splitlines()
     assert len([line for line in lines if line.startswith("| ")]) == 4, "no row without records"
     random, segloc = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[-2:])
     assert random[:4] == ["random", "3", "11.0 ± 2.5", ""]
     assert segloc[:4] == ["segloc", "3", "17.0 ± 2.5", "+6.0 ± 0.0 *"]
     assert segloc[5:8] == ["19.0 ± 2.5", "17.0 ± 2.5", "15.0 ± 2.5"] and segloc[-2:] == ["50.0 ± 0.0", "2.0 ± 0.0"]
+    told = [table(known, experiment, costs(gpu)).splitlines()[-1].split(" | ")[2:] for gpu in (False, True)]
+    assert told[0] == ["0.5 ± 0.0", "0.0 ± 0.0", "2.0 ± 0.0", "1.0 ± 0.0 |"]
+    assert told[1] == ["1.0 ± 0.0", "0.0 ± 0.0", "4.0 ± 0.0", "1.0 ± 0.0 |"]
 
 
 def test_a_chart_needs_two_seeds_and_stands_alone(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
   python -m benchmarks.transfer plan                      what there is to do, and how long it takes
   python -m benchmarks.transfer run arms --hours 2        the missing units of an experiment, in order
-  python -m benchmarks.transfer table arms                its table, from the committed records
+  python -m benchmarks.transfer table arms                its table, from the committed records; --cost: time, memory
   python -m benchmarks.transfer charts                    the charts of docs/EVIDENCE.md
 
 Run it from the root of a checkout, in the environment that `make venv` makes. Everything is rebuilt from seeds below
@@ -12,9 +12,11 @@ benchmarks/transfer/records.jsonl.
 
 import datetime
 import os
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,10 @@ from benchmarks.transfer import charts, records
 from benchmarks.transfer.arms import CPU, GPU, Experiment
 from benchmarks.transfer.experiments import EXPERIMENTS
 from benchmarks.transfer.stages import Stages, Stopped, Unit
-from benchmarks.transfer.tables import foretold, table
+from benchmarks.transfer.tables import columns, costs, foretold, table
 
 from segloc_eval.machine import versions
+from segloc_synth import console
 
 ORDER = {experiment.name: experiment for experiment in EXPERIMENTS}
 on_gpu = click.option("--gpu", is_flag=True, help="ResNet-50 and 256 pixels on CUDA, one unit at once.")
@@ -63,8 +66,10 @@ def plan(names: Sequence[str]) -> None:
 @click.option("--arm", "arms", multiple=True, help="Only these arms. Repeatable.  [default: all]")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("transfer-work"), show_default=True)
 @on_gpu
-def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequence[str], work: Path, gpu: bool) -> None:
+def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequence[str], work: Path, gpu: bool) -> int:
     """Do the missing units of the experiments, those that decide most first."""
+    beside = Path(sys.executable).parent  # the tools of this environment, active or not
+    os.environ["PATH"] = f"{beside}{os.pathsep}{os.environ['PATH']}"
     profile = GPU if gpu else CPU
     device, jobs, threads = ("cuda", 1, os.cpu_count() or 1) if gpu else ("cpu", jobs, 1)
     deadline = time.monotonic() + 3600 * hours
@@ -87,18 +92,21 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
         raise click.UsageError(f"no such arm: {', '.join(sorted(unknown))}")
     missing = [unit for experiment in chosen(names) for unit in missing_units(experiment, known)]
     waiting = [unit for unit in missing if unit.seed < seeds and (not arms or unit.arm.name in arms)]
+    failed = 0
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            work_off(waiting, pool, jobs, stages, about)
+            failed = work_off(waiting, pool, jobs, stages, about)
         except KeyboardInterrupt:
             stages.deadline = 0.0  # what runs is asked to stop, and waited for
             click.echo("stopping; the same command goes on", err=True)
     for done in chosen(names):
-        click.echo(f"\n## {done.name}\n\n{table(records.read(gpu=gpu), done)}")
+        click.echo(f"\n## {done.name}\n\n{table(records.read(gpu=gpu), done, columns(done))}")
+    return 3 if failed else 0
 
 
-def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: Stages, about: dict[str, Any]) -> None:
-    """Do the units, so many at once, in order; each leaves a record when it is done."""
+def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: Stages, about: dict[str, Any]) -> int:
+    """Do the units, so many at once, in order; each leaves a record when it is done. Returns how many failed."""
+    failed = 0
     running: dict[Future[dict[str, Any]], Unit] = {}
     while running or (waiting and time.monotonic() < stages.deadline):
         while waiting and len(running) < jobs and time.monotonic() < stages.deadline:
@@ -111,20 +119,31 @@ def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: S
                 found = future.result()
             except Stopped as reason:
                 click.echo(f"{_now()} {unit}: {reason}", err=True)
+                failed += time.monotonic() < stages.deadline
                 continue
             experiment, arm, share, seed = unit.key
             named = {"experiment": experiment, "arm": arm, "share": share, "seed": seed}
             records.append({**named, "date": _now(), "on": unit.experiment.on, **about, **found})
+    return failed
 
 
 @main.command(name="table")
 @names
+@click.option("--cost", is_flag=True, help="Time and memory instead of scores.")
+@click.option("--base", help="Differences to this arm.  [default: the experiment's own]")
+@click.option("--seed", type=click.IntRange(0), help="Of this seed alone.  [default: mean of all]")
 @on_gpu
-def show(names: Sequence[str], gpu: bool) -> None:
+def show(names: Sequence[str], cost: bool, base: str | None, seed: int | None, gpu: bool) -> None:
     """Print the experiments' tables from the records."""
-    known = records.read(gpu=gpu)
-    for experiment in chosen(names):
-        click.echo(f"## {experiment.name}: {experiment.question}\n\n{table(known, experiment)}")
+    known = [record for record in records.read(gpu=gpu) if seed in (None, record["seed"])]
+    experiments = chosen(names)
+    if base:
+        experiments = [replace(one, base=base) for one in experiments if base in {arm.name for arm in one.arms}]
+        if not experiments:
+            raise click.UsageError(f"no such arm: {base}")
+    for experiment in experiments:
+        shown = costs(gpu) if cost else columns(experiment)
+        click.echo(f"## {experiment.name}: {experiment.question}\n\n{table(known, experiment, shown)}")
 
 
 @main.command(name="charts")
@@ -162,4 +181,4 @@ def _now() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -11,7 +11,7 @@ from typing import Literal
 SCANS, BENIGN = 4700, 3000  # simulated: 64 % of SCANS are for training, 12 % each are easy, hard and hidden
 CHOICE, FINAL, REAL = 1000, 2000, 3000  # PhantomRay's seed is one of these, to choose or to report by, plus the unit's
 # CPU seconds of a sample on one core, only to foretell how long what is missing will take.
-PAIR_COST, SCAN_COST, BUILD_COST, FIXED_COST = 0.016, 0.068, 0.002, 150.0
+PAIR_COST, SCAN_COST, BUILD_COST, FIXED_COST = 0.0125, 0.068, 0.002, 150.0
 
 
 @dataclass(frozen=True)

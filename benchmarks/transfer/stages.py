@@ -114,6 +114,7 @@ class _Unit:
 
     def _labels(self, share: str) -> Path:
         flags = ["labels", str(self._data()), "--labels", share, "--seed", str(self.own.seed)]
+        flags += ["--on", "val"] if self.own.experiment.on == "val" else []
         folder = self._do("labels", "segloc-eval", flags, f"labels-{_slug(share)}")
         return folder / f"labels-{_slug(share)}.txt"
 
@@ -173,7 +174,8 @@ class _Unit:
             samples = round(self.profile.samples * self.arm.length)
             found = self._fine_tuned(start, data, share, samples, f"eval-{_slug(share)}", on)
         else:
-            flags = ["--eval-only", "--ckpt", start, "--data", str(data), *on]
+            seed = ["--seed", str(self.own.seed)]  # which decides the scans of val
+            flags = ["--eval-only", "--ckpt", start, "--data", str(data), *seed, "--device", self.stages.device, *on]
             found = self._do("scoring", "segloc-eval", flags, "eval-only")
         metrics = json.loads((found / "metrics.json").read_text())
         (entry,) = metrics["units"]
@@ -205,11 +207,12 @@ class _Unit:
         notes = self.base / NOTES / folder.name
         done = notes.with_name(f"{notes.name}.json")
         command = [program, *flags, "--out", str(folder)]
-        with _alone(notes.with_name(f"{notes.name}.lock")):
+        with _alone(notes.with_name(f"{notes.name}.lock")) as lock:
             if not done.exists():
-                resumable = program == "segloc-train" and (folder / "last.pt").exists()
+                resumable = program == "segloc-train" and (folder / "config.json").exists()
                 typed = [program, "--resume", str(folder)] if resumable else command
-                self._run(typed, notes.with_name(f"{notes.name}.log"), spent := notes.with_name(f"{notes.name}.spent"))
+                log, spent = (notes.with_name(f"{notes.name}.{kind}") for kind in ("log", "spent"))
+                self._run(typed, log, spent, lock)
                 spent.rename(done)
             cost = json.loads(done.read_text())
         total = self.cost.setdefault(stage, {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0})
@@ -221,8 +224,11 @@ class _Unit:
             total["peak_bytes"] = max(total["peak_bytes"], cost["peak_bytes"])
         return folder
 
-    def _run(self, command: Sequence[str], log: Path, spent: Path) -> None:
-        """Run to the end; adds processor and wall seconds to those in `spent`, of runs that were stopped."""
+    def _run(self, command: Sequence[str], log: Path, spent: Path, lock: int) -> None:
+        """Run to the end; adds processor and wall seconds to those in `spent`, of runs that were stopped.
+
+        The command holds the file `lock` as well, so that none like it is started beside one that outlived its runner.
+        """
         env = {
             **os.environ,
             "OMP_NUM_THREADS": str(self.stages.threads),
@@ -230,7 +236,9 @@ class _Unit:
         }
         begun = time.monotonic()
         with log.open("a") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, env=env, cwd=ROOT, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=file, stderr=file, env=env, cwd=ROOT, start_new_session=True, pass_fds=(lock,)
+            )
             asked = False
             while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
                 if not asked and time.monotonic() > self.stages.deadline:
@@ -267,9 +275,9 @@ def _slug(share: str) -> str:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """No other process is in this block with this file; it waits until none is."""
+def _alone(lock: Path) -> Iterator[int]:
+    """No other process is in this block with this file, nor has it open from there; it waits until none is."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()

@@ -15,6 +15,7 @@ from benchmarks.transfer.stages import Unit
 from segloc_eval.numbers.compare import T975
 
 LEVELS = ("easy", "hard", "hidden")
+DETECTOR = ("fine-tuning", "scoring")  # stages of a unit's cost
 
 
 class Estimate(NamedTuple):
@@ -85,22 +86,32 @@ class Column(NamedTuple):
 
 
 def columns(experiment: Experiment) -> list[Column]:
-    """What an experiment's table tells."""
+    """What an experiment's table tells; `CPU min` is the time of learning, without data and the k-NN probe."""
     known = Column("k-NN on scans", on_scans, experiment.probe)
+    time = Column("CPU min", spent("cpu_seconds", "pretraining", *DETECTOR))
     if experiment.probe:
         pairs = (Column("k-NN on pairs", last("knn_accuracy")), Column("found again", last("held_out_accuracy")))
-        return [known, *pairs, Column("CPU min", minutes)]
+        return [known, *pairs, time]
     splits = LEVELS if experiment.on == "test" else ()
     return [
         *(Column("box AP", score("bbox", "all"), True), Column("mask AP", score("segm", "all"))),
         *(Column(split, score("bbox", split)) for split in splits),
-        *(Column("AR@10", score("bbox", "all", "AR@10")), known, Column("CPU min", minutes)),
+        *(Column("AR@10", score("bbox", "all", "AR@10")), known, time),
     ]
 
 
-def table(records: Sequence[dict[str, Any]], experiment: Experiment) -> str:
+def costs(gpu: bool) -> list[Column]:
+    """Minutes of the processor or, on a GPU, of the clock, and the most memory that a program held.
+
+    What a detector learns of composites counts to the detector.
+    """
+    unit = "seconds" if gpu else "cpu_seconds"
+    stages = {"synthesis": ("synthesis", "export"), "pretraining": ("pretraining",), "detector": DETECTOR}
+    return [*(Column(f"{name}, min", spent(unit, *of)) for name, of in stages.items()), Column("peak GiB", peak)]
+
+
+def table(records: Sequence[dict[str, Any]], experiment: Experiment, shown: Sequence[Column]) -> str:
     """Markdown: an arm a row at each share of the labels; a star marks differences whose interval leaves out zero."""
-    shown = columns(experiment)
     head = ["arm", "seeds", *(name for c in shown for name in (c.name, *[f"against {experiment.base}"] * c.ahead))]
     lines = []
     for share in experiment.shares:
@@ -142,11 +153,20 @@ def on_scans(record: dict[str, Any]) -> float | None:
     return 100 * fmean(splits.values()) if splits else None
 
 
-def minutes(record: dict[str, Any]) -> float | None:
-    """Processor time of learning: pretraining and fine-tuning, with scoring; without data and the k-NN probe."""
-    learning = ("pretraining", "fine-tuning", "scoring")
-    spent = [record["cost"][stage]["cpu_seconds"] for stage in learning if stage in record["cost"]]
-    return None if None in spent else sum(spent) / 60
+def spent(unit: str, *stages: str) -> Score:
+    """Reads minutes out of these stages' `cpu_seconds` or `seconds`; None where one is not known."""
+
+    def read(record: dict[str, Any]) -> float | None:
+        values = [record["cost"][stage][unit] for stage in stages if stage in record["cost"]]
+        return None if None in values else sum(values) / 60
+
+    return read
+
+
+def peak(record: dict[str, Any]) -> float | None:
+    """Reads the most memory that a program of the unit held, in GiB."""
+    held: float = max(stage["peak_bytes"] for stage in record["cost"].values())
+    return held / 2**30
 
 
 def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) -> float:
