@@ -178,6 +178,13 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
     assert told[1] == ["1.0 ± 0.0", "0.0 ± 0.0", "4.0 ± 0.0", "1.0 ± 0.0 |"]
 
 
+def test_times_of_other_processors_are_not_told() -> None:
+    experiment = Experiment("arms", "?", (RANDOM, SEGLOC), ("10%",), 3)
+    known = [record("segloc", 0, 0.16), record("segloc", 1, 0.18), {**record("random", 0, 0.1), "processor": "slow"}]
+    random, segloc = table(records.timed(known), experiment, columns(experiment)).splitlines()[-2:]
+    assert random.endswith("|  |") and "10.0" in random and segloc.endswith("| 2.0 ± 0.0 |")
+
+
 def test_a_chart_needs_two_seeds_and_stands_alone(tmp_path: Path) -> None:
     experiment = Experiment("arms", "Which pays?", (RANDOM, SEGLOC), ("10%",), 3)
     known = [

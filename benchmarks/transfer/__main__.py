@@ -85,7 +85,8 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
         )
     stages = Stages(work, profile, device, threads, deadline)
     about = {
-        **{"generator": made_by, "commit": records.commit(), "versions": versions(), "threads": threads},
+        **{"generator": made_by, "commit": records.commit(), "versions": versions()},
+        **{"processor": records.processor(), "threads": threads},
         "device": torch.cuda.get_device_name() if gpu else "cpu",
     }
     if unknown := set(arms) - {arm.name for experiment in chosen(names) for arm in experiment.arms}:
@@ -100,7 +101,7 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
             stages.deadline = 0.0  # what runs is asked to stop, and waited for
             click.echo("stopping; the same command goes on", err=True)
     for done in chosen(names):
-        click.echo(f"\n## {done.name}\n\n{table(records.read(gpu=gpu), done, columns(done))}")
+        click.echo(f"\n## {done.name}\n\n{table(records.timed(records.read(gpu=gpu)), done, columns(done))}")
     return 3 if failed else 0
 
 
@@ -135,7 +136,7 @@ def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: S
 @on_gpu
 def show(names: Sequence[str], cost: bool, base: str | None, seed: int | None, gpu: bool) -> None:
     """Print the experiments' tables from the records."""
-    known = [record for record in records.read(gpu=gpu) if seed in (None, record["seed"])]
+    known = [record for record in records.timed(records.read(gpu=gpu)) if seed in (None, record["seed"])]
     experiments = chosen(names)
     if base:
         experiments = [replace(one, base=base) for one in experiments if base in {arm.name for arm in one.arms}]

@@ -5,13 +5,19 @@ one seed. A seed redraws everything: simulated bags, benign scans, which scans a
 order. Units of one seed and share see the same data, so arms are compared within seeds.
 """
 
+import platform
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 SCANS, BENIGN = 4700, 3000  # simulated: 64 % of SCANS are for training, 12 % each are easy, hard and hidden
 CHOICE, FINAL, REAL = 1000, 2000, 3000  # PhantomRay's seed is one of these, to choose or to report by, plus the unit's
 # CPU seconds of a sample on one core, only to foretell how long what is missing will take.
 PAIR_COST, SCAN_COST, BUILD_COST, FIXED_COST = 0.0125, 0.068, 0.002, 150.0
+CPUINFO = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
+# Without instructions for it, bfloat16 takes many times as long.
+PRECISION = "bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", CPUINFO) else "float32"
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Profile:
 CPU = Profile(
     128,
     ("--arch", "resnet18", "--width", "64"),
-    ("--batch-size", "64", "--precision", "bfloat16"),
+    ("--batch-size", "64", "--precision", PRECISION),
     pairs=20_000,
     epochs=6,
     detector="mask-rcnn",
