@@ -93,7 +93,7 @@ EXPERIMENTS = (
     ),
     probe(
         "contrast",
-        "Class queues, one queue or attraction; what pairs hold",
+        "Class queues, one queue or attraction; what pairs hold; the published schedule",
         (
             SEGLOC,
             method("moco"),
@@ -103,22 +103,8 @@ EXPERIMENTS = (
             pretrained("positives of a class", synth=("--positives", "class")),
             pretrained("balanced by class", synth=("--balance", "class")),
             pretrained("1 to 3 items", synth=("--items", "1", "3")),
-        ),
-    ),
-    probe(
-        "recipe",
-        "Which schedule learns most in a few minutes?",
-        (
-            SEGLOC,
-            pretrained("published: SGD, slow keys, whole pictures", "--optimizer", "sgd", "--crop", "1", *SLOW),
             pretrained("slow keys", *SLOW),
-            pretrained("K 512", "--queue-size", "512"),
-            pretrained("whole pictures", "--crop", "1"),
-            pretrained("lr half", "--lr", "0.002"),
-            pretrained("lr double", "--lr", "0.008"),
-            pretrained("moco's augmentation", "--augment", "moco"),
-            replace(SEGLOC, name="6 epochs", epochs=6),
-            Arm("6 epochs, slow keys", train=("--momentum-key", "0.955", "--queue-size", "1400"), epochs=6),
+            pretrained("published: SGD, slow keys, whole pictures", "--optimizer", "sgd", "--crop", "1", *SLOW),
         ),
     ),
     Experiment(
