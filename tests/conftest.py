@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import boto3
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
@@ -20,6 +21,10 @@ from segloc_synth.cutting import Segment
 from segloc_synth.labelled import LabelledSource
 from segloc_synth.problems import Problem
 from segloc_synth.segments import cut_segments, learn_palettes
+
+# Machines are shared: how long an example takes says nothing about it.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 

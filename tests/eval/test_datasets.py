@@ -76,7 +76,7 @@ def test_truth_as_predictions_is_perfect_on_every_split(pidray: Make, kind: Any)
             assert overall[name] == pytest.approx(1.0), (split, name)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), eval_first=st.booleans())
 def test_label_sets_are_nested_and_apart_from_what_is_scored(
     wide: Path, seed: int, eval_first: bool, monkeypatch: pytest.MonkeyPatch

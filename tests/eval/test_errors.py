@@ -89,7 +89,7 @@ def plain(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -> t
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_counts_and_confusions_equal_a_plain_loop(kind: Kind, seed: int) -> None:
     truth, results = world(seed)

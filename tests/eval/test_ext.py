@@ -32,7 +32,7 @@ def greedy(boxes: np.ndarray, scores: np.ndarray, threshold: float, offset: int)
     return kept
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), threshold=st.sampled_from([0.3, 0.5, 0.7]), offset=st.sampled_from([0, 1]))
 def test_nms_is_greedy_nms_by_falling_score(seed: int, threshold: float, offset: int) -> None:
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import click
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segloc_eval.recipe import PAPER, QUICK, RECIPES, Recipe, choose_detector, kinds
@@ -27,7 +27,6 @@ def test_the_published_schedule_on_the_whole_of_pidray() -> None:
     assert lr(11 * per_epoch + 2) == pytest.approx(0.0002)
 
 
-@settings(deadline=None)
 @given(
     scans=st.integers(1, 1000), batch=st.integers(1, 64), epochs=st.integers(1, 30), name=st.sampled_from([*RECIPES])
 )

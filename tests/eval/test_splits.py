@@ -77,7 +77,7 @@ def compressed(scan: np.ndarray, scale: float, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(copies=st.lists(st.integers(1, 4), min_size=2, max_size=10), seed=st.integers(0, 99))
 def test_near_identical_scans_stay_together(copies: list[int], seed: int) -> None:
     group_of = [group for group, count in enumerate(copies) for _ in range(count)]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.synth.conftest import CARRIER, SIZE, absorbed, feathered, paste, pastes, segment
 
@@ -59,7 +59,6 @@ def drawn(palettes: Palettes) -> dict[str, Pixels]:
 TRANSLATED = ("pidray to sixray", "sixray to pidray-vivid", "pidray to grey", "grey to sixray")
 
 
-@settings(deadline=None)
 @given(
     paste=pastes,
     how=st.sampled_from(BLENDS),
@@ -82,7 +81,6 @@ def test_outside_the_feather_the_background_is_untouched(
     assert composite.dtype == np.uint8
 
 
-@settings(deadline=None)
 @given(paste=pastes, seed=st.integers(0, 9))
 def test_each_plain_blend_is_its_formula_inside_the_object(
     scene: Scene, translations: dict[str, Translation], paste: Paste, seed: int
@@ -125,7 +123,6 @@ def test_little_of_an_object_is_nearly_nothing(scene: Scene, translations: dict[
     assert found[1] > 60
 
 
-@settings(deadline=None)
 @given(paste=pastes, seed=st.integers(0, 9), name=st.sampled_from(TRANSLATED), how=st.sampled_from(BLENDS[2:]))
 def test_an_object_never_brightens_what_it_lies_on(
     scene: Scene,
@@ -189,7 +186,6 @@ def _from_scan(placed: Placed, stored: Segment) -> Matrix:
     return placed.matrix @ np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
 
 
-@settings(deadline=None)
 @given(paste=pastes, seed=st.integers(0, 9))
 def test_grey_scans_stay_grey(
     scene: Scene, translations: dict[str, Translation], drawn: dict[str, Pixels], paste: Paste, seed: int

@@ -63,7 +63,7 @@ def shadow(item: Item, angle: float, scale: float) -> float:
 UNIT = (1.0, 2.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0, 6.2), st.floats(6, 10), st.floats(1.0, 3.0), st.floats(4, 12))
 def test_shadows_hold_the_volume_of_the_solid(angle: float, scale: float, r: float, length: float) -> None:
     cylinder = Lathe(profile((0, r), (length, r)), UNIT, (-length / 2, 0))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.synth.conftest import SIZE, feathered, paste, pastes, segment
 
@@ -18,7 +18,6 @@ from segloc_synth.scenes import Scene
 FINE = 4  # canvas pixels are looked at in that many parts a side
 
 
-@settings(deadline=None)
 @given(paste=pastes, seed=st.integers(0, 9), share=st.sampled_from([0.0, 0.1, 0.4]), layers=st.booleans())
 def test_the_mask_is_where_the_matrix_says_and_tight(
     scene: Scene, paste: Paste, seed: int, share: float, layers: bool
@@ -67,7 +66,6 @@ def test_rotation_turns_counter_clockwise_about_the_centre(scene: Scene, rotatio
         assert sorted((height, width)) == pytest.approx([21, 41], abs=1)
 
 
-@settings(deadline=None)
 @given(
     st.floats(0.12, 0.25), st.floats(0.8, 1.1), st.floats(0, 360), st.integers(1, 9), st.sampled_from([1.0, 1.5, 3.0])
 )
@@ -88,7 +86,6 @@ def test_an_object_without_a_known_size_keeps_that_of_its_scan_and_none_leaves_t
     assert max(wide.mask.shape) <= 0.9 * SIZE + 3
 
 
-@settings(deadline=None)
 @given(paste=pastes, seed=st.integers(0, 9), share=st.sampled_from([0.0, 0.4, 2.0]), high=st.booleans())
 def test_nothing_is_drawn_beyond_the_scan(scene: Scene, paste: Paste, seed: int, share: float, high: bool) -> None:
     """Where a scan is narrow the canvas' rest is padding, which no scanner ever wrote on."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segloc_synth.config import BALANCES, POSITIVES, Config
@@ -43,7 +43,6 @@ configs = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(configs, st.integers(0, 2**40))
 def test_a_sample_depends_on_its_config_and_index_alone(made: Config, index: int) -> None:
     pair = plan_pair(made, PLAIN, SCANS, index)

@@ -37,7 +37,7 @@ def dark(image: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), corners=st.lists(st.integers(0, SIZE), min_size=4, max_size=4))
 def test_boxes_and_masks_stay_on_their_objects(kind: str, seed: int, corners: list[int]) -> None:
     (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
@@ -74,7 +74,7 @@ def test_nothing_waits_for_the_device(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mild", "moco"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), x=st.integers(0, 40), y=st.integers(0, 40), side=st.integers(8, SIZE - 40))
 def test_a_smaller_picture_holds_the_object_at_about_its_size(kind: str, seed: int, x: int, y: int, side: int) -> None:
     """Half as wide, so a quarter of the work; boxes stay on their objects."""

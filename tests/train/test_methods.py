@@ -285,7 +285,7 @@ def test_own_key_is_among_the_positives_of_supcon(monkeypatch: pytest.MonkeyPatc
 # --- laws ---
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**16), st.sampled_from([64, 96, 256]))
 def test_shifted_boxes_overlap_by_half_or_stay(seed: int, size: int) -> None:
     draws = torch.Generator().manual_seed(seed)
@@ -311,7 +311,7 @@ def test_shifted_boxes_cover_every_anchor_that_overlaps() -> None:
     assert counts.max() < 2 * counts.min()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**16))
 def test_foreground_is_what_the_mask_covers_by_half_and_never_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -335,7 +335,7 @@ def test_foreground_is_what_the_mask_covers_by_half_and_never_nothing(seed: int)
             assert (found.numpy()[share < 0.25] == 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**16))
 def test_matched_takes_the_most_similar_cell(seed: int) -> None:
     draws = torch.Generator().manual_seed(seed)

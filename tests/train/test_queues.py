@@ -53,7 +53,7 @@ def streams(draw: st.DrawFn) -> tuple[int, int, list[list[int]]]:
     return classes, draw(st.integers(1, 12)), draw(st.lists(batch, min_size=1, max_size=25))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(streams())
 @example((2, 5, [[1] * 5, [0] * 5]))  # 2K keys needed at once
 def test_equals_naive_queues_at_every_step(stream: tuple[int, int, list[list[int]]]) -> None:
@@ -85,7 +85,7 @@ def test_equals_naive_queues_at_every_step(stream: tuple[int, int, list[list[int
     assert health["start_keys"] == len({i for queue in places for i in queue if i < capacity})
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(streams(), st.integers(0, 24))
 def test_state_resumes_slot_by_slot(stream: tuple[int, int, list[list[int]]], cut: int) -> None:
     classes, capacity, batches = stream
