@@ -92,9 +92,10 @@ def columns(experiment: Experiment) -> list[Column]:
     if experiment.probe:
         pairs = (Column("k-NN on pairs", last("knn_accuracy")), Column("found again", last("held_out_accuracy")))
         return [known, *pairs, time]
-    splits = LEVELS if experiment.on == "test" else ()
+    splits = LEVELS if experiment.on == "test" and not experiment.real else ()
+    masks = () if experiment.real else (Column("mask AP", score("segm", "all")),)
     return [
-        *(Column("box AP", score("bbox", "all"), True), Column("mask AP", score("segm", "all"))),
+        *(Column("box AP", score("bbox", "all"), True), *masks),
         *(Column(split, score("bbox", split)) for split in splits),
         *(Column("AR@10", score("bbox", "all", "AR@10")), known, time),
     ]
