@@ -7,12 +7,13 @@ question for all builds.
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 
 import click
 import torch
 from torch import Tensor
 
-from segloc_eval.data.datasets import Scan, load_data
+from segloc_eval.data.datasets import Data, Scan, load_data
 from segloc_eval.mm.data import example
 from segloc_synth.files import write_json
 from segloc_train import start
@@ -28,6 +29,7 @@ from segloc_train.watch import knn_accuracy, roi_features
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--labels", default="10%")
 @click.option("--seed", type=int, default=0)
+@click.option("--draws", type=int, default=1, help="Of labelled scans, by seeds from --seed times this on; their mean.")
 @click.option("--size", type=int, default=128)
 @click.option("--device", default="cpu")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
@@ -38,6 +40,7 @@ def main(
     data: Path,
     labels: str,
     seed: int,
+    draws: int,
     size: int,
     device: str,
     out: Path,
@@ -47,14 +50,21 @@ def main(
     backbone = SDANet(arch, width)
     start.initialise(backbone, arch, ckpt)
     backbone.to(device)
-    found = load_data(data, [labels], seed)
-    classes = {id: label for label, id in enumerate(found.classes)}
-    bank = features(backbone, found.train, classes, size)
-    scores = {
-        split: knn_accuracy(*bank, *features(backbone, scans, classes, size)) for split, scans in found.tests.items()
-    }
+    drawn = [_scores(backbone, load_data(data, [labels], draws * seed + draw), size) for draw in range(draws)]
+    scores = {split: fmean(one[split] for one in drawn) for split in drawn[0]}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "neighbours.json", scores)
+
+
+def _scores(backbone: SDANet, found: Data, size: int) -> dict[str, float]:
+    classes = {id: label for label, id in enumerate(found.classes)}
+    bank = features(backbone, found.train, classes, size)
+    scores = {}
+    for split, scans in found.tests.items():
+        value = knn_accuracy(*bank, *features(backbone, scans, classes, size))
+        if value is not None:
+            scores[split] = value
+    return scores
 
 
 @torch.no_grad()
