@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import platform
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
@@ -207,6 +209,13 @@ def test_every_committed_record_belongs_to_an_experiment() -> None:
         assert (one["experiment"], one["arm"], one["share"]) in known
         assert len(one["generator"]) == 12 and one["commands"] and one["versions"]["torch"]
     assert len({(e.name, arm.name) for e in EXPERIMENTS for arm in e.arms}) == sum(len(e.arms) for e in EXPERIMENTS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors round otherwise")
+def test_the_generator_is_that_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert {one["generator"] for one in records.read()} == {records.generator()}
 
 
 @pytest.mark.parametrize("profile", [CPU, GPU], ids=["cpu", "gpu"])
