@@ -21,7 +21,8 @@ def against_base(records: Sequence[dict[str, Any]], experiment: Experiment, shar
         if found is not None and arm.name != experiment.base:
             rows.append((arm.name, found))
     rows.sort(key=lambda row: -row[1]["mean"])
-    unit = f"{column.name} at {share} of the labels beyond {experiment.base}, points"
+    part = "" if share == "all" else f" at {share} of the labels"
+    unit = f"{column.name}{part} beyond {experiment.base}, points"
     return standalone(str(charts.differences(rows, f"{experiment.question} {unit}", unit)))
 
 
