@@ -79,14 +79,15 @@ def processor() -> str:
 
 
 def timed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same records, with times of the processor alone that most were made on; the others' are not known."""
-    ((most, _),) = Counter(record.get("processor") for record in records).most_common(1) or [(None, 0)]
+    """The same records, with times of the machine alone that most were made on; the others' are not known."""
+    machines = [(record["device"], record.get("processor")) for record in records]
+    most = Counter(machines).most_common(1)
     unknown = {"cpu_seconds": None, "seconds": None}
     return [
         record
-        if record.get("processor") == most
+        if machine == most[0][0]
         else {**record, "cost": {stage: {**cost, **unknown} for stage, cost in record["cost"].items()}}
-        for record in records
+        for machine, record in zip(machines, records, strict=True)
     ]
 
 
