@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ TINY = Profile(128, SMALL, ("--batch-size", "16"), 48, 1, "mask-rcnn", 16, 16, 1
 PROBE = Experiment("probe", "?", (SEGLOC,), ("50%",), 2, on="val", base="segloc", probe=True)
 TOOL = """#!/bin/sh
 echo "$0 $@" >> "$CALLS"
+[ "$1" = probe ] && echo '{"which region": {"all": {"auc": 0.9}}}' && echo 'few bags' >&2 && exit
 for last; do :; done
 mkdir -p "$last"
 echo '{}' > "$last/config.json"
@@ -73,6 +75,15 @@ def test_units_share_their_commands_and_do_none_twice(calls: Path, tmp_path: Pat
     programs = [line.split()[0] for line in found[0]["commands"]]
     assert programs == ["segloc-synth", "segloc-eval", "segloc-synth", "segloc-train", "python"]
     assert str(work) not in " ".join(found[0]["commands"])
+
+
+def test_where_blends_are_compared_a_classifier_looks_for_the_paste(calls: Path, tmp_path: Path) -> None:
+    unit = Unit(replace(PROBE, look_at_pairs=True), SEGLOC, "50%", 0)
+    found = stages(tmp_path / "work").unit(unit)
+    assert found["pretraining"]["paste_auc"] == 0.9
+    assert [line.split()[1] for line in calls.read_text().splitlines()][-1] == "probe"
+    assert found["commands"][-1].endswith("--json"), "as typed it prints"
+    assert stages(tmp_path / "work").unit(unit) == found, "what it printed is kept"
 
 
 def test_a_failing_command_ends_the_unit_and_is_done_again(
@@ -174,6 +185,9 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
     random, segloc = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[-2:])
     assert random[:4] == ["random", "3", "11.0 ± 2.5", ""]
     assert segloc[:4] == ["segloc", "3", "17.0 ± 2.5", "+6.0 ± 0.0 *"]
+    blends, looked = replace(experiment, look_at_pairs=True), {**known[1], "pretraining": {"paste_auc": 0.931}}
+    head, *_, row = table([looked], blends, columns(blends)).splitlines()[2:]
+    assert "| paste AUC |" in head and "| 93.1 |" in row and "found again" not in head, "no column without values"
     assert segloc[5:8] == ["19.0 ± 2.5", "17.0 ± 2.5", "15.0 ± 2.5"] and segloc[-2:] == ["50.0 ± 0.0", "2.0 ± 0.0"]
     told = [table(known, experiment, costs(gpu)).splitlines()[-1].split(" | ")[2:] for gpu in (False, True)]
     assert told[0] == ["0.5 ± 0.0", "0.0 ± 0.0", "2.0 ± 0.0", "1.0 ± 0.0 |"]

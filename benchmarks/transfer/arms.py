@@ -98,6 +98,11 @@ class Arm:
     backgrounds: Literal["own", "simulated"] = "own"
     seeds: int | None = None
 
+    @property
+    def on_pairs(self) -> bool:
+        """Does it learn on pairs before it is fine-tuned?"""
+        return self.start not in ("random", "imagenet")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -109,6 +114,7 @@ class Experiment:
         base: the arm that differences are taken to.
         probe: pretrains only, and looks at what nearest neighbours make of the features; no detector.
         epochs: passes over the pairs, instead of the profile's.
+        look_at_pairs: tells too what was learnt on the pairs, and how well a classifier finds what was pasted.
         real: instead of PhantomRay, segments and benign scans of SIXray, fine-tuned on boxes of four other scanners;
             pretraining has other labels than fine-tuning. The scans lie below SEGLOC_SCANS.
     """
@@ -122,6 +128,7 @@ class Experiment:
     base: str = "random"
     probe: bool = False
     epochs: int | None = None
+    look_at_pairs: bool = False
     real: bool = False
 
     def passes(self, arm: Arm, profile: Profile) -> int:

@@ -91,7 +91,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "blend",
-        "Which blend teaches a detector most, at equal length?",
+        "Which blend teaches a detector most, at equal length? Is it the one that looks most real?",
         (
             replace(COMPOSITES, name="dual-energy"),
             *(replace(COMPOSITES, name=name, synth=flags) for name, flags in BLENDS.items()),
@@ -101,6 +101,7 @@ EXPERIMENTS = (
         on="val",
         base="dual-energy",
         epochs=2,
+        look_at_pairs=True,
     ),
     probe(
         "contrast",
@@ -130,5 +131,6 @@ EXPERIMENTS = (
         ),
         ("10%",),
         seeds=1,
+        look_at_pairs=True,
     ),
 )

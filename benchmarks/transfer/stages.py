@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,8 @@ class _Unit:
         }[self.arm.start]()
         if "composites" not in self.arm.start:
             self.pretraining["scan_knn"] = self._neighbours(start)
+        if self.own.experiment.look_at_pairs and self.arm.on_pairs:
+            self.pretraining["paste_auc"] = self._paste_auc()
         return {} if self.own.experiment.probe else self._scored(start)
 
     def _scans(self) -> Path:
@@ -157,6 +159,11 @@ class _Unit:
         folder = self._do("neighbours", "python", flags, "neighbours")
         return {split: round(value, 4) for split, value in json.loads((folder / "neighbours.json").read_text()).items()}
 
+    def _paste_auc(self) -> float:
+        """How well a classifier tells which of two boxes of a composite holds the object: area under the ROC curve."""
+        told = self._do("probe", "segloc-synth", ["probe", str(self._pairs()), "--json"], "probe", prints=True)
+        return round(json.loads(told.read_text())["which region"]["all"]["auc"], 4)
+
     def _learnt_on_composites(self, start: str) -> str:
         """A detector that saw nothing but composites; no labelled scan but through its segments."""
         passes = self.own.experiment.passes(self.arm, self.profile)
@@ -200,20 +207,23 @@ class _Unit:
             *("--device", self.stages.device),
         ]
 
-    def _do(self, stage: str, program: str, flags: Sequence[str], name: str) -> Path:
-        """The folder that `program flags --out FOLDER` writes; its cost is added to that of the stage."""
+    def _do(self, stage: str, program: str, flags: Sequence[str], name: str, prints: bool = False) -> Path:
+        """The folder that `program flags --out FOLDER` writes, or the file of what `program flags` prints.
+
+        Its cost is added to that of the stage.
+        """
         identity = [program, self.stages.sources[program], *flags]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
         folder = self.base / f"{name}-{digest}"
         notes = self.base / NOTES / folder.name
         done = notes.with_name(f"{notes.name}.json")
-        command = [program, *flags, "--out", str(folder)]
+        command = [program, *flags, *(() if prints else ("--out", str(folder)))]
         with _alone(notes.with_name(f"{notes.name}.lock")) as lock:
             if not done.exists():
                 resumable = program == "segloc-train" and (folder / "config.json").exists()
                 typed = [program, "--resume", str(folder)] if resumable else command
                 log, spent = (notes.with_name(f"{notes.name}.{kind}") for kind in ("log", "spent"))
-                self._run(typed, log, spent, lock)
+                self._run(typed, log, spent, lock, folder if prints else None)
                 spent.rename(done)
             cost = json.loads(done.read_text())
         total = self.cost.setdefault(stage, {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0})
@@ -225,9 +235,10 @@ class _Unit:
             total["peak_bytes"] = max(total["peak_bytes"], cost["peak_bytes"])
         return folder
 
-    def _run(self, command: Sequence[str], log: Path, spent: Path, lock: int) -> None:
+    def _run(self, command: Sequence[str], log: Path, spent: Path, lock: int, told: Path | None) -> None:
         """Run to the end; adds processor and wall seconds to those in `spent`, of runs that were stopped.
 
+        What it prints goes to the file `told`, else to the log as its errors do.
         The command holds the file `lock` as well, so that none like it is started beside one that outlived its runner.
         """
         env = {
@@ -236,9 +247,9 @@ class _Unit:
             "SEGLOC_CACHE": str(self.stages.work / "cache"),
         }
         begun = time.monotonic()
-        with log.open("a") as file:
+        with log.open("a") as file, told.open("w") if told else nullcontext(file) as printed:
             process = subprocess.Popen(
-                command, stdout=file, stderr=file, env=env, cwd=ROOT, start_new_session=True, pass_fds=(lock,)
+                command, stdout=printed, stderr=file, env=env, cwd=ROOT, start_new_session=True, pass_fds=(lock,)
             )
             asked = False
             while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:

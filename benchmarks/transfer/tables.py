@@ -87,17 +87,18 @@ class Column(NamedTuple):
 
 def columns(experiment: Experiment) -> list[Column]:
     """What an experiment's table tells; `CPU min` is the time of learning, without data and the k-NN probe."""
-    known = Column("k-NN on scans", on_scans, experiment.probe)
+    scans = Column("k-NN on scans", on_scans, experiment.probe)
+    pairs = (Column("k-NN on pairs", last("knn_accuracy")), Column("found again", last("held_out_accuracy")))
     time = Column("CPU min", spent("cpu_seconds", "pretraining", *DETECTOR))
     if experiment.probe:
-        pairs = (Column("k-NN on pairs", last("knn_accuracy")), Column("found again", last("held_out_accuracy")))
-        return [known, *pairs, time]
-    splits = LEVELS if experiment.on == "test" and not experiment.real else ()
-    masks = () if experiment.real else (Column("mask AP", score("segm", "all")),)
+        return [scans, *pairs, time]
     return [
-        *(Column("box AP", score("bbox", "all"), True), *masks),
-        *(Column(split, score("bbox", split)) for split in splits),
-        *(Column("AR@10", score("bbox", "all", "AR@10")), *(() if experiment.real else (known,)), time),
+        *(Column("box AP", score("bbox", "all"), True), Column("mask AP", score("segm", "all"))),
+        *(Column(split, score("bbox", split)) for split in LEVELS),
+        Column("AR@10", score("bbox", "all", "AR@10")),
+        *((scans,) if not experiment.real else ()),
+        *((*pairs, Column("paste AUC", paste_auc)) if experiment.look_at_pairs else ()),
+        time,
     ]
 
 
@@ -112,7 +113,12 @@ def costs(gpu: bool) -> list[Column]:
 
 
 def table(records: Sequence[dict[str, Any]], experiment: Experiment, shown: Sequence[Column]) -> str:
-    """Markdown: an arm a row at each share of the labels; a star marks differences whose interval leaves out zero."""
+    """Markdown: an arm a row at each share of the labels, without columns that no record fills.
+
+    A star marks differences whose interval leaves out zero.
+    """
+    own = [record for record in records if record["experiment"] == experiment.name]
+    shown = [column for column in shown if any(column.read(record) is not None for record in own)]
     head = ["arm", "seeds", *(name for c in shown for name in (c.name, *[f"against {experiment.base}"] * c.ahead))]
     lines = []
     for share in experiment.shares:
@@ -154,6 +160,12 @@ def on_scans(record: dict[str, Any]) -> float | None:
     return 100 * fmean(splits.values()) if splits else None
 
 
+def paste_auc(record: dict[str, Any]) -> float | None:
+    """Reads how often a classifier tells where the object was pasted, in per cent: 50 is by chance."""
+    found = record["pretraining"].get("paste_auc")
+    return None if found is None else 100 * found
+
+
 def spent(unit: str, *stages: str) -> Score:
     """Reads minutes out of these stages' `cpu_seconds` or `seconds`; None where one is not known."""
 
@@ -182,7 +194,7 @@ def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) ->
         total += pairs * unit.experiment.passes(arm, profile) * PAIR_COST
     if arm.start.endswith("composites"):
         total += profile.composites * unit.experiment.passes(arm, profile) / profile.epochs * SCAN_COST
-    return total + (0 if arm.start in ("random", "imagenet") else pairs * BUILD_COST)
+    return total + (pairs * BUILD_COST if arm.on_pairs else 0)
 
 
 def _line(cells: Sequence[str]) -> str:
