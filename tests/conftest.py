@@ -4,7 +4,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.stand_in import StandIn
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -49,6 +52,14 @@ def s3() -> Iterator[Any]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         yield boto3.client("s3")
     server.stop()
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> "StandIn":
+    """A stand-in for a device with a memory of its own, off."""
+    from tests.stand_in import pretend
+
+    return pretend(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import instance_data
 from pycocotools import mask as coco_mask
+from tests.stand_in import AWAY, Away, StandIn
 from torch import nn
 
 from segloc_eval.data.datasets import Data, Object, Scan, load_data
@@ -259,3 +261,30 @@ def test_a_picture_that_changed_since_is_named(pidray: Make) -> None:
     data.train[3].path.write_bytes(b"no picture")
     with pytest.raises(click.ClickException, match=rf"^{data.train[3].path}: .* it was changed since"):
         advance(tuning(data))
+
+
+@pytest.mark.parametrize("name", ["cascade-mask-rcnn", "semantic-fpn"])
+def test_on_a_device_it_computes_the_same(
+    pidray: Make, name: DetectorName, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing left in the host's memory that an operation needs; the scans come from other processes."""
+    data = read(pidray(train=8, test=2, side=150))
+    recipe = replace(TINY, optimiser="sgd")  # fused AdamW needs a real device
+    scans = data.tests["easy"]
+
+    def done(device: torch.device) -> list[float]:
+        detector = build_detector(recipe, name, len(data.classes), 0)
+        run = FineTuning(detector, data.train, labels_of(data), recipe, 0, ALONE, device)
+        told = [value for record in advance(run, 2) for value in record.values()]
+        found = [result for scan in predict(detector, scans, list(data.classes), recipe, device) for result in scan]
+        return told + [value for one in found for value in (one["category_id"], *one.get("bbox", ()))]
+
+    here = done(CPU)
+    known, tolist = instance_data.get_args, torch.Tensor.tolist
+    # mmengine asks for a tensor's type
+    monkeypatch.setattr(instance_data, "get_args", lambda kind: (*known(kind), Away))
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: tolist(x.held if isinstance(x, Away) else x))
+    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)  # in which operations do not come by the stand-in
+    with stand_in:
+        assert done(AWAY) == pytest.approx(here, rel=1e-4)
+    assert stand_in.waits, "boxes are chosen by the host"
