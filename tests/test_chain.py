@@ -90,6 +90,8 @@ def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, s
     _refused("other data or options", pairs, first, *flags, "--lr", "0.1")
     run("synth", *build, "--out", pairs, "--n", 24)
     _refused("of another build", pairs, first, *flags)
+    run("eval", "pretrain", pairs, *flags[:-2], "--out", tmp_path / "once")
+    assert len((tmp_path / "once" / "log.jsonl").read_text().splitlines()) == 48 // 8, "every composite once"
 
 
 def _refused(reason: str, pairs: Path, out: Path, *flags: str) -> None:

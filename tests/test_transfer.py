@@ -15,11 +15,12 @@ from xml.etree import ElementTree
 
 import pytest
 from benchmarks.transfer import charts, records
-from benchmarks.transfer.arms import CPU, GPU, Arm, Experiment, Profile
+from benchmarks.transfer.arms import CPU, GPU, Arm, Experiment, Profile, Start
 from benchmarks.transfer.experiments import EXPERIMENTS, RANDOM, SEGLOC
 from benchmarks.transfer.stages import Stages, Stopped, Unit
 from benchmarks.transfer.tables import Estimate, columns, costs, difference, table
 
+from segloc_synth.cli_build import build_command
 from segloc_train.cli import command
 from segloc_train.config import resolve
 
@@ -37,6 +38,7 @@ trap 'echo saved; exit 130' INT
 [ -n "$SLOW" ] && for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; done
 echo '{"knn_accuracy": 0.25, "held_out_accuracy": 0.5}' > "$last/log.jsonl"
 echo '{"easy": 0.75}' > "$last/neighbours.json"
+echo '{"units": [{"scores": {}}]}' > "$last/metrics.json"
 """
 
 
@@ -75,6 +77,24 @@ def test_units_share_their_commands_and_do_none_twice(calls: Path, tmp_path: Pat
     programs = [line.split()[0] for line in found[0]["commands"]]
     assert programs == ["segloc-synth", "segloc-eval", "segloc-synth", "segloc-train", "python"]
     assert str(work) not in " ".join(found[0]["commands"])
+
+
+@pytest.mark.parametrize("start", ["random", "pretrained", "composites", "pretrained, then composites"])
+def test_labels_count_once(calls: Path, tmp_path: Path, start: Start) -> None:
+    unit = Unit(replace(PROBE, probe=False), Arm("it", start), "50%", 3)
+    commands = [line.split() for line in stages(tmp_path / "work").unit(unit)["commands"]]
+
+    def told(flag: str) -> list[str]:
+        return [line[line.index(flag) + 1] for line in commands if flag in line]
+
+    assert set(told("--labels")) == {"50%"} and told("--labels"), "synthesis has those that fine-tuning has"
+    assert len({line[line.index("--seed") + 1] for line in commands if "--labels" in line}) == 1
+    lists = [line[-1] for line in commands if line[1] == "labels"]
+    assert [str(Path(images).parent) for images in told("--images") if images.endswith(".txt")] == lists
+    assert len(lists) == (start != "random")
+    ceiling = replace(unit, arm=Arm("more", start, labels="100%"))
+    more = [line.split() for line in stages(tmp_path / "work").unit(ceiling)["commands"]]
+    assert [line for line in more if line not in commands] == [more[-1]] and "100%" in more[-1]
 
 
 def test_where_blends_are_compared_a_classifier_looks_for_the_paste(calls: Path, tmp_path: Path) -> None:
@@ -122,6 +142,19 @@ def test_a_command_that_outlives_its_runner_is_waited_for(
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is done
+    monkeypatch.setenv("SLOW", "")
+    cost = stages(tmp_path / "work").unit(Unit(PROBE, SEGLOC, "50%", 0))["cost"]
+    assert cost["simulate"]["cpu_seconds"] is None, "nobody has seen what it took"
+    assert cost["labels"]["cpu_seconds"] is not None
+
+
+def test_another_runner_is_not_waited_for_beyond_the_deadline(calls: Path, tmp_path: Path) -> None:
+    stages(tmp_path / "work").unit(Unit(PROBE, SEGLOC, "50%", 0))
+    (lock,) = (tmp_path / "work").rglob("notes/scans*.lock")
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Stopped, match="another runner is at scans"):
+            stages(tmp_path / "work", 0.3).unit(Unit(PROBE, SEGLOC, "50%", 0))
 
 
 def test_at_the_deadline_a_command_is_asked_to_stop(
@@ -197,8 +230,10 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
 def test_times_of_other_processors_are_not_told() -> None:
     experiment = Experiment("arms", "?", (RANDOM, SEGLOC), ("10%",), 3)
     known = [record("segloc", 0, 0.16), record("segloc", 1, 0.18), {**record("random", 0, 0.1), "processor": "slow"}]
+    known.append({**record("segloc", 0, 0.1, "other"), "processor": "slow"})
     random, segloc = table(records.timed(known), experiment, columns(experiment)).splitlines()[-2:]
     assert random.endswith("|  |") and "10.0" in random and segloc.endswith("| 2.0 ± 0.0 |")
+    assert records.timed(known)[-1] == known[-1], "each experiment has its own"
 
 
 def test_a_chart_needs_two_seeds_and_stands_alone(tmp_path: Path) -> None:
@@ -222,6 +257,7 @@ def test_every_committed_record_belongs_to_an_experiment() -> None:
     for one in records.read():
         assert (one["experiment"], one["arm"], one["share"]) in known
         assert len(one["generator"]) == 12 and one["commands"] and one["versions"]["torch"]
+    assert len(set(map(records.key, records.read()))) == len(records.read()), "one for each unit"
     assert len({(e.name, arm.name) for e in EXPERIMENTS for arm in e.arms}) == sum(len(e.arms) for e in EXPERIMENTS)
 
 
@@ -233,15 +269,16 @@ def test_the_generator_is_that_of_the_records(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("profile", [CPU, GPU], ids=["cpu", "gpu"])
-def test_segloc_train_takes_every_arms_flags(profile: Profile) -> None:
+def test_the_tools_take_every_arms_flags(profile: Profile) -> None:
     for experiment, arm in [(one, arm) for one in EXPERIMENTS for arm in one.arms]:
-        if arm.start == "pretrained":
+        build_command.make_context("build", ["--n", "1", "--out", "pairs", *arm.synth])
+        if arm.start.startswith("pretrained"):
             flags = ["--shards", "pairs", *profile.encoder, *profile.train, *arm.train]
             flags += ["--epochs", str(experiment.passes(arm, profile))]
             options = command.make_context("segloc-train", flags).params
             settings = {name: value for name, value in options.items() if name not in ("out", "resume", "summary")}
             pairs = arm.pairs or profile.pairs
-            assert resolve(settings, "", pairs, pairs).total_steps >= 35  # or it says what is wrong
+            assert resolve(settings, "", pairs, pairs * 3 // 4).total_steps >= 25  # or it says what is wrong
 
 
 @pytest.mark.slow
@@ -259,4 +296,3 @@ def test_a_unit_of_every_kind_runs(tmp_path: Path) -> None:
         assert set(found["scores"]["bbox"]) == set(found["scores"]["segm"]) == {"easy", "hard", "hidden"}
         assert 0 <= found["scores"]["bbox"]["easy"]["AP"] <= 1
         json.dumps(found)
-    assert CPU.samples > TINY.samples

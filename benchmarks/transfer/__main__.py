@@ -12,6 +12,7 @@ benchmarks/transfer/records.jsonl.
 
 import datetime
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -73,6 +74,7 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
     profile = GPU if gpu else CPU
     device, jobs, threads = ("cuda", 1, os.cpu_count() or 1) if gpu else ("cpu", jobs, 1)
     deadline = time.monotonic() + 3600 * hours
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     made_by = records.generator()
@@ -112,20 +114,28 @@ def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: S
     while running or (waiting and time.monotonic() < stages.deadline):
         while waiting and len(running) < jobs and time.monotonic() < stages.deadline:
             unit = waiting.pop(0)
+            if _is_done(unit, about):
+                continue
             click.echo(f"{_now()} {unit}", err=True)
             running[pool.submit(stages.unit, unit)] = unit
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             unit = running.pop(future)
             try:
                 found = future.result()
-            except Stopped as reason:
+            except (Stopped, OSError) as reason:
                 click.echo(f"{_now()} {unit}: {reason}", err=True)
                 failed += time.monotonic() < stages.deadline
                 continue
             experiment, arm, share, seed = unit.key
             named = {"experiment": experiment, "arm": arm, "share": share, "seed": seed}
-            records.append({**named, "date": _now(), "on": unit.experiment.on, **about, **found})
+            if not _is_done(unit, about):
+                records.append({**named, "date": _now(), "on": unit.experiment.on, **about, **found})
     return failed
+
+
+def _is_done(unit: Unit, about: dict[str, Any]) -> bool:
+    """Has it a record, maybe of another runner?"""
+    return unit.key in map(records.key, records.read(gpu=about["device"] != "cpu"))
 
 
 @main.command(name="table")

@@ -13,11 +13,14 @@ from typing import Literal
 
 SCANS, BENIGN = 4700, 3000  # simulated: 64 % of SCANS are for training, 12 % each are easy, hard and hidden
 CHOICE, FINAL, REAL = 1000, 2000, 3000  # PhantomRay's seed is one of these, to choose or to report by, plus the unit's
-# CPU seconds of a sample on one core, only to foretell how long what is missing will take.
-PAIR_COST, SCAN_COST, BUILD_COST, FIXED_COST = 0.0125, 0.068, 0.002, 150.0
 CPUINFO = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
 # Without instructions for it, bfloat16 takes many times as long.
 PRECISION = "bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", CPUINFO) else "float32"
+# CPU seconds of a sample on one core, only to foretell how long what is missing will take.
+PAIR_COST, SCAN_COST, BUILD_COST, FIXED_COST = {
+    "bfloat16": (0.0125, 0.068, 0.002, 150.0),
+    "float32": (0.044, 0.147, 0.005, 400.0),
+}[PRECISION]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def once(*arms: Arm) -> tuple[Arm, ...]:
     return tuple(replace(arm, seeds=1) for arm in arms)
 
 
-RANDOM, SEGLOC, CLASSIFY = Arm("random", "random"), method("segloc"), method("classify")
+RANDOM, SEGLOC, CLASSIFY = Arm("random", "random"), Arm("segloc"), method("classify")
 COMPOSITES = Arm("composites + labels", "composites")
 BOTH = Arm("segloc, then composites + labels", "pretrained, then composites")
 LONGER = Arm("2 x composites + labels", "composites", epochs=12)  # for the time of both
@@ -63,9 +63,9 @@ EXPERIMENTS = (
     Experiment(
         "labels",
         "Which start pays, at very few labels and at all of them?",
-        (RANDOM, COMPOSITES, *once(SEGLOC)),
+        (RANDOM, COMPOSITES, SEGLOC),
         ("1%", "100%"),
-        seeds=2,
+        seeds=1,
     ),
     Experiment(
         "real",
@@ -116,6 +116,7 @@ EXPERIMENTS = (
             pretrained("balanced by class", synth=("--balance", "class")),
             pretrained("1 to 3 items", synth=("--items", "1", "3")),
             pretrained("slow keys", *SLOW),
+            pretrained("moco, slow keys", "--method", "moco", *SLOW),
             pretrained("published: SGD, slow keys, whole pictures", "--optimizer", "sgd", "--crop", "1", *SLOW),
         ),
     ),
@@ -131,6 +132,17 @@ EXPERIMENTS = (
         ),
         ("10%",),
         seeds=1,
+        on="val",
         look_at_pairs=True,
+    ),
+    Experiment(
+        "imagenet",
+        "Where ImageNet's weights can be downloaded: are they better, and do pairs add to them?",
+        (
+            *(RANDOM, Arm("imagenet", "imagenet")),
+            *(pretrained("imagenet, then segloc", "--init", "imagenet"), COMPOSITES),
+        ),
+        ("10%",),
+        seeds=1,
     ),
 )

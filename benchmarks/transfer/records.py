@@ -79,16 +79,22 @@ def processor() -> str:
 
 
 def timed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same records, with times of the machine alone that most were made on; the others' are not known."""
-    machines = [(record["device"], record.get("processor")) for record in records]
-    most = Counter(machines).most_common(1)
+    """The same records, with times of the machine alone that most of their experiment were made on; the others' are
+    not known."""
+    machines: dict[str, Counter[tuple[str, str | None]]] = {}
+    for record in records:
+        machines.setdefault(record["experiment"], Counter())[_machine(record)] += 1
     unknown = {"cpu_seconds": None, "seconds": None}
     return [
         record
-        if machine == most[0][0]
+        if _machine(record) == machines[record["experiment"]].most_common(1)[0][0]
         else {**record, "cost": {stage: {**cost, **unknown} for stage, cost in record["cost"].items()}}
-        for machine, record in zip(machines, records, strict=True)
+        for record in records
     ]
+
+
+def _machine(record: dict[str, Any]) -> tuple[str, str | None]:
+    return record["device"], record.get("processor")
 
 
 def commit() -> str:

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -21,7 +22,9 @@ from typing import Any
 
 from benchmarks.transfer.arms import Arm, Experiment, Profile
 
+from segloc_eval.data.splits import label_slug
 from segloc_eval.numbers.score import MEAN, POOLED
+from segloc_synth.files import write_json
 
 SCANS = Path(os.environ.get("SEGLOC_SCANS", "../shared/data")).resolve()  # real scans, where there are any
 ROOT = Path(__file__).parents[2]
@@ -32,6 +35,8 @@ PROGRAMS = {  # and the sources that decide what each of them writes: of other s
     "python": ("synth", "train", "eval", "benchmarks/transfer/neighbours.py"),
 }
 NOTES = "notes"  # folder of each command's output, lock, and NAME.json: what it took; the mark that it is finished
+
+NOTHING: dict[str, Any] = {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0}  # that a command took
 
 
 class Stopped(Exception):
@@ -86,7 +91,7 @@ class _Unit:
         self.stages, self.profile, self.arm, self.own = stages, stages.profile, unit.arm, unit
         self.real = unit.experiment.real
         self.base = stages.work / f"{'real' if self.real else 'seed'}-{unit.experiment.data_seed + unit.seed}"
-        self.cost: dict[str, dict[str, float]] = {}
+        self.cost: dict[str, dict[str, Any]] = {}
         self.commands: list[str] = []
         self.pretraining: dict[str, Any] = {}
 
@@ -117,8 +122,8 @@ class _Unit:
     def _labels(self, share: str) -> Path:
         flags = ["labels", str(self._data()), "--labels", share, "--seed", str(self.own.seed)]
         flags += ["--on", "val"] if self.own.experiment.on == "val" else []
-        folder = self._do("labels", "segloc-eval", flags, f"labels-{_slug(share)}")
-        return folder / f"labels-{_slug(share)}.txt"
+        folder = self._do("labels", "segloc-eval", flags, f"labels-{label_slug(share)}")
+        return folder / f"labels-{label_slug(share)}.txt"
 
     def _pairs(self) -> Path:
         count = self.arm.pairs or self.profile.pairs
@@ -132,7 +137,7 @@ class _Unit:
             *("build", *objects, "--backgrounds", str(backgrounds), "--n", str(count)),
             *("--size", str(self.profile.size), "--seed", str(self.own.seed), *self.arm.synth),
         ]
-        return self._do("synthesis", "segloc-synth", flags, f"pairs-{_slug(self.own.share)}")
+        return self._do("synthesis", "segloc-synth", flags, f"pairs-{label_slug(self.own.share)}")
 
     def _pretrained(self) -> str:
         flags = [
@@ -141,7 +146,7 @@ class _Unit:
             *("--epochs", str(self.own.experiment.passes(self.arm, self.profile)), *self.arm.train),
         ]
         method = next((b for a, b in itertools.pairwise(flags) if a == "--method"), "segloc")
-        run = self._do("pretraining", "segloc-train", flags, f"run-{_slug(self.own.share)}-{method}")
+        run = self._do("pretraining", "segloc-train", flags, f"run-{label_slug(self.own.share)}-{method}")
         records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         ends = [record for record in records if "knn_accuracy" in record]
         for name in ("knn_accuracy", "held_out_accuracy"):
@@ -172,7 +177,7 @@ class _Unit:
             *("pretrain", str(self._pairs()), "--ckpt", start, "--seed", str(self.own.seed)),
             *self._detector(start, samples),
         ]
-        return str(self._do("fine-tuning", "segloc-eval", flags, f"composites-{_slug(self.own.share)}"))
+        return str(self._do("fine-tuning", "segloc-eval", flags, f"composites-{label_slug(self.own.share)}"))
 
     def _scored(self, start: str) -> dict[str, Any]:
         data = self._data()
@@ -180,7 +185,7 @@ class _Unit:
         on = ["--on", self.own.experiment.on]
         if self.arm.length:
             samples = round(self.profile.samples * self.arm.length)
-            found = self._fine_tuned(start, data, share, samples, f"eval-{_slug(share)}", on)
+            found = self._fine_tuned(start, data, share, samples, f"eval-{label_slug(share)}", on)
         else:
             seed = ["--seed", str(self.own.seed)]  # which decides the scans of val
             flags = ["--eval-only", "--ckpt", start, "--data", str(data), *seed, "--device", self.stages.device, *on]
@@ -218,26 +223,44 @@ class _Unit:
         notes = self.base / NOTES / folder.name
         done = notes.with_name(f"{notes.name}.json")
         command = [program, *flags, *(() if prints else ("--out", str(folder)))]
-        with _alone(notes.with_name(f"{notes.name}.lock")) as lock:
+        with self._alone(notes.with_name(f"{notes.name}.lock")) as lock:
             if not done.exists():
+                if flags[0] == "phantom":  # it refuses a folder that it wrote for a runner that was killed
+                    shutil.rmtree(folder, ignore_errors=True)
                 resumable = program == "segloc-train" and (folder / "config.json").exists()
                 typed = [program, "--resume", str(folder)] if resumable else command
                 log, spent = (notes.with_name(f"{notes.name}.{kind}") for kind in ("log", "spent"))
                 self._run(typed, log, spent, lock, folder if prints else None)
                 spent.rename(done)
             cost = json.loads(done.read_text())
-        total = self.cost.setdefault(stage, {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0})
+        total = self.cost.setdefault(stage, NOTHING.copy())
         text = " ".join(command).replace(str(self.stages.work), "WORK").replace(str(SCANS), "SCANS")
         if text not in self.commands:
             self.commands.append(text)
             for what in ("cpu_seconds", "seconds"):
-                total[what] = round(total[what] + cost[what], 1)
+                total[what] = _sum(total[what], cost[what])
             total["peak_bytes"] = max(total["peak_bytes"], cost["peak_bytes"])
         return folder
+
+    @contextmanager
+    def _alone(self, lock: Path) -> Iterator[int]:
+        """No other process is in this block with this file, nor has it open from there; it waits until none is."""
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > self.stages.deadline:
+                        raise Stopped(f"another runner is at {lock.stem}") from None
+                    time.sleep(0.2)
+            yield file.fileno()
 
     def _run(self, command: Sequence[str], log: Path, spent: Path, lock: int, told: Path | None) -> None:
         """Run to the end; adds processor and wall seconds to those in `spent`, of runs that were stopped.
 
+        They are null, not known, of a run whose end no runner has seen.
         What it prints goes to the file `told`, else to the log as its errors do.
         The command holds the file `lock` as well, so that none like it is started beside one that outlived its runner.
         """
@@ -246,6 +269,8 @@ class _Unit:
             "OMP_NUM_THREADS": str(self.stages.threads),
             "SEGLOC_CACHE": str(self.stages.work / "cache"),
         }
+        before = json.loads(spent.read_text()) if spent.exists() else NOTHING
+        write_json(spent, {**before, "cpu_seconds": None, "seconds": None})
         begun = time.monotonic()
         with log.open("a") as file, told.open("w") if told else nullcontext(file) as printed:
             process = subprocess.Popen(
@@ -259,13 +284,12 @@ class _Unit:
                 time.sleep(0.2)
         code = os.waitstatus_to_exitcode(ended[1])
         usage = ended[2]
-        before = json.loads(spent.read_text()) if spent.exists() else {}
         cost = {
-            "cpu_seconds": round(before.get("cpu_seconds", 0.0) + usage.ru_utime + usage.ru_stime, 1),
-            "seconds": round(before.get("seconds", 0.0) + time.monotonic() - begun, 1),
-            "peak_bytes": max(before.get("peak_bytes", 0), usage.ru_maxrss * 1024),
+            "cpu_seconds": _sum(before["cpu_seconds"], usage.ru_utime + usage.ru_stime),
+            "seconds": _sum(before["seconds"], time.monotonic() - begun),
+            "peak_bytes": max(before["peak_bytes"], usage.ru_maxrss * 1024),
         }
-        spent.write_text(json.dumps(cost))
+        write_json(spent, cost)
         if code:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise Stopped(f"{command[0]} ended with {code}: {''.join(last)[:300]} ({log})")
@@ -282,14 +306,5 @@ def _few(numbers: dict[str, float | None]) -> dict[str, float | None]:
     return {name: None if (value := numbers.get(name)) is None else round(value, 5) for name in names}
 
 
-def _slug(share: str) -> str:
-    return share.replace("%", "pct")
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[int]:
-    """No other process is in this block with this file, nor has it open from there; it waits until none is."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+def _sum(before: float | None, more: float | None) -> float | None:
+    return None if before is None or more is None else round(before + more, 1)

@@ -10,9 +10,10 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from benchmarks.transfer.arms import BUILD_COST, FIXED_COST, PAIR_COST, SCAN_COST, Experiment, Profile
+from benchmarks.transfer.records import processor
 from benchmarks.transfer.stages import Unit
 
-from segloc_eval.numbers.compare import T975
+from segloc_eval.numbers.compare import student
 
 LEVELS = ("easy", "hard", "hidden")
 DETECTOR = ("fine-tuning", "scoring")  # stages of a unit's cost
@@ -31,8 +32,7 @@ class Estimate(NamedTuple):
         count = len(values)
         if count == 1:
             return cls(values[0], None, 1)
-        t = T975[count - 2] if count - 2 < len(T975) else 1.96 + 2.5 / (count - 1)
-        return cls(fmean(values), t * stdev(values) / math.sqrt(count), count)
+        return cls(fmean(values), student(count - 1) * stdev(values) / math.sqrt(count), count)
 
     @property
     def clear(self) -> bool:
@@ -86,7 +86,7 @@ class Column(NamedTuple):
 
 
 def columns(experiment: Experiment) -> list[Column]:
-    """What an experiment's table tells; `CPU min` is the time of learning, without data and the k-NN probe."""
+    """What an experiment's table tells; `CPU min` is that of learning and scoring, without data and the k-NN probe."""
     scans = Column("k-NN on scans", on_scans, experiment.probe)
     pairs = (Column("k-NN on pairs", last("knn_accuracy")), Column("found again", last("held_out_accuracy")))
     time = Column("CPU min", spent("cpu_seconds", "pretraining", *DETECTOR))
@@ -103,13 +103,16 @@ def columns(experiment: Experiment) -> list[Column]:
 
 
 def costs(gpu: bool) -> list[Column]:
-    """Minutes of the processor or, on a GPU, of the clock, and the most memory that a program held.
+    """Minutes of the processor or, on a GPU, of the clock, and the most memory that a process held.
 
     What a detector learns of composites counts to the detector.
     """
     unit = "seconds" if gpu else "cpu_seconds"
     stages = {"synthesis": ("synthesis", "export"), "pretraining": ("pretraining",), "detector": DETECTOR}
-    return [*(Column(f"{name}, min", spent(unit, *of)) for name, of in stages.items()), Column("peak GiB", peak)]
+    return [
+        *(Column(f"{name}, min", spent(unit, *of)) for name, of in stages.items()),
+        Column("largest process, GiB", peak),
+    ]
 
 
 def table(records: Sequence[dict[str, Any]], experiment: Experiment, shown: Sequence[Column]) -> str:
@@ -183,10 +186,11 @@ def peak(record: dict[str, Any]) -> float | None:
 
 
 def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) -> float:
-    """Processor seconds of a unit: as that of the same arm took on average, else by what its samples usually cost."""
-    same = [r for r in records if (r["experiment"], r["arm"]) == unit.key[:2]]
-    if same:
-        return fmean(sum(stage["cpu_seconds"] or 0.0 for stage in record["cost"].values()) for record in same)
+    """Processor seconds of a unit: as the same arm took on this processor, else by what its samples usually cost."""
+    same = [r for r in records if (r["experiment"], r["arm"]) == unit.key[:2] and r.get("processor") == processor()]
+    costs = [[stage["cpu_seconds"] for stage in record["cost"].values()] for record in same]
+    if known := [sum(cost) for cost in costs if None not in cost]:
+        return fmean(known)
     arm = unit.arm
     pairs, scans = arm.pairs or profile.pairs, profile.samples * arm.length
     total = FIXED_COST + (0 if unit.experiment.probe else scans * SCAN_COST)

@@ -216,9 +216,11 @@ def pretrain(
     """Learn to detect on the composites of PAIRS, a folder of segloc-synth: both pictures of every pair.
 
     OUT is then a start: segloc-eval --ckpt OUT --data DATA fine-tunes the whole detector, heads included, on labelled
-    scans. Run again with the same options, it goes on with what was interrupted. Name --samples: an epoch is twice as
-    many scans as there are pairs.
+    scans. Run again with the same options, it goes on with what was interrupted. Without --samples or --epochs it sees
+    every composite once.
     """
+    if changes["samples"] is None:
+        changes["epochs"] = changes["epochs"] or 1
     (arm,), told = resolve_arms((ckpt,), arch, width)
     with installed():
         from segloc_eval.composites import learn_composites

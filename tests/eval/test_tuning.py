@@ -277,7 +277,10 @@ def test_on_a_device_it_computes_the_same(
         run = FineTuning(detector, data.train, labels_of(data), recipe, 0, ALONE, device)
         told = [value for record in advance(run, 2) for value in record.values()]
         found = [result for scan in predict(detector, scans, list(data.classes), recipe, device) for result in scan]
-        return told + [value for one in found for value in (one["category_id"], *one.get("bbox", ()))]
+        assert found
+        for one in found:
+            told += [one["category_id"], *one.get("bbox", ()), one.get("score", 0), coco_mask.area(one["segmentation"])]
+        return told
 
     here = done(CPU)
     known, tolist = instance_data.get_args, torch.Tensor.tolist

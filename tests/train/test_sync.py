@@ -24,13 +24,13 @@ from segloc_train.trainer import Trainer
 SIZE, BATCH, GROUP, CLASSES, QUEUE = 48, 16, 8, 4, 72  # the queue still holds start keys after three steps
 
 
-def config(method: str) -> Config:
+def config(method: str, optimizer: str = "sgd", crop: float = 1) -> Config:
     """Of a small run with the strongest augmentation, on ten batches; SGD, as fused AdamW needs a real device.
 
     Whole pictures: on crops of 32 pixels, one cell of the last level, rounding grows within three steps.
     """
     flags = {"method": method, "arch": "resnet18", "width": 64, "augment": "moco", "batch-size": BATCH}
-    flags |= {"bn-group": GROUP, "queue-size": QUEUE, "momentum-key": 0.99, "optimizer": "sgd", "crop": 1}
+    flags |= {"bn-group": GROUP, "queue-size": QUEUE, "momentum-key": 0.99, "optimizer": optimizer, "crop": crop}
     words = [str(x) for name, value in flags.items() for x in (f"--{name}", value)]
     options = command.make_context("segloc-train", words).params
     known = {field.name for field in fields(Config)} & set(options)
@@ -52,10 +52,10 @@ def batch(number: int) -> Batch:
     return Batch(views[0], views[1], torch.randint(0, CLASSES, (BATCH,), generator=draws), torch.arange(BATCH))
 
 
-def steps(method: str, stand_in: StandIn) -> list[Tensor]:
+def steps(method: str, stand_in: StandIn, crop: float = 1) -> list[Tensor]:
     """Losses and accuracies of three steps; the stand-in counts what the third waited for."""
     with stand_in:
-        trainer = Trainer(config(method), CLASSES, World(), AWAY)
+        trainer = Trainer(config(method, crop=crop), CLASSES, World(), AWAY)
         for number in range(3):
             stand_in.waits.clear()
             trainer.advance(batch(number), False)
@@ -69,7 +69,12 @@ def test_no_step_waits_for_the_device(method: str, stand_in: StandIn) -> None:
     plain = Trainer(config(method), CLASSES, World(), torch.device("cpu"))
     for number in range(3):
         plain.advance(batch(number), False)
+    assert len(found) == len(plain.pending) == 3
     assert all(map(torch.equal, found, plain.pending))  # the stand-in computed the step, nothing less
+
+
+def test_crops_do_not_wait_either(stand_in: StandIn) -> None:
+    assert steps("segloc", stand_in, crop=0.5) and stand_in.waits == []
 
 
 OFFENDERS: dict[str, Callable[[Tensor], object]] = {
@@ -117,15 +122,17 @@ def test_whoever_waits_is_caught(stand_in: StandIn, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("read", [Tensor.tolist, Tensor.numpy])
 def test_a_look_past_the_operators_is_an_error(read: Callable[[Tensor], object], stand_in: StandIn) -> None:
-    with stand_in, pytest.raises(RuntimeError):
-        read(torch.ones(3, device=AWAY))
+    with stand_in:
+        away = torch.ones(3, device=AWAY)
+        with pytest.raises(RuntimeError):
+            read(away)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("method", METHODS)
 def test_no_step_waits_for_cuda(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(config(method), CLASSES, World(), torch.device("cuda", 0))
+    trainer = Trainer(config(method, "adamw", 0.5), CLASSES, World(), torch.device("cuda", 0))
 
     def pinned(number: int) -> Batch:
         loaded = batch(number)
