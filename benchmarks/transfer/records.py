@@ -59,7 +59,7 @@ def generator() -> str:
     with tempfile.TemporaryDirectory() as folder:
         scans = Path(folder) / "scans"
         _run("phantom", "--images", "40", "--backgrounds", "12", "--workers", "1", "--out", str(scans))
-        for path in sorted(path for path in scans.rglob("*") if path.suffix in (".png", ".jpg")):
+        for path in sorted(path for path in scans.rglob("*") if path.suffix in (".png", ".jpg", ".json")):
             digest.update(_content(path.name, path.read_bytes()))
         for blend in ("hard", "alpha", "multiply", "dual-energy"):
             out = Path(folder) / blend
