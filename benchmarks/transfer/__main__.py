@@ -103,7 +103,7 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
             stages.deadline = 0.0  # what runs is asked to stop, and waited for
             click.echo("stopping; the same command goes on", err=True)
     for done in chosen(names):
-        click.echo(f"\n## {done.name}\n\n{table(records.timed(records.read(gpu=gpu)), done, columns(done))}")
+        click.echo(f"\n## {done.name}\n\n{table(records.timed(records.read(gpu=gpu)), done, columns(done, gpu))}")
     return 3 if failed else 0
 
 
@@ -153,7 +153,7 @@ def show(names: Sequence[str], cost: bool, base: str | None, seed: int | None, g
         if not experiments:
             raise click.UsageError(f"no such arm: {base}")
     for experiment in experiments:
-        shown = costs(gpu) if cost else columns(experiment)
+        shown = costs(gpu) if cost else columns(experiment, gpu)
         click.echo(f"## {experiment.name}: {experiment.question}\n\n{table(known, experiment, shown)}")
 
 

@@ -85,11 +85,12 @@ class Column(NamedTuple):
     ahead: bool = False
 
 
-def columns(experiment: Experiment) -> list[Column]:
-    """What an experiment's table tells; `CPU min` is that of learning and scoring, without data and the k-NN probe."""
+def columns(experiment: Experiment, gpu: bool = False) -> list[Column]:
+    """What an experiment's table tells; minutes are those of learning and scoring, without data and the k-NN probe."""
     scans = Column("k-NN on scans", on_scans, experiment.probe)
     pairs = (Column("k-NN on pairs", last("knn_accuracy")), Column("found again", last("held_out_accuracy")))
-    time = Column("CPU min", spent("cpu_seconds", "pretraining", *DETECTOR))
+    name, unit = ("min", "seconds") if gpu else ("CPU min", "cpu_seconds")
+    time = Column(name, spent(unit, "pretraining", *DETECTOR))
     if experiment.probe:
         return [scans, *pairs, time]
     return [
