@@ -189,8 +189,8 @@ def peak(record: dict[str, Any]) -> float | None:
 def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) -> float:
     """Processor seconds of a unit: as the same arm took on this processor, else by what its samples usually cost."""
     same = [r for r in records if (r["experiment"], r["arm"]) == unit.key[:2] and r.get("processor") == processor()]
-    costs = [[stage["cpu_seconds"] for stage in record["cost"].values()] for record in same]
-    if known := [sum(cost) for cost in costs if None not in cost]:
+    parts = [[stage["cpu_seconds"] for stage in record["cost"].values()] for record in same]
+    if known := [sum(cost) for cost in parts if None not in cost]:
         return fmean(known)
     arm = unit.arm
     pairs, scans = arm.pairs or profile.pairs, profile.samples * arm.length
