@@ -31,7 +31,8 @@ from segloc_synth.manifest import Layout, shard_path, write_manifest
 from segloc_synth.phantom import write_phantom
 from segloc_synth.phantom.scene import CLASSES
 from segloc_synth.probe import Verdict, linear
-from segloc_synth.shards import Sample, ShardReader, write_shard
+from segloc_synth.shards import Sample, ShardReader
+from segloc_synth.writer import write_shard
 
 sys.path.insert(0, str(Path(__file__).parent))
 import probe_cnn

@@ -31,7 +31,8 @@ from segloc_synth.manifest import (
 )
 from segloc_synth.problems import USABLE
 from segloc_synth.sample import Materials, make_sample
-from segloc_synth.shards import Sample, write_shard
+from segloc_synth.shards import Sample
+from segloc_synth.writer import write_shard
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)

@@ -26,7 +26,8 @@ from segloc_synth.manifest import (
     shard_path,
     sidecar_path,
 )
-from segloc_synth.shards import MEMBERS, ScanIndex, config_hash
+from segloc_synth.shards import MEMBERS, config_hash
+from segloc_synth.writer import ScanIndex
 
 CHUNK = 1 << 20  # bytes
 

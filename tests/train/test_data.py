@@ -21,7 +21,8 @@ from tests.train.conftest import CLASSES, pair
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from segloc_synth.manifest import Layout, shard_path, write_manifest
-from segloc_synth.shards import Sample, config_hash, write_shard
+from segloc_synth.shards import Sample, config_hash
+from segloc_synth.writer import write_shard
 from segloc_train import loader
 from segloc_train.data import Batch, Pairs
 from segloc_train.loader import batches
@@ -70,11 +71,11 @@ def raw(data: bytes) -> Change:
 
 @pytest.fixture(autouse=True)
 def _write_raw(monkeypatch: pytest.MonkeyPatch) -> None:
-    from segloc_synth import shards
+    from segloc_synth import writer
 
-    written = shards.json_bytes
+    written = writer.json_bytes
     monkeypatch.setattr(
-        shards, "json_bytes", lambda value, indent=1: getattr(value, "raw", None) or written(value, indent)
+        writer, "json_bytes", lambda value, indent=1: getattr(value, "raw", None) or written(value, indent)
     )
 
 
