@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,10 @@ def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, s
     images = json.loads((first / "composites" / "annotations.json").read_text())["images"]
     assert '"kept"' in log.read_text(), "steps that were done are not done again"
     assert len(images) == 32 and len(log.read_text().splitlines()) == 200 // 8
+    written = (first / "detector.pth").stat().st_mtime_ns
+    shutil.rmtree(first / "composites")
+    run("eval", "pretrain", pairs, *flags, "--out", first)
+    assert (first / "detector.pth").stat().st_mtime_ns == written, "done, with its pictures or without"
     _refused("other data or options", pairs, first, *flags, "--lr", "0.1")
     run("synth", *build, "--out", pairs, "--n", 24)
     _refused("of another build", pairs, first, *flags)

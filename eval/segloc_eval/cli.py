@@ -217,7 +217,7 @@ def pretrain(
 
     OUT is then a start: segloc-eval --ckpt OUT --data DATA fine-tunes the whole detector, heads included, on labelled
     scans. Run again with the same options, it goes on with what was interrupted. Without --samples or --epochs it sees
-    every composite once.
+    every composite once. The pictures that it learns from lie in OUT/composites, and may be deleted when it is done.
     """
     if changes["samples"] is None:
         changes["epochs"] = changes["epochs"] or 1
