@@ -293,6 +293,21 @@ def test_marks_of_differences_lie_where_they_say(high: float) -> None:
     assert len(slopes) and slopes == pytest.approx(np.full(len(slopes), slopes[0]), rel=0.01)
 
 
+def test_long_names_of_rows_have_two_lines_that_fit() -> None:
+    entry = Difference(mean=0.1, low=0.0, high=0.2, seeds=[], clear=True)
+    for name, lines in {
+        "short": ["short"],
+        "segloc, then composites + labels": ["segloc, then", "composites + labels"],
+        "a" * 60: ["a" * 19, "a" * 18 + "…"],
+    }.items():
+        drawn = str(charts.differences([(name, entry)], "", ""))
+        told = re.findall(r'y="([\d.-]+)" text-anchor="end">(?:<title>.*?</title>)?([^<]*)<', drawn)
+        told = told[: len(lines)]  # then the figures
+        assert [text for _, text in told] == lines
+        assert all(len(text) * charts.LETTER <= 132 - 8 for text in lines)
+        assert len({y for y, _ in told}) == len(lines), "one below the other"
+
+
 def test_digits_grow_until_a_clear_interval_reads_clear() -> None:
     near = {"mean": 0.01, "low": 0.0001, "high": 0.02, "seeds": [0.01], "clear": True}
     assert span(near["low"], near["high"], digits_for(near), sign=True) == "+0.01 to +2.00"

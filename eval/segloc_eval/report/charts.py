@@ -4,6 +4,7 @@ All are WIDTH units wide and shown at most a third larger than that: the letters
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -132,7 +133,7 @@ def differences(rows: Sequence[tuple[str, Difference | None]], title: str, unit:
         style = "even" if not entry["clear"] else "up" if entry["mean"] > 0 else "down"
         start, end = sorted((at(0.0), at(entry["mean"])))
         drawn += [
-            _text(_cut(name, left - 8), left - 6, middle + 4, "end", name),
+            *_name(name, left, middle),
             tag("rect", x=start, y=middle - 5, width=max(end - start, 0.5), height=10, class_=f"bar {style}"),
             _whisker_across(at(entry["low"]), at(entry["high"]), middle, style),
             *(tag("circle", cx=at(seed), cy=middle, r=2, class_=f"dot {style}") for seed in _several(entry["seeds"])),
@@ -246,6 +247,13 @@ def _whisker_across(low: float, high: float, y: float, style: str) -> Markup:
 def _text(text: str, x: float, y: float, anchor: str, full: str | None = None, class_: str | None = None) -> Markup:
     hint = tag("title", full) if full is not None and full != text else None
     return tag("text", hint, text, x=x, y=y, text_anchor=anchor, class_=class_)
+
+
+def _name(name: str, left: float, middle: float) -> list[Markup]:
+    """A row's name before its bar, in two lines where it is too long for one."""
+    first, *rest = textwrap.wrap(name, max(3, int((left - 8) / LETTER))) or [""]
+    lines = [(first, -2), (_cut(" ".join(rest), left - 8), 9)] if rest else [(first, 4)]
+    return [_text(line, left - 6, middle + down, "end", name) for line, down in lines]
 
 
 def _cut(text: str, room: float) -> str:
