@@ -91,9 +91,10 @@ EXPERIMENTS = (
     ),
     Experiment(
         "blend",
-        "Which blend teaches a detector most, at equal length? Is it the one that looks most real?",
+        "Which blend teaches a detector most, at equal length? Is it the one that looks most real? Do more objects?",
         (
             replace(COMPOSITES, name="dual-energy"),
+            replace(COMPOSITES, name="dual-energy, 1 to 3 items", synth=("--items", "1", "3")),
             *(replace(COMPOSITES, name=name, synth=flags) for name, flags in BLENDS.items()),
         ),
         ("10%",),
