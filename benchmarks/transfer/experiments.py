@@ -16,11 +16,6 @@ def method(name: str) -> Arm:
     return Arm(name, train=("--method", name))
 
 
-def probe(name: str, question: str, arms: tuple[Arm, ...]) -> Experiment:
-    """Settings compared with the defaults by what one short pass teaches, once, without detectors."""
-    return Experiment(name, question, arms, ("10%",), seeds=1, on="val", base="segloc", probe=True, epochs=1)
-
-
 def scaled(pairs: int, epochs: int) -> Arm:
     return replace(SEGLOC, name=f"{pairs // 1000}k pairs, {epochs} epochs", pairs=pairs, epochs=epochs)
 
@@ -104,22 +99,28 @@ EXPERIMENTS = (
         epochs=2,
         look_at_pairs=True,
     ),
-    probe(
+    Experiment(
         "contrast",
         "Class queues, one queue or attraction; what pairs hold; the published schedule",
         (
-            SEGLOC,
-            method("moco"),
-            method("supcon"),
-            pretrained("supcon, K 512", "--method", "supcon", "--queue-size", "512"),
-            CLASSIFY,
-            pretrained("positives of a class", synth=("--positives", "class")),
-            pretrained("balanced by class", synth=("--balance", "class")),
-            pretrained("1 to 3 items", synth=("--items", "1", "3")),
-            pretrained("slow keys", *SLOW),
-            pretrained("moco, slow keys", "--method", "moco", *SLOW),
-            pretrained("published: SGD, slow keys, whole pictures", "--optimizer", "sgd", "--crop", "1", *SLOW),
+            *(SEGLOC, method("moco"), method("supcon")),
+            *once(
+                pretrained("supcon, K 512", "--method", "supcon", "--queue-size", "512"),
+                CLASSIFY,
+                pretrained("positives of a class", synth=("--positives", "class")),
+                pretrained("balanced by class", synth=("--balance", "class")),
+                pretrained("1 to 3 items", synth=("--items", "1", "3")),
+                pretrained("slow keys", *SLOW),
+                pretrained("moco, slow keys", "--method", "moco", *SLOW),
+                pretrained("published: SGD, slow keys, whole pictures", "--optimizer", "sgd", "--crop", "1", *SLOW),
+            ),
         ),
+        ("10%",),
+        seeds=3,
+        on="val",
+        base="segloc",
+        probe=True,
+        epochs=1,
     ),
     Experiment(
         "scale",
