@@ -86,7 +86,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "blend",
-        "Which blend teaches a detector most, at equal length? Is it the one that looks most real? Do more objects?",
+        "Which blend teaches a detector most, at equal length? Is it the most real? Do more objects in a scan help?",
         (
             replace(COMPOSITES, name="dual-energy"),
             replace(COMPOSITES, name="dual-energy, 1 to 3 items", synth=("--items", "1", "3")),
