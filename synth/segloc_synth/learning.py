@@ -13,6 +13,7 @@ from segloc_synth.palette import (
     DENSITY,
     FAINT,
     LEVELS,
+    LINEAR,
     MATERIALS,
     MIXED,
     QUANTILES,
@@ -113,9 +114,8 @@ def _fit_one(scans: Sequence[Pixels], bags: Sequence[Pixels], group: npt.NDArray
     material = _materials(hue[0][hued], saturation[0][hued]) if not grey else np.full(180, MIXED, np.uint8)
     kind = np.where(hued, material[hue[0]], MIXED).astype(np.int64)
     levels = attenuation(colours[None])[0]
-    kind_of_metal = (kind >= 0.85 * MATERIALS) | grey
-    metal = levels[kind_of_metal]
-    depth = _depth(metal, np.max(colours[kind_of_metal], axis=1))
+    metal = kind >= 0.85 * MATERIALS
+    depth = LINEAR if grey else _depth(levels[metal], np.max(colours[metal], axis=1))
     return Palette(
         grey=grey,
         depth=depth,

@@ -33,6 +33,7 @@ SHARPENINGS = np.linspace(-0.75, 3, 6)
 # Density of a channel value in codes; one is added so that black has an end.
 DENSITY = np.rint(-np.log((np.arange(256) + 1) / 256) * UNIT).astype(np.uint16)
 MEAN = np.full((1, 3), 1 / 3)
+LINEAR = 1e6  # depth, in codes, of a display that compresses nothing: one energy in grey
 KNEE = 0.95  # share of the depth beyond which the display is taken to be linear, see amounts()
 METAL_STRENGTH = 2.0  # how many times as far along as its colour metal is taken to be
 METAL_FROM = 40  # material beyond which that counts

@@ -56,6 +56,21 @@ def drawn(palettes: Palettes) -> dict[str, Pixels]:
     return grown
 
 
+def test_two_layers_in_grey_let_through_the_product(palettes: Palettes) -> None:
+    """Scans of one energy: 255 exp(-attenuation), whatever lies below."""
+    one = palettes["grey"]
+    translation = Translation.between(one, one)
+    for own in (0.3, 0.6, 0.9):
+        planes = np.zeros((8, 8, 2), np.uint16)
+        planes[..., 0] = absorbed(own * palette.UNIT)
+        ones = np.ones((8, 8), np.uint8)
+        above = Placed(paste(), 1.0, np.eye(3), planes, 255 * ones, ones, 0, 0, 1.0)
+        for below in (0.1, 0.5, 1.0, 1.6):
+            shown = np.full((8, 8, 3), round(255 * np.exp(-below)), np.uint8)
+            found = blend.dual_energy(shown, above, translation)
+            assert np.abs(found - 255 * np.exp(-own - below)).max() < 4
+
+
 TRANSLATED = ("pidray to sixray", "sixray to pidray-vivid", "pidray to grey", "grey to sixray")
 
 
