@@ -120,7 +120,7 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
     for scan in source.scans:
         try:
             whole, found, _, _ = open_scan(scan, source.bottom_rows)
-            pixels, _ = read_image(scan.path, at_least=size)  # decoded as benign scans are
+            pixels, _ = read_image(scan.path, expect=scan.size, at_least=size)  # decoded as benign scans are
         except (BadImage, BadMask):
             continue
         pixels = pixels[: round(len(whole) * pixels.shape[1] / whole.shape[1])]

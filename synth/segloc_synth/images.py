@@ -22,6 +22,7 @@ Depth = TypeVar("Depth", np.uint8, np.uint16)
 MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
 EXIF_ORIENTATION = 0x0112
 WHITE = 255
+DEPTHS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits
 
 Image.MAX_IMAGE_PIXELS = None  # the limit above applies, with a message of ours
 
@@ -102,7 +103,7 @@ def read_image(
         if at_least is not None and image.format == "JPEG" and not turned:
             shrink = at_least / max(image.size)
             if shrink < 1:
-                image.draft(None, (int(image.width * shrink), int(image.height * shrink)))
+                image.draft(None, (max(1, int(image.width * shrink)), max(1, int(image.height * shrink))))
         return _to_rgb(ImageOps.exif_transpose(image) if turned else image, turned)
 
 
@@ -111,10 +112,10 @@ def _to_rgb(image: Image.Image, turned: bool) -> tuple[Pixels, list[str]]:
     if image.mode.startswith("I") or image.mode == "F":
         notes.append(problems.DEEP)
         deep = np.asarray(image, np.float64)
-        largest = float(deep.max())
-        # 12-bit detectors write 16-bit files; the belt is bright in any scan, so the largest value shows the depth.
-        depths = (1.0, 255.0, 4095.0) if image.mode == "F" else (255.0, 4095.0)
-        top = next((top for top in depths if largest <= top), 65535.0)
+        # Detectors of fewer bits write 16-bit files too; the belt is bright in any scan, so its values show the depth,
+        # with noise above it and hot pixels.
+        belt = float(np.quantile(deep, 0.99))
+        top = next((top for top in (*([1.0] if image.mode == "F" else []), *DEPTHS) if belt <= 1.05 * top), DEPTHS[-1])
         grey = np.clip(np.rint(deep * (WHITE / top)), 0, WHITE).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2), notes
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

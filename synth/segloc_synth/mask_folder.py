@@ -12,7 +12,7 @@ from segloc_synth.listing import Listed, fingerprint, is_image, list_files, stem
 from segloc_synth.problems import TEST_SPLIT, Problem
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "jpegimage")
-MASK_FOLDERS = ("masks", "mask", "annotations", "annotation", "segmentationclass", "labels", "label", "gt")
+MASK_FOLDERS = ("masks", "mask", "segmentationclass", "annotations", "annotation", "labels", "label", "gt")
 NAME_FILES = ("classes.txt", "labelmap.txt", "labels.txt")
 BACKGROUND = frozenset({"background", "_background_", "__background__", "bg"})
 NUMBERED = re.compile(r"(\d{1,3})\s*[:=,\s]\s*(\S.*)")

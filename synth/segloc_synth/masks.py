@@ -28,7 +28,8 @@ def annotations_of(scan: Scan, pixels: Pixels) -> tuple[Annotation, ...]:
     That is read here. A component's id is "value.place", components of a value counted from 1 in reading order.
 
     Raises:
-        BadMask: the class-id picture is damaged, of another size, or holds values that are no class.
+        BadMask: the class-id picture is damaged, of another size, or holds values that are no class, or only such
+            as are to be ignored.
         Lost: it is missing or may not be read.
     """
     if scan.mask is None:
@@ -38,7 +39,10 @@ def annotations_of(scan: Scan, pixels: Pixels) -> tuple[Annotation, ...]:
     if values.shape != pixels.shape[:2]:
         raise BadMask("mask of another size than its image")
     found = []
-    present = [int(value) for value in np.unique(values) if value and int(value) not in scan.mask.void]
+    drawn = [int(value) for value in np.unique(values) if value]
+    present = [value for value in drawn if value not in scan.mask.void]
+    if drawn and not present:
+        raise BadMask(f"mask of nothing but {drawn[0]}, which is no class but the border around objects")
     for value in present:
         if value not in scan.mask.class_of:
             raise BadMask(f"mask value {value}, which is no class")

@@ -9,7 +9,7 @@ import click
 from segloc_synth.coco import PIDRAY_TRAIN, read_coco
 from segloc_synth.files import read_json
 from segloc_synth.labelled import LabelledSource, limit_all, merge_classes, prefixed
-from segloc_synth.listing import list_files, reaching
+from segloc_synth.listing import is_image, list_files, reaching
 from segloc_synth.mask_folder import mask_folders, read_mask_folder
 from segloc_synth.voc import OPIXRAY, VOC, is_opixray_line, read_boxes
 
@@ -53,12 +53,15 @@ def layout_of(folder: Path) -> str:
     if (folder / "train").is_dir():
         return ""
     names = [name for name, _ in list_files(folder)]
+    found = mask_folders(folder)
+    if found and any(name.startswith(f"{found[1]}/") and is_image(name) for name in names):
+        return "masks"  # also where VOC has boxes in xml files beside its masks
     if any(name.endswith(".xml") for name in names):
         return VOC
     texts = (folder / name for name in names if name.endswith(".txt"))
     if any(is_opixray_line(_first_line(file)) for file in islice(texts, LOOKED_INTO)):
         return OPIXRAY
-    return "masks" if mask_folders(folder) else ""
+    return "masks" if found else ""
 
 
 def _first_line(file: Path) -> str:

@@ -9,12 +9,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tests.conftest import draw_scan, save, uncompressed
 
 from segloc_synth import matching, probe
 from segloc_synth.cli import cli
-from segloc_synth.crops import Crop, Trial
+from segloc_synth.crops import Crop, Trial, trials
 from segloc_synth.features import describe
+from segloc_synth.images import EXIF_ORIENTATION
 from segloc_synth.matching import Found
 
 ENTRIES = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1), st.integers(0, 3)), min_size=1)
@@ -123,7 +125,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             scan, mask = draw_scan(number), np.zeros((120, 140), np.uint8)
             cv2.circle(mask, (60, 60), 12, 1, -1)
             scan[mask == 1] = (30, 60, 150) if name == "real" else (240, 60, 30)
-            save(folder / name / f"{number}.png", scan)
+            if name == "real" and number % 2:  # lies on its side, as its EXIF tag says
+                exif = Image.Exif()
+                exif[EXIF_ORIENTATION] = 6
+                Image.fromarray(np.rot90(scan).copy()).save(folder / name / f"{number}.png", exif=exif)
+            else:
+                save(folder / name / f"{number}.png", scan)
             images.append({"id": number, "file_name": f"{number}.png", "width": 140, "height": 120})
             annotations.append(
                 {"id": number, "image_id": number, "category_id": 1, "segmentation": uncompressed(mask), "iscrowd": 0}
@@ -150,6 +157,14 @@ def test_command_tells_red_discs_from_blue_ones(many: tuple[Path, Path]) -> None
     assert control["low"] <= 0.5 <= control["high"]
     plain = CliRunner().invoke(cli, ["probe", str(many[0])])
     assert plain.exit_code == 0 and "which region" in plain.stdout and "against" not in plain.stdout
+
+
+def test_real_objects_lie_under_their_masks(many: tuple[Path, Path]) -> None:
+    """Also in scans that are turned upright by their EXIF tags."""
+    real = next(trial for trial in trials(*many, 400) if trial.name == "composite against real").others
+    colours = np.array([crop.pixels[crop.mask == 1].mean(axis=0) for crop in real])
+    assert len(colours) >= 40
+    assert np.abs(colours - (30, 60, 150)).max() < 12
 
 
 def test_too_little_is_said_in_one_line(many: tuple[Path, Path], sources: tuple[Path, Path], tmp_path: Path) -> None:

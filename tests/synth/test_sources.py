@@ -163,6 +163,28 @@ def test_what_is_wrong_with_a_mask_has_a_name(tmp_path: Path) -> None:
     ]
 
 
+def test_a_mask_of_the_ignored_value_alone_is_told(tmp_path: Path) -> None:
+    """As masks of 0 and 255 are beside a names file: taken for VOC's borders, they would be empty."""
+    root = write_masks(tmp_path / "set", "knife\n")
+    for path in (root / "masks").iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8) * 255).save(path)
+    segments, problems = cut_all(read_labelled(root), 128, tmp_path)
+    assert not segments
+    assert {problem.kind for problem in problems} == {
+        "mask of nothing but 255, which is no class but the border around objects"
+    }
+
+
+def test_vocs_masks_come_before_its_boxes(tmp_path: Path) -> None:
+    root = write_masks(tmp_path / "set", "knife\nball\n")
+    (root / "masks").rename(root / "SegmentationClass")
+    (root / "Annotations").mkdir()
+    (root / "Annotations" / "scan0.xml").write_text("<annotation><filename>scan0.png</filename></annotation>")
+    source = read_labelled(root)
+    assert source.kind == "masks"
+    assert len(cut_all(source, 128, tmp_path)[0]) == 9
+
+
 @pytest.mark.parametrize("layout", ["voc", "sixray", "beside", "opixray", "coco"])
 def test_boxes_need_leave_and_give_the_drawn_objects(tmp_path: Path, layout: str, monkeypatch: Any) -> None:
     root = tmp_path / "set"
@@ -383,12 +405,20 @@ def test_corrupt_rows_at_the_lower_edge_are_found(tmp_path: Path) -> None:
     assert corrupt_rows(bag_to_the_edge) == 0
 
 
-@pytest.mark.parametrize(("top", "bits"), [(255, 8), (4095, 12), (65535, 16)])
-def test_deep_pictures_are_scaled_by_their_depth(tmp_path: Path, top: int, bits: int) -> None:
-    ramp = np.round(np.linspace(0, top, 256)).astype(np.uint16).reshape(16, 16)
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    pixels, _ = read_image(tmp_path / "deep.png")
-    assert np.abs(pixels[..., 0].ravel().astype(int) - np.arange(256)).max() <= 1
+@pytest.mark.parametrize("top", [1, 255, 1023, 4095, 16383, 65535])
+def test_deep_pictures_are_scaled_by_their_depth(tmp_path: Path, top: int) -> None:
+    """Whatever hot pixels and noise above the belt there are."""
+    ramp = np.linspace(0, top, 256).repeat(4).reshape(32, 32)
+    hot = ramp.copy()
+    hot[::16, 0] = min(1.7 * top, 65535)
+    for deep in (ramp, np.minimum(1.03 * ramp, 65535), hot):
+        if top == 1:
+            Image.fromarray(deep.astype(np.float32)).save(tmp_path / "deep.tif")
+        else:
+            Image.fromarray(np.round(deep).astype(np.uint16)).save(tmp_path / "deep.tif")
+        pixels, _ = read_image(tmp_path / "deep.tif")
+        wanted = np.minimum(np.round(255 * deep / top), 255)
+        assert np.abs(pixels[..., 0] - wanted).max() <= 1
     with pytest.raises(BadImage):
         read_image(tmp_path / "none.png")
 
