@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import click
+from upath import UPath
 
 from segloc_synth.bank import Backgrounds, Objects
 from segloc_synth.config import Config
@@ -17,6 +18,7 @@ from segloc_synth.console import fault, log, progress
 from segloc_synth.engines import AHEAD, check_stop, run_local, run_ray
 from segloc_synth.files import SCRATCH, read_json, remove_left_overs, write_json
 from segloc_synth.manifest import (
+    SHARD_NAME,
     Layout,
     Problems,
     Summary,
@@ -223,9 +225,17 @@ def check_output(out: Path, config: Config, n: int) -> None:
         raise click.ClickException(f"{out}: holds a build of another config ({what}); name another --out")
     layout = Layout(n, config.shard_size)
     last = sidecar_path(shard_path(out, layout.shards - 1))
-    beyond = sidecar_path(shard_path(out, layout.shards))
-    if beyond.exists() or _told(last) > layout.count(layout.shards - 1):
+    if _beyond(out, layout) or _told(last) > layout.count(layout.shards - 1):
         raise click.ClickException(f"{out}: holds more than {n} pairs already; raise --n or name another --out")
+
+
+def _beyond(out: Path, layout: Layout) -> bool:
+    """Are there shards of a larger build? Parts and interrupted builds leave gaps; of a URL the next one is asked for
+    alone, as a listing may take thousands of requests."""
+    following = shard_path(out, layout.shards)
+    if isinstance(out, UPath):
+        return bool(sidecar_path(following).exists())
+    return any(SHARD_NAME.fullmatch(path.name) and path.name >= following.name for path in out.iterdir())
 
 
 def _told(sidecar: Path) -> int:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Iterable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -70,6 +71,8 @@ def run(command: click.Command) -> NoReturn:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)  # libraries speak up only when something is wrong
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: names of files may be in any encoding
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as error:

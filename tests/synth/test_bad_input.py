@@ -1,6 +1,7 @@
 """A user's mistake gives one clear line and a non-zero exit; a bad record is left out, counted and listed."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -312,6 +313,21 @@ def test_an_exif_turned_photo_is_used_as_its_json_says(tmp_path: Path) -> None:
     pixels, kinds = read_image(tmp_path / "turned.jpg", expect=(10, 20))
     assert pixels.shape == (20, 10, 3)
     assert kinds == ["image turned upright by its EXIF tag"]
+
+
+def test_a_thin_strip_is_no_reason_to_stop(tmp_path: Path, labelled: Path, benign: Path) -> None:
+    Image.new("RGB", (3000, 6), "white").save(benign / "strip.jpg")
+    result = run(tmp_path / "out", "--objects", labelled, "--backgrounds", benign)
+    assert result.exit_code == 0, result.output
+
+
+def test_names_in_any_encoding_can_be_printed(benign: Path) -> None:
+    Image.new("L", (100, 80), 255).save(os.fsencode(benign) + b"/b\xe9gage.png", "PNG")
+    command = [sys.executable, "-m", "segloc_synth", "check", str(benign), "--workers", "1"]
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert "Traceback" not in result.stderr
+    assert "b\\udce9gage.png" in result.stdout
 
 
 def test_the_program_itself_prints_one_line(tmp_path: Path) -> None:

@@ -214,6 +214,10 @@ def test_a_folder_of_something_else_is_refused(sources: Sources, tmp_path: Path)
         result = CliRunner().invoke(cli, build_args(sources, out, *args))
         assert result.exit_code == 1
         assert words in result.output
+    parts = [*("--n", 20, "--shard-size", 4), *("--part", "2/2")]
+    gap = build(sources, tmp_path / "gap", *parts)  # shards 0 and 1 are not there
+    result = CliRunner().invoke(cli, build_args(sources, gap, "--n", 4, "--shard-size", 4))
+    assert result.exit_code == 1 and "more than 4 pairs" in result.output
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
     result = CliRunner().invoke(cli, build_args(sources, tmp_path / "full", "--n", 9))
