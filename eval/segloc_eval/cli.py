@@ -10,7 +10,7 @@ import click
 from segloc_eval.config import WIDTHS, Config, resolve_arms, resolve_given
 from segloc_eval.recipe import FAMILIES, RECIPES, Recipe
 from segloc_synth import console
-from segloc_synth.files import PathOrUrl
+from segloc_synth.files import PathOrUrl, absolute
 
 EXAMPLES = """\b
 Examples:
@@ -131,7 +131,8 @@ def command() -> None:
 @click.option(
     "--eval-only",
     is_flag=True,
-    help="Train nothing: each --ckpt is a fine-tuned detector.pth, a folder of one or of results, or a results json.",
+    help="Train nothing: each --ckpt is a fine-tuned detector.pth, a folder of one or of results, or a results json. "
+    "Data without splits are scored whole.",
 )
 @click.option("--strict", is_flag=True, help="Stop at bad records in the data instead of leaving them out.")
 @DEVICE
@@ -174,7 +175,7 @@ def run(
         data = default_phantom(workers=console.cores()) / "pidray"
     config = Config(
         arms=arms,
-        data=str(data.resolve()),
+        data=str(absolute(data)),
         labels=tuple(dict.fromkeys(labels)),
         on=on,
         detector=detector,
@@ -250,12 +251,13 @@ def predict(images: tuple[Path, ...], ckpt: Path, out: Path, device: str) -> int
     """
     with installed():
         from segloc_eval.detect import predict_folder
+        from segloc_synth.problems import describe, faults
         from segloc_train.dist import local_device
     problems = predict_folder(ckpt, images, out, local_device(device))
     click.echo(out)
-    for line in problems:
+    for line in describe(problems):
         click.echo(line, err=True)
-    return 3 if problems else 0
+    return 3 if faults(problems) else 0
 
 
 @command.command("report", short_help="Merge evaluations in one report.")
@@ -275,7 +277,7 @@ def convert(data: Path, out: Path) -> None:
     """Write a data set of any layout as COCO, a json per split; pictures stay where they are."""
     with installed():
         from segloc_eval.data import datasets, preflight
-    problems = datasets.convert(data.resolve(), out)
+    problems = datasets.convert(absolute(data), out)
     click.echo(out)
     for line in preflight.describe(problems):
         click.echo(f"{data}: {line}", err=True)
@@ -295,7 +297,7 @@ def labels_(data: Path, labels: tuple[str, ...], seed: int, on: Literal["test", 
     with installed():
         from segloc_eval.data.datasets import load_data, write_lists
         from segloc_eval.data.preflight import describe
-    found = load_data(data.resolve(), tuple(dict.fromkeys(labels)), seed, on)
+    found = load_data(absolute(data), tuple(dict.fromkeys(labels)), seed, on)
     out.mkdir(parents=True, exist_ok=True)
     write_lists(found, out)
     click.echo(out)

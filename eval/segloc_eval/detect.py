@@ -19,14 +19,14 @@ from segloc_synth.console import progress
 from segloc_synth.files import atomic_write, output_dir, write_json
 from segloc_synth.images import BadImage, read_image
 from segloc_synth.listing import list_images
-from segloc_synth.problems import USABLE, Problem, describe
+from segloc_synth.problems import USABLE, Problem
 
 SURE = 0.3  # least score of what is drawn
 log = logging.getLogger("segloc")
 
 
-def predict_folder(weights: Path, images: Sequence[Path], out: Path, device: torch.device) -> list[str]:
-    """Let a fine-tuned detector look at pictures; returns the problems of the pictures, a line per kind.
+def predict_folder(weights: Path, images: Sequence[Path], out: Path, device: torch.device) -> list[Problem]:
+    """Let a fine-tuned detector look at pictures; returns the problems of the pictures.
 
     Args:
         weights: detector.pth, with its detector.json beside it, or the folder of both.
@@ -59,7 +59,7 @@ def predict_folder(weights: Path, images: Sequence[Path], out: Path, device: tor
             file.write(_drawn(scan, results, about.classes))
     write_results(out, scans, by_scan, about.detector)
     log.info("%s: %s", out, ", ".join(f"results.{kind}.json" for kind in kinds(about.detector)))
-    return describe(problems)
+    return problems
 
 
 def _files(images: Iterable[Path]) -> list[Path]:

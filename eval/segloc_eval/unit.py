@@ -30,6 +30,7 @@ from segloc_train.loop import stop_signals
 
 LOG, LAST = "log.jsonl", "last.pt"
 SAVE_EVERY = 60.0  # seconds
+MARKED = 4096  # bytes of a file's middle and end that tell it again
 KEYS = {"bbox": ("bbox", "score"), "segm": ("segmentation", "score"), "semantic": ("segmentation",)}
 log = logging.getLogger("segloc")
 
@@ -107,7 +108,7 @@ def run_unit(
                 **{"format": 1, "detector": detector, "arch": recipe.arch, "width": recipe.width, "size": recipe.size},
                 "classes": [{"id": id, "name": name} for id, name in data.classes.items()],
                 **{"recipe": recipe.as_dict(), "source": unit.source, "sha256": unit.sha256, "versions": versions()},
-                **{"unit": key, "entry": entry},
+                **{"unit": key, "entry": entry, "learnt": [_mark(scan) for scan in scans]},
             }
             write_json(folder / ABOUT, about)
             (folder / LAST).unlink(missing_ok=True)
@@ -122,6 +123,17 @@ def _identity(unit: Unit, data: Data, recipe: Recipe, detector: DetectorName) ->
     parts = [unit.source if unit.sha256 is None else unit.sha256, unit.seed, data.fingerprint, detector]
     value = [*parts, recipe.as_dict(), list(data.classes.items()), scans, tests]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _mark(scan: Scan) -> str:
+    """What tells a scan's file again, wherever it lies: 16 hex digits of its size, its middle and its end."""
+    with scan.path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.sha256(str(size).encode())
+        for place in (size // 2, max(0, size - MARKED)):
+            file.seek(place)
+            digest.update(file.read(MARKED))
+    return digest.hexdigest()[:16]
 
 
 def _entry_of(path: Path, key: str) -> dict[str, Any]:
@@ -247,7 +259,8 @@ def write_results(folder: Path, scans: list[Scan], by_scan: dict[int, Results], 
 def eval_detector(weights: Path, data: Data, folder: Path, world: World, device: torch.device) -> dict[str, Any]:
     """Test a fine-tuned detector (detector.pth or its folder) as it is; returns the entry without arm and scores.
 
-    Writes SPLIT/results.KIND.json below `folder`. click.ClickException when it cannot be used or knows other classes.
+    Writes SPLIT/results.KIND.json below `folder`. click.ClickException when it cannot be used, knows other classes, or
+    learnt from scans that are to be scored, by their files' marks.
     """
     model, about = load_detector(weights)
     theirs, ours = list(about.classes.values()), list(data.classes.values())
@@ -255,5 +268,12 @@ def eval_detector(weights: Path, data: Data, folder: Path, world: World, device:
         other = sorted(set(theirs) ^ set(ours))
         differ = f"only one side has {', '.join(other[:3])}" if other else "their order differs"
         raise click.ClickException(f"{weights}: knows {len(theirs)} classes that are not the data's ({differ})")
+    scored = [scan for group in data.tests.values() for scan in group]
+    known = [scan for scan in scored if _mark(scan) in about.learnt]
+    if known:
+        raise click.ClickException(
+            f"{weights}: learnt from {len(known)} of the {len(scored)} scans that are to be scored, such as "
+            f"{known[0].path}; score it on others"
+        )
     testing = predict_splits(model, data, about.recipe, about.detector, folder, world, device, str(weights))
     return {"detector": about.detector, "testing": testing, "hardware": hardware(device, world)}

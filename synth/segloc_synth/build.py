@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import click
-from upath import UPath
 
 from segloc_synth.bank import Backgrounds, Objects
 from segloc_synth.config import Config
 from segloc_synth.console import fault, log, progress
 from segloc_synth.engines import AHEAD, check_stop, run_local, run_ray
-from segloc_synth.files import SCRATCH, read_json, remove_left_overs, write_json
+from segloc_synth.files import SCRATCH, is_local, read_json, remove_left_overs, write_json
 from segloc_synth.manifest import (
     SHARD_NAME,
     Layout,
@@ -233,8 +232,8 @@ def _beyond(out: Path, layout: Layout) -> bool:
     """Are there shards of a larger build? Parts and interrupted builds leave gaps; of a URL the next one is asked for
     alone, as a listing may take thousands of requests."""
     following = shard_path(out, layout.shards)
-    if isinstance(out, UPath):
-        return bool(sidecar_path(following).exists())
+    if not is_local(out):
+        return sidecar_path(following).exists()
     return any(SHARD_NAME.fullmatch(path.name) and path.name >= following.name for path in out.iterdir())
 
 

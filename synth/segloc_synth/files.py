@@ -37,6 +37,11 @@ def as_path(text: str) -> Path:
     return cast(Path, UPath(text, use_listings_cache=False))
 
 
+def absolute(path: Path) -> Path:
+    """Absolute and without `..`, with its links kept: what lies beside a link is not what lies beside its target."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
 def is_local(path: Path) -> bool:
     """Whether a path from as_path is a file of this machine, not an object in a store."""
     return isinstance(path, Path)

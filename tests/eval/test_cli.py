@@ -14,6 +14,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -138,6 +139,23 @@ def test_two_arms_end_to_end(
     capsys.readouterr()
     assert run(monkeypatch, "predict", "--ckpt", detector, data / "easy", "--out", tmp_path / "found") == 0
     assert len(list((tmp_path / "found" / "pictures").iterdir())) == 2
+    # a grey picture is used; one that is torn is not
+    looking = ("predict", "--ckpt", detector, tmp_path / "grey.png")
+    Image.new("L", (64, 64), 200).save(tmp_path / "grey.png")
+    assert run(monkeypatch, *looking, "--out", tmp_path / "grey") == 0
+    (tmp_path / "torn.png").write_bytes((tmp_path / "grey.png").read_bytes()[:60])
+    assert run(monkeypatch, *looking, tmp_path / "torn.png", "--out", tmp_path / "torn") == 3
+
+
+def test_a_json_that_is_a_link_has_its_pictures_beside_it(
+    lone_json: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = lone_json(scans=12)
+    (tmp_path / "store").mkdir()
+    (data / "annotations.json").rename(tmp_path / "store" / "0a1b.json")
+    (data / "annotations.json").symlink_to(tmp_path / "store" / "0a1b.json")
+    assert run(monkeypatch, "labels", data / "annotations.json", "--labels", "all", "--out", tmp_path / "lists") == 0
+    assert len((tmp_path / "lists" / "labels-all.txt").read_text().splitlines()) >= 5
 
 
 def test_a_failed_unit_leaves_the_others(

@@ -125,6 +125,7 @@ def shifted(share: float) -> Box:
     return [10.0 + 40 * share, 10.0, 40.0, 40.0]
 
 
+SECOND: Box = [100.0, 10.0, 40.0, 40.0]
 KNIFE = (2, FAR)
 RIGHT = (2, FAR, 0.1)
 CASES = {  # kind -> objects, detections; AP50 of the gun and the knife before, and after mending that kind
@@ -132,10 +133,10 @@ CASES = {  # kind -> objects, detections; AP50 of the gun and the knife before, 
     "localisation": ([(1, GUN), KNIFE], [(1, shifted(0.5), 0.9), RIGHT], (0, 1), (1, 1)),
     "both": ([(1, GUN), KNIFE], [(2, shifted(0.5), 0.9), RIGHT], (0, 0.5), (0, 1)),
     "background": ([(1, GUN), KNIFE], [(1, GUN, 0.5), (2, [90.0, 90.0, 9.0, 9.0], 0.9), RIGHT], (1, 0.5), (1, 1)),
-    "missed": ([(1, GUN), (1, [100.0, 10.0, 40.0, 40.0])], [(1, GUN, 0.9)], (51 / 101,), (1,)),
+    "missed": ([(1, GUN), (1, SECOND)], [(1, GUN, 0.9)], (51 / 101,), (1,)),
     "duplicate": (
-        [(1, GUN), (1, [100.0, 10.0, 40.0, 40.0])],
-        [(1, GUN, 0.9), (1, shifted(0.1), 0.8), (1, [100.0, 10.0, 40.0, 40.0], 0.7)],
+        [(1, GUN), (1, SECOND)],
+        [(1, GUN, 0.9), (1, shifted(0.1), 0.8), (1, SECOND, 0.7)],
         ((51 + 50 * 2 / 3) / 101,),
         (1,),
     ),
@@ -153,6 +154,15 @@ def test_mending_gains_what_it_should(name: str) -> None:
         assert sum(gain.values()) == pytest.approx(gain[name])
 
 
+@pytest.mark.parametrize(
+    ("found", "gained"), [([], 1.0), ([(1, GUN, 0.9)], 0.5), ([(1, GUN, 0.9), (2, SECOND, 0.1)], 0)]
+)
+def test_a_class_that_nothing_finds_is_missed(found: list[tuple[int, Box, float]], gained: float) -> None:
+    """As TIDE has it: without its objects it counts no more, unless it has detections."""
+    truth, results = case([(1, GUN), KNIFE], found)
+    assert diagnose({"test": truth}, {0: {"test": results}}, "bbox")["gain"]["missed"] == pytest.approx(gained)
+
+
 def test_only_the_best_of_several_errors_mends_an_object() -> None:
     truth, results = case([(1, GUN)], [(1, shifted(0.5), 0.8), (1, shifted(0.6), 0.9), (1, FAR, 0.85)])
     gain = diagnose({"test": truth}, {0: {"test": results}}, "bbox")["gain"]
@@ -160,8 +170,7 @@ def test_only_the_best_of_several_errors_mends_an_object() -> None:
 
 
 def test_an_error_at_a_found_object_mends_no_other() -> None:
-    other = [100.0, 10.0, 40.0, 40.0]
-    truth, results = case([(1, GUN), (1, other)], [(1, GUN, 0.5), (1, shifted(0.5), 0.9)])
+    truth, results = case([(1, GUN), (1, SECOND)], [(1, GUN, 0.5), (1, shifted(0.5), 0.9)])
     gain = diagnose({"test": truth}, {0: {"test": results}}, "bbox")["gain"]
     assert gain["localisation"] == pytest.approx(51 / 101 / 2)  # it goes: precision 1 instead of 1/2, recall still 1/2
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,44 @@ def make_yolo_inside(root: Path, jsons: dict[str, Path]) -> None:
     (root / "classes.txt").write_text("\n".join(CLASSES.values()))
 
 
-LAYOUTS = [make_coco, make_roboflow, make_voc, make_vocdevkit, make_yolo, make_yolo_inside]
+def make_years(root: Path, jsons: dict[str, Path]) -> None:
+    """VOC in folders that hold more than the name of a split."""
+    make_voc(root, jsons)
+    for name in jsons:
+        (root / name).rename(root / f"{name}2017")
+
+
+def make_ultralytics(root: Path, jsons: dict[str, Path]) -> None:
+    """YOLO as its own tools have it: folders with years, and a yaml that names them."""
+    make_yolo(root, jsons)
+    for kind, name in product(("images", "labels"), jsons):
+        (root / kind / name).rename(root / kind / f"{name}2017")
+    with (root / "data.yaml").open("a") as file:
+        file.write("path: /elsewhere\n" + "".join(f"{name}: ../images/{name}2017\n" for name in jsons))
+
+
+def make_yolo_lists(root: Path, jsons: dict[str, Path]) -> None:
+    """YOLO in one folder, its splits listed in text files, one of them in two."""
+    make_yolo(root, jsons)
+    said = {}
+    for name in jsons:
+        pictures = sorted((root / "images" / name).iterdir())
+        halves = {f"{name}.txt": pictures[::2], f"more_{name}.txt": pictures[1::2]}
+        for file, half in halves.items():
+            (root / file).write_text("".join(f"./images/{picture.name}\n" for picture in half))
+        for kind in ("images", "labels"):
+            for path in (root / kind / name).iterdir():
+                path.rename(root / kind / path.name)
+            (root / kind / name).rmdir()
+        said[name] = [*halves]
+    with (root / "data.yaml").open("a") as file:
+        file.write("".join(f"{name}: {files}\n" for name, files in said.items()))
+
+
+LAYOUTS = [
+    *(make_coco, make_roboflow, make_voc, make_vocdevkit, make_years),
+    *(make_yolo, make_yolo_inside, make_ultralytics, make_yolo_lists),
+]
 
 
 @pytest.mark.parametrize("splits", [("train", "val", "test"), ("train", "val"), ("train", "test")])
@@ -239,6 +277,49 @@ def test_yolo_polygons_are_masks_and_missing_labels_are_background(tmp_path: Pat
 @given(st.integers(0, 10**6), st.lists(st.floats(-1, 2), min_size=4, max_size=12).filter(lambda v: len(v) % 2 == 0))
 def test_yolo_lines(number: int, shares: list[float]) -> None:
     assert yolo_line(f" {number}\t" + " ".join(map(repr, shares))) == (number, shares)
+
+
+def test_a_yaml_is_taken_at_its_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_yolo(tmp_path, parts(tmp_path, {"train": 10, "val": 4}))
+    names = (tmp_path / "data.yaml").read_text()
+    (tmp_path / "other" / "images").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "other" / "images" / "a.png")
+    (tmp_path / "none.txt").write_text("\n")
+
+    def stating(**splits: str) -> Path:
+        (tmp_path / "data.yaml").write_text(names + "".join(f"{name}: {where}\n" for name, where in splits.items()))
+        return tmp_path / "data.yaml"
+
+    for train, line in (
+        ("[images/train, other/images]", "train: its pictures lie in several folders named images"),
+        ("none.txt", "train: names no picture"),
+    ):
+        with pytest.raises(click.ClickException, match=line):
+            find_layout(stating(train=train, val="images/val"))
+    data = load_data(stating(train="images/val", val="images/train"), ["all"], 0)
+    assert len(data.tests["test"]) == 10
+    assert find_layout(stating(train="images/train", val="images/train")).splits.keys() == {LONE}
+    assert len(load_data(stating(train="/gone", val="images/val"), ["all"], 0).tests["test"]) == 4  # as folders say
+    assert not caplog.text
+    assert len(load_data(stating(train="images/train", val="images/val", test="../gone"), ["all"], 0).train) == 9
+    assert "data.yaml: test: ../gone: is not there; left out" in caplog.text
+    shutil.rmtree(tmp_path / "images" / "val")
+    with pytest.raises(click.ClickException, match="val: images/val: is not there; mend it"):
+        find_layout(stating(train="images/train", val="images/val"))
+
+
+def test_folders_that_would_go_unread_are_refused(tmp_path: Path) -> None:
+    make_yolo(tmp_path, parts(tmp_path, {"train": 10, "more": 4}))
+    with pytest.raises(click.ClickException, match="more: holds labels, but its name tells no split, as train does"):
+        find_layout(tmp_path)
+
+
+def test_other_names_of_classes_are_other_data(tmp_path: Path) -> None:
+    make_yolo(tmp_path, parts(tmp_path, {"train": 10, "test": 4}))
+    prints = {load_data(tmp_path, ["all"], 0).fingerprint}
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write("  99: Whip\n")
+    assert load_data(tmp_path, ["all"], 0).fingerprint not in prints
 
 
 HOSTILE_LINES = {

@@ -1,5 +1,6 @@
 """What data sets with one label file per picture have in common: their splits' folders, sizes, and their COCO form."""
 
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -7,25 +8,54 @@ from typing import Any
 
 import click
 
+from segloc_eval.numbers.score import MEAN, POOLED
 from segloc_synth.images import EXIF_ORIENTATION, BadImage, opened
 from segloc_synth.problems import Problem
 
-SPLITS = {"train": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+TRAIN, VAL, TEST = "train", "val", "test"
+LEVELS = ("easy", "hard", "hidden")  # PIDray's test splits
+SPLITS = {  # words of names that tell a split
+    **dict.fromkeys(("train", "training", "trainval"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), VAL),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+PLAIN = ("annotations", "coco", "instances", "labels")  # words that tell none
 LONE = ""  # the split of a data set that has only one
 NO_TEXT = "label file that is no text in UTF-8"
 
 
-def by_split(folders: Iterable[Path]) -> dict[str, Path]:
-    """Split -> the folder named after it; `trainval` only where there is neither `train` nor `val`.
+def split_name(name: str) -> str:
+    """The split that a folder's or json's name tells: train, val, test, or what follows `test`; '' when it tells none.
 
-    click.ClickException where two folders are of one split.
+    xray_test_easy, easy_test -> easy; instances_val2017 -> val; hidden -> hidden (a level of PIDray's); scans -> ''.
     """
-    named = [folder for folder in folders if folder.name.lower() in SPLITS]
-    parts = [folder for folder in named if folder.name.lower() != "trainval"]
-    whole = not {SPLITS[folder.name.lower()] for folder in parts} & {"train", "val"}
+    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word not in PLAIN]
+    known = [SPLITS[word] for word in words if word in SPLITS]
+    if known and known[0] != TEST:
+        return known[0]
+    place = next((i for i, word in enumerate(words) if word in SPLITS), len(words))
+    rest = words[place + 1 :] or [word for word in words if word in LEVELS]
+    told = "-".join(rest) or (TEST if known else "")
+    return f"{TEST}-{told}" if told in (MEAN, POOLED) else told  # the names of overalls
+
+
+def by_split(folders: Iterable[Path]) -> dict[str, Path]:
+    """Split -> the folder of labelled scans whose name tells it; `trainval` only where there is neither train nor val.
+
+    click.ClickException where two folders are of one split, or some are of one and others would go unread.
+    """
+    folders = list(folders)
+    named = {folder: split for folder in folders if (split := split_name(folder.name))}
+    unread = [folder for folder in folders if folder not in named]
+    if named and unread:
+        raise click.ClickException(
+            f"{unread[0]}: holds labels, but its name tells no split, as {next(iter(named)).name} does; "
+            "name it train, val or test, or move it away"
+        )
+    parts = {folder: split for folder, split in named.items() if "trainval" not in folder.name.lower()}
+    whole = not {TRAIN, VAL} & set(parts.values())
     found: dict[str, Path] = {}
-    for folder in named if whole else parts:
-        split = SPLITS[folder.name.lower()]
+    for folder, split in (named if whole else parts).items():
         if split in found:
             raise click.ClickException(
                 f"{folder}: is of the split {split}, as is {found[split].name}; keep one of them"

@@ -3,12 +3,13 @@
     PIDray   annotations/xray_train.json, xray_test_easy.json, ... (or train.json, test.json); train/, easy/, ...
     COCO     a json; a folder with one; annotations/*train*.json, *val*.json, *test*.json; train/*.json, valid/*.json
     VOC      xml files beside or below their pictures; train/, val/, test/ of them; VOCdevkit's and SIXray's lists
-    YOLO     images/train + labels/train, train/images + train/labels, or images + labels; names in a yaml or text
+    YOLO     images/train + labels/train, train/images + train/labels, or images + labels; a yaml's train, val and test
+             (folders, or lists of pictures) come first; names of classes in it or a text
 
 What is returned is as the files have it: `datasets` checks it.
 """
 
-import re
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,18 +19,15 @@ from typing import Any
 
 import click
 
-from segloc_eval.data.label_files import LONE, SPLITS, by_split
+from segloc_eval.data.data_yaml import class_names, stated_parts
+from segloc_eval.data.label_files import LEVELS, LONE, SPLITS, TEST, TRAIN, VAL, by_split, split_name
 from segloc_eval.data.voc import Listing, VocFolder
-from segloc_eval.data.yolo import class_names, read_yolo, yolo_folders
-from segloc_eval.numbers.score import MEAN, POOLED
+from segloc_eval.data.yolo import read_yolo, yolo_folders
 from segloc_synth.coco import PIDRAY_TRAIN, find_coco
 from segloc_synth.files import read_json
 from segloc_synth.listing import is_image
 from segloc_synth.problems import Problem
 
-TRAIN, VAL, TEST = "train", "val", "test"
-LEVELS = ("easy", "hard", "hidden")  # PIDray's test splits
-PLAIN = ("annotations", "coco", "instances", "labels")  # words that tell no split
 ROBOFLOW = "_annotations.coco.json"
 WHAT = (
     "no annotations; name a COCO json, a folder that holds one, PIDray's folder, or one of VOC xml or YOLO text files"
@@ -160,20 +158,6 @@ def _coco_folder(root: Path) -> Layout | None:
     return None
 
 
-def split_name(stem: str) -> str:
-    """The split that a json's name tells: train, val, test, or what follows `test`; '' when it tells none.
-
-    xray_test_easy, easy_test -> easy; instances_val2017 -> val; hidden -> hidden (a level of PIDray's); scans -> ''.
-    """
-    words = [word for word in re.split(r"[^a-z]+", stem.lower()) if word and word not in PLAIN]
-    known = [SPLITS[word] for word in words if word in SPLITS]
-    if known and known[0] != TEST:
-        return known[0]
-    rest = words[words.index(TEST) + 1 :] if known else []
-    name = "-".join(rest or [word for word in words if word in LEVELS]) or (TEST if known else "")
-    return f"{TEST}-{name}" if name in (MEAN, POOLED) else name  # the names of overalls
-
-
 def _picture_folders(file: Path, root: Path, split: str) -> list[Path]:
     """Where the pictures of a split may lie: folders that its json or the split is named after come first."""
     below = [f for base in (root, root / "images") if base.is_dir() for f in sorted(base.iterdir()) if f.is_dir()]
@@ -189,22 +173,22 @@ def _coco_parts(root: Path) -> Layout | None:
         inside = [file for file in inside if file.name == ROBOFLOW] or inside
         if len(inside) == 1:
             files[folder] = inside[0]
-    parts = by_split(files)
+    parts = by_split(folder for folder in files if split_name(folder.name))
     splits = {split: _json_split(files[part], [part, part / "images"]) for split, part in parts.items()}
     return Layout(root, splits) if splits else None
 
 
-def _yolo(root: Path, names_file: Path | None = None) -> Layout:
-    folders = yolo_folders(root)
-    if not folders:
+def _yolo(root: Path, yaml: Path | None = None) -> Layout:
+    parts = stated_parts(root, yaml) or yolo_folders(root)
+    if not parts:
         raise click.ClickException(f"{root}: {WHAT}")
-    names = class_names(root, names_file)
+    names = class_names(root, yaml)
+    folders = [part.pictures for part in parts.values()]
+    if not all(folder.is_relative_to(root) for folder in folders):  # a yaml may lie anywhere
+        root = Path(os.path.commonpath(folders))
     return Layout(
         root,
-        {
-            split: Split(labels, [pictures], partial(read_yolo, pictures, labels, names))
-            for split, (pictures, labels) in folders.items()
-        },
+        {split: Split(part.labels, [part.pictures], partial(read_yolo, part, names)) for split, part in parts.items()},
     )
 
 

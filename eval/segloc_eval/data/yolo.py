@@ -1,21 +1,18 @@
 """YOLO text files, boxes or polygons, and their pictures as COCO data sets; shares are turned into pixels."""
 
+import json
 import math
 from collections.abc import Mapping
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import click
-import yaml
+from typing import Any, NamedTuple
 
 from segloc_eval.data.label_files import LONE, NO_TEXT, as_coco, by_split, stem_path, with_sizes
 from segloc_synth.listing import list_files, list_images
 from segloc_synth.problems import MISSING, Problem
 from segloc_synth.voc import BadLabel
 
-LARGEST_YAML = 1_000_000  # bytes
 LOOKED_INTO = 100  # text files that are read to tell YOLO's labels from other text
 NO_LINE = "label line that reads neither `class x y w h` nor `class x1 y1 x2 y2 x3 y3 ...`"
 NO_NUMBER = "label line with a number that is none or is not finite"
@@ -23,20 +20,29 @@ NO_SHARE = "label line with numbers far beyond 0..1, which are to be shares of t
 NO_CLASS = "label line with a class number that has no name"
 
 
-def yolo_folders(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Split -> (folder of pictures, folder of labels) of a YOLO data set; empty when it is none."""
+class Part(NamedTuple):
+    """A split: pictures below a folder, all or `only` those of these paths below it; their labels lie in another's."""
+
+    pictures: Path
+    labels: Path
+    only: frozenset[str] | None = None
+
+
+def yolo_folders(root: Path) -> dict[str, Part]:
+    """The splits of a YOLO data set as its folders are named; empty when it is none."""
     below = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
     inside = by_split(f for f in below if _has_labels(f / "images", f / "labels"))
-    found = {split: (folder / "images", folder / "labels") for split, folder in inside.items()}
+    found = {split: Part(folder / "images", folder / "labels") for split, folder in inside.items()}
     if not found and (root / "labels").is_dir():
         named = by_split(f for f in sorted((root / "labels").iterdir()) if _has_labels(root / "images" / f.name, f))
-        found = {split: (root / "images" / folder.name, folder) for split, folder in named.items()}
+        found = {split: Part(root / "images" / folder.name, folder) for split, folder in named.items()}
         if not found and _has_labels(root / "images", root / "labels"):
-            found = {LONE: (root / "images", root / "labels")}
+            found = {LONE: Part(root / "images", root / "labels")}
     if not found:
-        found = {split: (folder, folder) for split, folder in by_split(f for f in below if _has_labels(f, f)).items()}
+        beside = by_split(f for f in below if _has_labels(f, f))
+        found = {split: Part(folder, folder) for split, folder in beside.items()}
     if not found and _has_labels(root, root):
-        found = {LONE: (root, root)}
+        found = {LONE: Part(root, root)}
     return found
 
 
@@ -57,48 +63,23 @@ def _begins_as_yolo(file: Path) -> bool:
     return len(words) >= 5 and words[0].isdigit()
 
 
-def class_names(root: Path, file: Path | None = None) -> dict[int, str]:
-    """Class number -> name, from a yaml's `names` (`file`, or any in the folder) or a classes.txt; a name a line.
-
-    click.ClickException when there are none: numbers alone would not say whether two data sets mean the same.
-    """
-    yamls = [file] if file else sorted([*root.glob("[!.]*.yaml"), *root.glob("[!.]*.yml")])
-    for path in yamls:
-        try:
-            about = yaml.safe_load(path.read_bytes()) if path.stat().st_size <= LARGEST_YAML else None
-        except (yaml.YAMLError, RecursionError, ValueError):
-            raise click.ClickException(f"{path}: not valid YAML") from None
-        names = about.get("names") if isinstance(about, dict) else None
-        pairs = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
-        found = {number: str(name) for number, name in pairs if type(number) is int and type(name) in (str, int)}
-        if found:
-            return found
-    for path in (root / "classes.txt", root / "labels" / "classes.txt", *sorted(root.glob("[!.]*.names"))):
-        if path.is_file():
-            lines = path.read_bytes().decode("utf-8-sig", "replace").splitlines()
-            return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
-    raise click.ClickException(
-        f"{root}: YOLO labels, but no names of their classes; "
-        "add a classes.txt with a name a line, or a data.yaml with `names`"
-    )
-
-
-def read_yolo(
-    pictures: Path, labels: Path, names: Mapping[int, str], problems: list[Problem]
-) -> tuple[dict[str, Any], str]:
-    """The COCO data set of a folder of pictures and their YOLO labels, and a digest of these.
+def read_yolo(part: Part, names: Mapping[int, str], problems: list[Problem]) -> tuple[dict[str, Any], str]:
+    """The COCO data set of pictures and their YOLO labels, and a digest of these and of the classes' names.
 
     Category ids are class numbers + 1. A picture without a label file, or with an empty one, holds no object.
     """
-    found = [name for name, _ in list_images(pictures)]
+    pictures, labels, only = part
+    found = [name for name, _ in list_images(pictures) if only is None or name in only]
     texts = {stem_path(name): name for name, _ in list_files(labels) if name.endswith(".txt")}
     texts = {stem: name for stem, name in texts.items() if stem not in ("classes", "train", "val", "test")}
     stems = {stem_path(name) for name in found}
-    if labels != pictures:
+    if only is not None:
+        problems += [Problem(MISSING, name) for name in sorted(only.difference(found))]
+    elif labels != pictures:
         problems += [Problem(MISSING, name) for stem, name in texts.items() if stem not in stems]
     sizes = with_sizes(pictures, [(name, (0, 0)) for name in found], problems, upright=True)
     objects: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    digest = sha256()
+    digest = sha256(json.dumps(sorted(names.items())).encode())
     for name, (width, height) in sizes.items():
         text = texts.get(stem_path(name))
         if text is None:

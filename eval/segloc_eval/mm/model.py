@@ -86,11 +86,15 @@ def load_arm(model: Any, source: str, recipe: Recipe, detector: DetectorName, cl
 
 @dataclass(frozen=True)
 class About:
-    """What the detector.json beside a detector.pth tells; `classes`: category id to name, in the heads' order."""
+    """What the detector.json beside a detector.pth tells.
+
+    `classes`: category id to name, in the heads' order. `learnt`: marks of the scans' files, where it tells.
+    """
 
     detector: DetectorName
     recipe: Recipe
     classes: dict[int, str]
+    learnt: frozenset[str]
 
 
 def read_about(weights: Path) -> About:
@@ -113,7 +117,9 @@ def read_about(weights: Path) -> About:
             named[id] = name
     if not isinstance(classes, list) or not named or len(named) != len(classes):
         raise click.ClickException(f"{path}: classes are no list of distinct ids with names")
-    return About(detector, recipe, named)
+    learnt = value.get("learnt")
+    learnt = learnt if isinstance(learnt, list) else []
+    return About(detector, recipe, named, frozenset(one for one in learnt if isinstance(one, str)))
 
 
 def load_detector(weights: Path) -> tuple[nn.Module, About]:

@@ -168,8 +168,9 @@ def gains(run: Run, classes: int) -> NDArray[np.float64]:
         after = []
         for place in present:
             chosen = shown & (label == place)
-            after.append(precision_curve(run.score[chosen], true[chosen], counts[place]).mean())
-        gained[kind] = max(float(np.mean(after) - before), 0.0)
+            if counts[place] or chosen.any():  # a class of which nothing is left, neither missed nor found, has no AP
+                after.append(precision_curve(run.score[chosen], true[chosen], counts[place]).mean())
+        gained[kind] = max(float(np.mean(after or 1.0) - before), 0.0)
     return gained
 
 
