@@ -108,7 +108,8 @@ class ShardReader:
         self.folder, self._local = folder, local
         self.manifest = read_manifest(folder)
         self.classes: list[dict[str, Any]] = self.manifest["classes"]
-        if not all(type(entry["id"]) is int and isinstance(entry["name"], str) for entry in self.classes):
+        known = all(type(c["id"]) is int and abs(c["id"]) < 2**63 and isinstance(c["name"], str) for c in self.classes)
+        if not known or not self.classes:
             raise click.ClickException(f"{folder / 'manifest.json'}: its classes are damaged; {mend(folder)}")
         self._pages: dict[int, tuple[list[dict[str, Any]], list[int]]] = {}
         self._shards: dict[Number, Shard] = {}

@@ -173,6 +173,47 @@ def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path,
     assert code == 1 and "holds other shards than" in text
 
 
+def test_a_restart_goes_on_with_no_run_but_its_own(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch of torchrun's may bear the name of an earlier one: `none` is that of all with a static rendezvous."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    command = ("--shards", shards, "--out", tmp_path / "run", *SMALL, "--epochs", 1)
+    assert run(*command, "--method", "moco")[0] == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    code, text = run(*command)
+    assert code == 1 and "folder is not empty; continue its run with --resume" in text
+    code, text = run(*command, "--method", "moco")
+    assert code == 0 and "is finished: 1 epochs" in text
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    assert run(*command, "--method", "moco")[0] == 1
+
+
+def test_the_backbone_of_an_epoch_is_there_before_the_state_behind_it(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So one that was stopped between the two writes it when it goes on."""
+    written: list[str] = []
+
+    def stop_behind_the_first(path: Path, tensors: Any) -> None:
+        save_tensors(path, tensors)
+        written.append(path.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segloc_train.trainer.save_tensors", stop_behind_the_first)
+    assert run("--shards", shards, "--out", tmp_path / "run", *SMALL, "--save-every", 1)[0] == 130
+    assert written == ["epoch_001.pt"]
+
+
+def test_too_large_a_queue_is_said_in_a_line(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_left(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("segloc_train.queues.torch.randn", nothing_left)
+    code, text = run("--shards", shards, "--out", tmp_path / "run", *SMALL)
+    assert code == 1 and text.count("Error: ") == 1 and "--queue-size" in text and "Traceback" not in text
+
+
 def test_learning_rate_zero_freezes_the_weights(shards: Path, tmp_path: Path) -> None:
     assert (
         run("--shards", shards, "--out", tmp_path / "run", *SMALL, "--epochs", 1, "--lr", 0, "--save-every", 1)[0] == 0

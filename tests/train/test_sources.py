@@ -240,6 +240,22 @@ def test_a_manifest_may_not_point_elsewhere(shards: Path, tmp_path: Path) -> Non
             open_sources([str(folder)])
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"config": other} for other in (None, 5, "x", [])),
+        *({"classes": []}, {"classes": [{"id": 10**30, "name": "gun"}]}, {"totals": {"samples": 10**30}}),
+    ],
+    ids=str,
+)
+def test_a_damaged_manifest_is_told_in_a_line(damage: dict[str, Any], shards: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(shards, tmp_path / "set")
+    manifest = json.loads((shards / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **damage}))
+    with pytest.raises(click.ClickException, match=r"manifest.json: .*(damaged|disagree|not a size in pixels)"):
+        open_sources([str(folder)])
+
+
 def test_a_set_of_an_older_format_is_to_be_built_anew(shards: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(shards, tmp_path / "set")
     manifest = json.loads((shards / "manifest.json").read_text())

@@ -208,15 +208,15 @@ def command(
 
     from segloc_train.config import as_json, check_share
     from segloc_train.dist import joined, local_device, mark_launch, restarted
-    from segloc_train.feed import Feed, open_new, open_stored
+    from segloc_train.feed import Feed, open_new, open_stored, stored_config
     from segloc_train.loop import train
     from segloc_train.start import check_source
 
-    if resume is None and out is not None and restarted(out):
-        resume = out  # torchrun repeats the command that began the run
     device = local_device(options["device"] if resume is None or "device" in given else stored_device(resume))
     with joined(device) as world:
         config, sources = open_new(options) if resume is None else open_stored(resume, given)
+        if resume is None and out is not None and restarted(out) and config == stored_config(out):
+            resume = out  # torchrun repeats the command that began the run
         check_share(config, world.size)
         world.agree("the shards that they can read", sources.identity)
         feed = Feed(sources, config, world, device)

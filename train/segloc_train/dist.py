@@ -97,7 +97,10 @@ def mark_launch(folder: Path) -> None:
 
 
 def restarted(folder: Path) -> bool:
-    """Is this a restart by torchrun, which repeats the command that made `folder`, and not an older run's folder?"""
+    """Is this a restart by torchrun, in the same launch that made `folder`?
+
+    A launch may bear the name of another: `none` with a static rendezvous, what --rdzv-id says otherwise.
+    """
     note = folder / LAUNCH
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     return again and note.is_file() and note.read_text() == os.environ.get("TORCHELASTIC_RUN_ID")

@@ -111,7 +111,8 @@ def open_stored(run: Path, given: dict[str, Any]) -> tuple[Config, Sources]:
     if (sources.identity, len(sources)) != (config.shards_hash, config.samples):
         raise click.ClickException(
             f"{', '.join(config.shards)}: holds other shards than {run} began with "
-            f"({len(sources)} pairs, {sources.identity[:12]}; then {config.samples}, {config.shards_hash[:12]})"
+            f"({len(sources)} pairs, {sources.identity[:12]}; then {config.samples}, {config.shards_hash[:12]}); "
+            "it goes on with those alone: segloc-synth verify --repair makes lost ones anew"
         )
     return config, sources
 

@@ -13,11 +13,10 @@ import click
 import torch
 
 from segloc_synth.console import cause
-from segloc_train.checkpoint import save_tensors
 from segloc_train.config import Config
 from segloc_train.data import Batch
 from segloc_train.dist import World, memory_told
-from segloc_train.export import export, sdanet_weights
+from segloc_train.export import export
 from segloc_train.feed import Feed
 from segloc_train.observe import Observer
 from segloc_train.runlog import RunLog
@@ -35,8 +34,9 @@ def train(config: Config, folder: Path, feed: Feed, world: World, device: torch.
     Returns the exit code: 0, or 130 / 143 when SIGINT / SIGTERM stopped it after a finished step and a saved
     state. click.ClickException for damaged data, a state of another run, or a loss that is not finite.
     """
-    trainer = Trainer(config, len(feed.sources.classes), world, device)
-    trainer.start(folder / "last.pt")
+    with memory_told(f"the network and a queue of {config.queue_size} keys", "--queue-size or --width"):
+        trainer = Trainer(config, len(feed.sources.classes), world, device)
+        trainer.start(folder / "last.pt")
     total, per_epoch = config.total_steps, config.steps_per_epoch
     if trainer.step == total and world.first:
         log.info("%s is finished: %d epochs, %d steps", folder, config.epochs, total)
@@ -62,10 +62,9 @@ def train(config: Config, folder: Path, feed: Feed, world: World, device: torch.
                 record |= observer.look(trainer.method, record, epoch_end)
             records.write(record, epoch_end)
             if epoch_end or (clock.since_save() > SAVE_EVERY and not config.stream):
-                trainer.save(folder / "last.pt")
+                apart = epoch_end and config.save_every and epoch % config.save_every == 0
+                trainer.save(folder / "last.pt", folder / f"epoch_{epoch:03d}.pt" if apart else None)
                 clock.saved()
-            if epoch_end and world.first and config.save_every and epoch % config.save_every == 0:
-                save_tensors(folder / f"epoch_{epoch:03d}.pt", sdanet_weights(trainer.method.query.backbone))
             clock.start_over()
     if trainer.step < total:
         if trainer.pending:

@@ -23,7 +23,8 @@ class Split:
     Attributes:
         train, held_out: int64, places of pairs, ascending. Pairs in neither show a scan of each kind, or are more
             than HELD_OUT_MAX.
-        scans: names of the scans that no training pair shows; empty where the split is by pair.
+        scans: names of the scans whose objects no training pair is about; empty where the split is by pair. Further
+            objects of theirs may lie in training pictures (--items), and all benign scans are shared.
         warning: one line where the split is not by scan, else empty.
     """
 

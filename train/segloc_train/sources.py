@@ -172,7 +172,8 @@ def _open(
 
 def image_size(reader: ShardReader) -> int:
     """Side of the square pictures in pixels; click.ClickException where the manifest does not say."""
-    size = reader.manifest.get("config", {}).get("size")
+    config = reader.manifest.get("config")
+    size = config.get("size") if isinstance(config, dict) else None
     if type(size) is not int or not 1 <= size <= 1 << 14:
         raise click.ClickException(f"{reader.folder / 'manifest.json'}: config.size is {size!r}, not a size in pixels")
     return size
@@ -211,7 +212,7 @@ def open_sources(
             sets.append((ShardReader(where, check=False, local=cache.open if remote and not stream else None), names))
         except (ImportError, ValueError) as error:
             raise click.ClickException(f"{text}: {error}") from None
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, OverflowError):
             raise click.ClickException(f"{folder}/manifest.json: is damaged; build the set anew") from None
         except click.ClickException:
             raise

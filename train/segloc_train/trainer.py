@@ -13,6 +13,7 @@ from segloc_train.checkpoint import load_state, save_tensors
 from segloc_train.config import Config
 from segloc_train.data import Batch
 from segloc_train.dist import World
+from segloc_train.export import sdanet_weights
 from segloc_train.feed import Feed
 from segloc_train.method import Method, Settings
 from segloc_train.order import derived_seed
@@ -141,8 +142,8 @@ class Trainer:
         self.pending, self.sound, self.places = [], [], []
         return {"loss": loss.sum().item(), **by_level("loss", loss), **by_level("acc", accuracy)}
 
-    def save(self, path: Path) -> None:
-        """Everything to go on from here, tensors and numbers only, written by the first rank.
+    def save(self, path: Path, backbone: Path | None = None) -> None:
+        """Everything to go on from here, tensors and numbers only, written by the first rank; `backbone` before it.
 
         click.ClickException, and no writing, where weights are not finite: a loss tells of it only a step later.
         """
@@ -155,6 +156,8 @@ class Trainer:
                 "step": self.step,
                 "pending": [x.cpu() for x in self.pending],
             }
+            if backbone is not None:  # first: what goes on from the state will not write it
+                save_tensors(backbone, sdanet_weights(self.method.query.backbone))
             save_tensors(path, state)
         self.saved = self.step
 
