@@ -264,7 +264,7 @@ def predict(images: tuple[Path, ...], ckpt: Path, out: Path, device: str) -> int
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @OUT
 def report(folders: tuple[Path, ...], out: Path) -> None:
-    """Merge evaluations of the same data and recipe in one report: other arms, label sets or seeds of them."""
+    """Merge evaluations of the same data, recipe and --seed in one report: of other arms, label sets or --seeds."""
     with installed():
         from segloc_eval import merged
     click.echo(merged.report(folders, out))

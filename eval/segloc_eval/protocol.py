@@ -24,7 +24,7 @@ from segloc_eval.recipe import choose_detector
 from segloc_eval.report.page import write_report
 from segloc_eval.results import FORMAT, Truth, kinds_in, pictures, read_truth, write_truth
 from segloc_eval.tables import score_splits, summarise
-from segloc_eval.unit import Unit, eval_detector, run_unit, versions
+from segloc_eval.unit import Unit, accept_learnt, eval_detector, run_unit, versions
 from segloc_synth.console import fault
 from segloc_synth.files import output_dir, read_json, write_json
 from segloc_train.dist import RankLost, World
@@ -86,7 +86,8 @@ def evaluate(
     if world.first:
         done = [unit for unit in _units(whole) if unit not in failed and _is_done(unit, out, data)]
         left = set(_units(whole)) - {*units, *done}
-        metrics = _metrics(whole, data, known, out, done, failed | _failed_before(out, left))
+        missing = [{**_named(unit), "reason": reason, "command": _command()} for unit, reason in failed.items()]
+        metrics = _metrics(whole, data, known, out, done, missing + _failed_before(out, left))
         write_json(out / "metrics.json", metrics)
         write_report(metrics, [out], report, pictures(metrics, out))  # may take long: no rank waits for it
     return report, preflight.describe(data.problems), len(failed)
@@ -136,14 +137,14 @@ def _finish(
 
 
 def _metrics(
-    config: Config, data: Data, known: Truth, out: Path, done: list[Unit], failed: dict[Unit, str]
+    config: Config, data: Data, known: Truth, out: Path, done: list[Unit], failed: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What metrics.json holds."""
     folders = {unit: folder_of(out, unit.labels, unit.arm, unit.seed) for unit in done}
     entries = {unit: _read_unit(folder / "metrics.json") for unit, folder in folders.items()}
     told = ("scans", "scores", "training", "testing", "hardware")
     return {
-        **{"format": FORMAT, "command": shlex.join(["segloc-eval", *sys.argv[1:]])},
+        **{"format": FORMAT, "command": _command()},
         **{"date": time.strftime("%Y-%m-%d"), "config": config.as_dict()},
         "versions": versions(),
         "hardware": ", ".join(sorted({entry["hardware"] for entry in entries.values()} - {""})),
@@ -152,18 +153,21 @@ def _metrics(
         "units": [
             {**_named(unit), **{key: entry[key] for key in told if key in entry}} for unit, entry in entries.items()
         ],
-        "failed": [{**_named(unit), "reason": reason} for unit, reason in failed.items()],
+        "failed": failed,
         **summarise(known, {(unit.labels, unit.arm, unit.seed): folder for unit, folder in folders.items()}),
     }
 
 
-def _failed_before(out: Path, left: set[Unit]) -> dict[Unit, str]:
-    """Of the units that are `left` undone, those that failed in an earlier run, and why."""
+def _command() -> str:
+    return shlex.join(["segloc-eval", *sys.argv[1:]])
+
+
+def _failed_before(out: Path, left: set[Unit]) -> list[dict[str, Any]]:
+    """Of the units that are `left` undone, those that failed in an earlier run, why, and of which command."""
     before = read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {}
     told = before.get("failed", []) if isinstance(before, dict) else []
-    reasons = {(one.get("arm"), one.get("labels"), one.get("seed")): one.get("reason") for one in told}
-    named = {unit: reasons.get((unit.arm, unit.labels, unit.seed)) for unit in left}
-    return {unit: str(reason) for unit, reason in named.items() if reason is not None}
+    undone = [_named(unit) for unit in left]
+    return [one for one in told if {key: one.get(key) for key in ("arm", "labels", "seed")} in undone]
 
 
 def _named(unit: Unit) -> dict[str, Any]:
@@ -238,8 +242,9 @@ def _accept_unit(unit: Unit, out: Path, data: Data) -> None:
 
 
 def _accept_arms(config: Config, data: Data) -> None:
-    """click.ClickException unless every arm's weights fit, before any is trained."""
+    """click.ClickException unless every arm's weights fit and know no scored scan, before any is trained."""
     for arm in config.arms:
+        accept_learnt(arm.source, data)
         if not config.given:
             detector = choose_detector(config.detector, data.masks)
             model = build_detector(config.recipe, detector, len(data.classes), config.seed)

@@ -17,7 +17,7 @@ import torch
 from segloc_eval.config import COMPOSITES, DETECTOR
 from segloc_eval.data.datasets import Data, Scan
 from segloc_eval.machine import forget_peak, hardware, peak_memory, versions
-from segloc_eval.mm.model import ABOUT, build_detector, load_arm, load_detector
+from segloc_eval.mm.model import ABOUT, build_detector, load_arm, load_detector, read_about
 from segloc_eval.mm.predict import Results, predict_shared
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.mm.tuning import FineTuning
@@ -108,7 +108,11 @@ def run_unit(
                 **{"format": 1, "detector": detector, "arch": recipe.arch, "width": recipe.width, "size": recipe.size},
                 "classes": [{"id": id, "name": name} for id, name in data.classes.items()],
                 **{"recipe": recipe.as_dict(), "source": unit.source, "sha256": unit.sha256, "versions": versions()},
-                **{"unit": key, "entry": entry, "learnt": [_mark(scan) for scan in scans]},
+                **{
+                    "unit": key,
+                    "entry": entry,
+                    "learnt": sorted({_mark(scan) for scan in scans} | learnt_by(unit.source)),
+                },
             }
             write_json(folder / ABOUT, about)
             (folder / LAST).unlink(missing_ok=True)
@@ -123,6 +127,25 @@ def _identity(unit: Unit, data: Data, recipe: Recipe, detector: DetectorName) ->
     parts = [unit.source if unit.sha256 is None else unit.sha256, unit.seed, data.fingerprint, detector]
     value = [*parts, recipe.as_dict(), list(data.classes.items()), scans, tests]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def learnt_by(source: str) -> frozenset[str]:
+    """Marks of the scans that an arm's weights learnt from, where they are a detector that tells."""
+    weights = Path(source)
+    weights = weights / DETECTOR if (weights / DETECTOR).is_file() else weights
+    return read_about(weights).learnt if weights.name == DETECTOR and weights.is_file() else frozenset()
+
+
+def accept_learnt(source: str, data: Data) -> None:
+    """click.ClickException where a detector learnt from scans that are to be scored, itself or what it began from."""
+    learnt = learnt_by(source)
+    scored = [scan for group in data.tests.values() for scan in group] if learnt else []
+    known = [scan for scan in scored if _mark(scan) in learnt]
+    if known:
+        raise click.ClickException(
+            f"{source}: learnt from {len(known)} of the {len(scored)} scans that are to be scored, such as "
+            f"{known[0].path}; score it on others"
+        )
 
 
 def _mark(scan: Scan) -> str:
@@ -268,12 +291,6 @@ def eval_detector(weights: Path, data: Data, folder: Path, world: World, device:
         other = sorted(set(theirs) ^ set(ours))
         differ = f"only one side has {', '.join(other[:3])}" if other else "their order differs"
         raise click.ClickException(f"{weights}: knows {len(theirs)} classes that are not the data's ({differ})")
-    scored = [scan for group in data.tests.values() for scan in group]
-    known = [scan for scan in scored if _mark(scan) in about.learnt]
-    if known:
-        raise click.ClickException(
-            f"{weights}: learnt from {len(known)} of the {len(scored)} scans that are to be scored, such as "
-            f"{known[0].path}; score it on others"
-        )
+    accept_learnt(str(weights), data)
     testing = predict_splits(model, data, about.recipe, about.detector, folder, world, device, str(weights))
     return {"detector": about.detector, "testing": testing, "hardware": hardware(device, world)}

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 from tests.eval.conftest import CLASSES
 from tests.eval.evaluation import Evaluation, make_evaluation
 
@@ -128,7 +130,11 @@ def test_the_headline_speaks_of_every_arm_with_numbers_that_can_be_checked(made:
     )
     assert masks.startswith("Mask AP against random: ours ")
     del metrics["comparison"]["200"]["bbox"]["differences"]["imagenet"]
-    assert "imagenet: no result" in headline(metrics)[0]
+    assert "; imagenet reaches " in headline(metrics)[0] and headline(metrics)[0].endswith(
+        "with no random to compare it with."
+    )
+    del metrics["comparison"]["200"]["bbox"]["arms"]["imagenet"]
+    assert headline(metrics)[0].endswith("; imagenet has no box AP.")
 
 
 def test_smallest_and_largest_label_size_get_a_sentence_each(boxes: Evaluation) -> None:
@@ -145,7 +151,14 @@ def test_an_arm_without_a_rival_is_not_compared(tmp_path: Path) -> None:
 
 def test_what_one_seed_cannot_tell_is_said(made: Evaluation, boxes: Evaluation) -> None:
     assert "is unknown" in summary.certainty(View(boxes.metrics))
-    assert summary.certainty(View(made.metrics)).endswith("the spread over 3 seeds per arm.")
+    assert summary.certainty(View(made.metrics)).endswith("the spread over 3 seeds per difference.")
+    fewer = copy.deepcopy(made.metrics)  # as where the base has one seed alone
+    for comparison in fewer["comparison"]["200"].values():
+        for other in comparison["differences"].values():
+            for entry in other["splits"].values():
+                for estimate in entry.values():
+                    estimate["seeds"] = estimate["seeds"][:1]
+    assert "One seed per difference: " in summary.certainty(View(fewer))
 
 
 def test_too_few_scans_is_the_reason_given(boxes: Evaluation) -> None:
@@ -224,6 +237,23 @@ def test_missing_files_are_said(made: Evaluation, tmp_path: Path) -> None:
     write_report(made.metrics, [tmp_path], out, made.picture)
     text = Page(out.read_text()).text
     assert "No scans to show" in text and "is missing" in text and "Training loss" not in text
+
+
+def test_objects_are_found_by_the_detectors_own_boxes(made: Evaluation, tmp_path: Path) -> None:
+    """Not by the boxes round its masks, which may be far off."""
+    folder = Path(shutil.copytree(made.folder, tmp_path / "out"))
+    before = re.findall(r"\w+ finds \d of \d", Page(page_of(made)).text)
+    for file in folder.glob("*/*/*/*/results.segm.json"):
+        results = json.loads(file.read_text())
+        for result in results:
+            height, width = result["segmentation"]["size"]
+            speck = np.zeros((height, width), np.uint8, order="F")
+            speck[:2, :2] = 1
+            result["segmentation"]["counts"] = coco_mask.encode(speck)["counts"].decode()
+        file.write_text(json.dumps(results))
+    page = tmp_path / "report.html"
+    write_report(made.metrics, [folder], page, made.picture)
+    assert re.findall(r"\w+ finds \d of \d", Page(page.read_text()).text) == before != []
 
 
 def test_failures_are_told_first_and_how_to_go_on(made: Evaluation) -> None:
@@ -333,6 +363,7 @@ def part(made: Evaluation, folder: str, **changes: Any) -> tuple[dict[str, Any],
         ({"config__detector": "faster-rcnn"}, "detector"),
         ({"config__recipe": {"name": "paper"}}, "recipe"),
         ({"config__on": "val"}, "scored split"),
+        ({"config__given": True}, "use of --eval-only"),
         ({"format": 1}, "format"),
     ],
 )
@@ -360,6 +391,16 @@ def test_merging_keeps_units_once_and_names_arms_apart(made: Evaluation, tmp_pat
     assert units["ours (second)", 1] == "b/second/ours/200/seed-1"
     assert merged["failed"] == []  # done in the other folder
     assert "comparison" not in merged and [one["folder"] for one in merged["parts"]] == ["a/first", "b/second"]
+
+    again = merge([(merged, tmp_path), part(made, "c/third")])
+    assert [one["folder"] for one in again["parts"]] == ["a/first", "b/second", "c/third"]
+    other[0]["failed"] = [{"arm": "random", "labels": "200", "seed": 9, "reason": "killed"}]
+    other[0]["command"] = "segloc-eval --the-other"
+    other[0]["data"]["scans"]["train"] = 999
+    unfinished = merge([same, other])
+    assert unfinished["data"]["scans"]["train"] == 999
+    page = Page(page_of(made, {**unfinished, **{key: made.metrics[key] for key in ("comparison", "errors")}}))
+    assert "Then merge again. segloc-eval --the-other" in " ".join(page.text.split())
 
     other[0]["units"][0]["scores"] = {}
     with pytest.raises(

@@ -27,7 +27,7 @@ from segloc_eval import unit as module
 from segloc_eval.data.datasets import Data, load_data
 from segloc_eval.detect import predict_folder
 from segloc_eval.recipe import QUICK, DetectorName, Recipe
-from segloc_eval.unit import Unit, eval_detector, run_unit
+from segloc_eval.unit import Unit, accept_learnt, eval_detector, run_unit
 from segloc_synth.problems import faults
 from segloc_train.checkpoint import load_tensors
 from segloc_train.dist import ALONE, joined
@@ -245,6 +245,15 @@ def test_what_a_detector_learnt_from_is_no_test(pidray: Make, tmp_path: Path) ->
     with pytest.raises(click.ClickException, match=r"learnt from \d of the 8 scans that are to be scored, such as"):
         eval_detector(tmp_path / "unit", whole, tmp_path / "scores", ALONE, CPU)
     assert not (tmp_path / "scores").exists()
+    # nor where another fine-tuning went on from it
+    shutil.copytree(data, tmp_path / "others")
+    for path in (tmp_path / "others" / "train").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    later = replace(UNIT, source=str(tmp_path / "unit" / "detector.pth"))
+    run(tmp_path / "others", tmp_path / "later", unit=later)
+    with pytest.raises(click.ClickException, match="learnt from"):
+        accept_learnt(str(tmp_path / "later"), whole)
+    accept_learnt(str(tmp_path / "later"), read(tmp_path / "others"))
 
 
 @pytest.mark.parametrize("name", ["cascade-mask-rcnn", "semantic-fpn"])

@@ -13,12 +13,14 @@ import click
 Part = tuple[dict[str, Any], Path]  # a metrics dict and the folder that it was read from
 SAME = {  # what must agree, and how a message calls it
     "format": lambda metrics: metrics["format"],
+    "use of --eval-only": lambda metrics: bool(metrics["config"].get("given")),
     "data": lambda metrics: metrics["data"]["fingerprint"],
     "classes": lambda metrics: metrics["data"]["classes"],
     "detector": lambda metrics: metrics["config"].get("detector"),
     "recipe": lambda metrics: metrics["config"].get("recipe"),
     "scored split": lambda metrics: metrics["config"].get("on"),
 }
+REPEATED = ("command", "date", "config", "versions", "hardware")  # what is needed to repeat an evaluation
 LISTS = ("labels-*.txt", "val.txt")  # beside metrics.json: training scans of each label size, validation scans
 
 
@@ -37,7 +39,6 @@ def merge(parts: Sequence[Part]) -> dict[str, Any]:
             if get(metrics) != get(first):
                 raise click.ClickException(
                     f"{folder}: other {what} than {first_folder}; only evaluations alike can share a report"
-                    + (", neither of them --eval-only or both" if what == "data" else "")
                 )
     _same_lists([folder for _, folder in parts])
     names = _names(parts)
@@ -56,25 +57,24 @@ def merge(parts: Sequence[Part]) -> dict[str, Any]:
             units.setdefault(key, {"folder": str(inside), **unit, "arm": arm})
     about = {name: metrics["arms"][arm] for (number, arm), name in names.items() for metrics in [parts[number][0]]}
     failed = [
-        {**failure, "arm": names[number, failure["arm"]]}
+        {"command": metrics["command"], **failure, "arm": names[number, failure["arm"]]}
         for number, (metrics, _) in enumerate(parts)
         for failure in metrics["failed"]
     ]
     done = {(failure["arm"], failure["labels"], failure["seed"]) for failure in failed} & set(units)
     problems = list(dict.fromkeys(line for metrics, _ in parts for line in metrics["data"]["problems"]))
+    most = max((metrics["data"] for metrics, _ in parts), key=lambda data: int(data["scans"].get("train", 0)))
     labels = {slug: count for metrics, _ in parts for slug, count in metrics["data"]["labels"].items()}
     return {
-        **{key: first[key] for key in ("format", "command", "date", "config", "versions", "hardware")},
-        "data": {**first["data"], "labels": labels, "problems": problems},
+        **{key: first[key] for key in ("format", *REPEATED)},
+        "data": {**most, "labels": labels, "problems": problems},
         "arms": about,
         "units": list(units.values()),
         "failed": [one for one in failed if (one["arm"], one["labels"], one["seed"]) not in done],
         "parts": [
-            {
-                "folder": str(folder),
-                **{key: metrics[key] for key in ("command", "date", "config", "versions", "hardware")},
-            }
+            part
             for metrics, folder in parts
+            for part in metrics.get("parts") or [{"folder": str(folder), **{key: metrics[key] for key in REPEATED}}]
         ],
     }
 
@@ -102,4 +102,6 @@ def _same_lists(folders: Sequence[Path]) -> None:
             text = path.read_text()
             other, before = seen.setdefault(path.name, (folder, text))
             if text != before:
-                raise click.ClickException(f"{path}: other scans than {other / path.name}; use one --seed for both")
+                raise click.ClickException(
+                    f"{path}: other scans than {other / path.name}; use one --seed for both, --seeds for more runs"
+                )

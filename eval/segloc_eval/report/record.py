@@ -32,9 +32,12 @@ def failures(view: View) -> list[Markup]:
             "p",
             "These are missing from all numbers above. Run the same command again to go on: what is finished is kept, "
             "and an interrupted fine-tuning resumes where it was saved. Out of memory: free the device, or name a new "
-            "folder and a smaller recipe for all arms.",
+            "folder and a smaller recipe for all arms." + " Then merge again." * ("parts" in view.metrics),
         ),
-        tag("pre", view.metrics["command"]),
+        *(
+            tag("pre", command)
+            for command in dict.fromkeys(one.get("command", view.metrics["command"]) for one in failed)
+        ),
     ]
 
 
@@ -169,7 +172,8 @@ def repeat(view: View) -> list[Markup]:
         tag("p", f"Seeds {', '.join(map(str, seeds))}. Hardware: {metrics['hardware']}. {metrics['date']}."),
         tag(
             "p",
-            "Lists of the labelled scans (labels-*.txt), detectors, logs and COCO results files lie beside this page.",
+            "Lists of the labelled scans (labels-*.txt), detectors, logs and COCO results files lie "
+            + ("in the folders named below." if "parts" in metrics else "beside this page."),
         ),
         table(["arm", "weights", "sha256"], weights, class_="text"),
     ]

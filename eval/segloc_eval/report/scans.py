@@ -277,7 +277,7 @@ def _joined(folder: Path, kinds: list[str], ids: set[Id]) -> Records:
         for id, records in by_image(_boxed(read_json(path), kind) if path.is_file() else []).items():
             before = joined.get(id, records)
             if id in ids and len(before) == len(records):  # other lengths: another program's; its boxes must do
-                joined[id] = [{**old, **new} for old, new in zip(before, records, strict=True)]
+                joined[id] = [{**new, **old} for old, new in zip(before, records, strict=True)]
     return joined
 
 

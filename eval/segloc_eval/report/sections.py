@@ -157,8 +157,8 @@ def confusion(view: View, labels: str) -> list[Markup]:
                 for arm, about in found.items()
             ]
             note = (
-                "Rows: what is there; columns: what it was found as; per cent of the row. Last column: not found. "
-                "Last row: detections where nothing is. "
+                "Rows: what is there; columns: what it was found as; per cent of the row. Last column: accounted for "
+                "by none. Last row: detections that count for no object: too far off, found already or not there. "
                 f"Of {BEST}."
             )
             return [grid(figures), dim(note)]

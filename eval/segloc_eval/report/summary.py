@@ -55,7 +55,7 @@ def _clause(view: View, labels: str, kind: str, arm: str) -> str:
     base, score = view.base, view.score_name(kind)
     found = view.difference(labels, kind, arm, view.head)
     if found is None:
-        return f"{arm} has no {score} to compare with {base}"
+        return f"{arm} {_without(view, labels, kind, arm)}"
     digits = digits_for(found)
     if not found["clear"]:
         return (
@@ -80,7 +80,15 @@ def _groups(view: View, labels: str, kind: str) -> list[str]:
             unit = ""
         if parts:
             clauses.append(f"{words}: {', '.join(parts)}")
-    return clauses + [f"{arm}: no result" for arm in found if arm not in real]
+    return clauses + [f"{arm} {_without(view, labels, kind, arm)}" for arm in found if arm not in real]
+
+
+def _without(view: View, labels: str, kind: str, arm: str) -> str:
+    """What is told of an arm that has no difference to the base."""
+    own, score = view.estimate(labels, kind, arm, view.head), view.score_name(kind)
+    return (
+        f"reaches {percent(own['mean'])} {score}, with no {view.base} to compare it with" if own else f"has no {score}"
+    )
 
 
 def _amount(entry: Difference, unit: str, by: bool = True) -> str:
@@ -104,9 +112,10 @@ def _brief(view: View, kind: str, sizes: list[str]) -> str:
     for labels in sizes:
         found = {arm: view.difference(labels, kind, arm, view.head) for arm in view.others}
         words = [f"{arm} {_signed(entry)}" for arm, entry in found.items() if entry is not None]
-        parts.append((f"with {view.label_name(labels)} " if len(sizes) > 1 else "") + ", ".join(words))
+        if words:
+            parts.append((f"with {view.label_name(labels)} " if len(sizes) > 1 else "") + ", ".join(words))
     name = view.score_name(kind)
-    return f"{name[0].upper()}{name[1:]} against {view.base}: {'; '.join(parts)}."
+    return f"{name[0].upper()}{name[1:]} against {view.base}: {'; '.join(parts) or 'nothing to compare'}."
 
 
 def _signed(entry: Difference) -> str:
@@ -121,9 +130,8 @@ def _alone(view: View, kind: str) -> str:
         found = view.estimate(labels, kind, view.base, view.head)
         if found is not None:
             interval = span(found["low"], found["high"])
-            parts.append(
-                f"{percent(found['mean'])} {view.score_name(kind)} ({interval}) with {view.label_name(labels)}"
-            )
+            learnt = "" if labels == "given" else f" with {view.label_name(labels)}"
+            parts.append(f"{percent(found['mean'])} {view.score_name(kind)} ({interval}){learnt}")
     reached = ", ".join(parts) or f"no {view.score_name(kind)}"
     return f"{view.base} reaches {reached}; there is no other arm to compare it with."
 
@@ -143,21 +151,22 @@ def unskilled(view: View) -> list[str]:
 
 def certainty(view: View) -> str:
     """What the intervals cover, and what they do not."""
-    counts = {len(seeds) for seeds in view.compared_seeds()}
+    counts = view.seed_counts()
     scans = view.head_name()
     if counts == {1}:
         remedy = "" if view.metrics["config"].get("given") else "; --seeds 3 would tell"
         return (
-            f"One seed per arm: the intervals cover the choice of {scans} only. How much another seed would move these "
-            f"numbers is unknown, so a difference of a few points may still be luck{remedy}."
+            f"One seed{' per difference' * bool(view.others)}: the intervals cover the choice of {scans} only. How "
+            f"much another seed would move these numbers is unknown, so a few points may still be luck{remedy}."
         )
     if 1 in counts:
         return (
-            "The intervals of arms with one seed lack the spread over seeds; the others cover the choice of scans and "
-            "of seed."
+            "The intervals of differences over one seed lack the spread over seeds; the others cover the choice of "
+            "scans and of seed."
         )
     seeds = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}" if counts else "no"
-    return f"Intervals cover the choice of scans and the spread over {seeds} seeds per arm."
+    what = "per difference" if view.others else "of the arm"
+    return f"Intervals cover the choice of scans and the spread over {seeds} seeds {what}."
 
 
 def setting(view: View) -> str:
@@ -188,7 +197,8 @@ def arms_list(view: View) -> Markup:
     items: list[Child] = []
     for arm in view.arms:
         about = view.metrics["arms"][arm]
-        words = about.get("about") or STARTS.get(about["source"]) or f"weights of {about['source']}"
+        what = "weights of" if about["source"].endswith((".pth", ".pt", ".safetensors")) else "results in"
+        words = about.get("about") or STARTS.get(about["source"]) or f"{what} {about['source']}"
         role = " (the base that the others are compared with)" if arm == view.base and view.others else ""
         mark = tag("i", class_=f"hue hue{view.hue(arm) % charts.HUES}")
         items.append([tag("dt", mark, arm), tag("dd", words, role)])

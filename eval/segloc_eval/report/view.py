@@ -140,14 +140,11 @@ class View:
     def seeds(self, labels: str, arm: str) -> list[int]:
         return sorted(unit["seed"] for unit in self.units(labels, arm))
 
-    def compared_seeds(self) -> list[list[int]]:
-        """The seeds behind each estimate; fewer than were run where an arm lacks one."""
-        return [
-            arm["seeds"]
-            for by_kind in self.metrics["comparison"].values()
-            for comparison in by_kind.values()
-            for arm in comparison["arms"].values()
-        ]
+    def seed_counts(self) -> set[int]:
+        """Over how many seeds each difference on the page is, or each estimate where there is none."""
+        asked = [(labels, kind, arm, self.head) for labels in self.labels for kind in self.kinds for arm in self.arms]
+        differences = {len(one["seeds"]) for place in asked if (one := self.difference(*place)) is not None}
+        return differences or {len(found["seeds"]) for place in asked if (found := self.estimate(*place)) is not None}
 
     def units(self, labels: str | None = None, arm: str | None = None) -> list[dict[str, Any]]:
         return [
