@@ -11,6 +11,7 @@ import click
 import cv2
 import numpy as np
 
+from segloc_synth.files import absolute, is_local
 from segloc_synth.images import Pixels
 from segloc_synth.labelled import named_test, refuse_test_folders
 from segloc_synth.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below, stems
@@ -108,7 +109,9 @@ def _from_csv(path: Path) -> tuple[Path, Listed, list[Problem]]:
     root = path.parent.parent.parent if path.parent.parent.name == "ImageSet" else path.parent
     if len(rows) < 2 or len(rows[0]) < 2:
         raise click.ClickException(f"{path}: not an ImageSet csv: it needs a column of names and one per class")
-    by_stem = {_stem(name): (name, size) for name, size in list_images(root)}
+    by_stem: dict[str, Listed] = {}
+    for found in list_images(root):
+        by_stem.setdefault(_stem(found[0]), []).append(found)
     files, problems = [], []
     for number, row in enumerate(rows[1:], 2):
         name, labels = row[0].strip(), [label.strip() for label in row[1:]]
@@ -117,8 +120,14 @@ def _from_csv(path: Path) -> tuple[Path, Listed, list[Problem]]:
         if "1" in labels:
             continue
         stem = _stem(name) if is_image(name) else PurePosixPath(name).name
-        if stem in by_stem:
-            files.append(by_stem[stem])
+        there = by_stem.get(stem, [])
+        own = [found for found in there if "JPEGImage" in found[0].split("/")] if len(there) > 1 else there
+        if len(own) == 1:
+            files += own
+        elif there:
+            raise click.ClickException(
+                f"{path}, line {number}: {name} may be {there[0][0]} or {there[1][0]}; keep one of them below {root}"
+            )
         else:
             problems.append(Problem(MISSING, path.name, name))
     if not files:
@@ -135,8 +144,8 @@ def _from_list(path: Path) -> tuple[Path, Listed, list[Problem]]:
         name = line.strip().replace("\\", "/")
         if not name or name.startswith("#"):
             continue
-        if name.startswith(f"{root}/"):
-            name = name.removeprefix(f"{root}/")
+        for folder in (root, absolute(root)) if is_local(root) else (root,):
+            name = name.removeprefix(f"{folder}/")
         name = str(PurePosixPath(name))
         if name.startswith("/") or ".." in name.split("/"):
             raise click.ClickException(f"{path}, line {number}: {name} does not lie below {root}, the list's folder")

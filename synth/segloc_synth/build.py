@@ -222,15 +222,15 @@ def check_output(out: Path, config: Config, n: int) -> None:
         differs = [key for key, value in mine.items() if old.get(key) != value]
         what = ", ".join(f"{key} {old.get(key)} instead of {mine[key]}" for key in differs[:3])
         raise click.ClickException(f"{out}: holds a build of another config ({what}); name another --out")
-    layout = Layout(n, config.shard_size)
-    last = sidecar_path(shard_path(out, layout.shards - 1))
-    if _beyond(out, layout) or _told(last) > layout.count(layout.shards - 1):
+    if outgrown(out, Layout(n, config.shard_size)):
         raise click.ClickException(f"{out}: holds more than {n} pairs already; raise --n or name another --out")
 
 
-def _beyond(out: Path, layout: Layout) -> bool:
+def outgrown(out: Path, layout: Layout) -> bool:
     """Are there shards of a larger build? Parts and interrupted builds leave gaps; of a URL the next one is asked for
     alone, as a listing may take thousands of requests."""
+    if _told(sidecar_path(shard_path(out, layout.shards - 1))) > layout.count(layout.shards - 1):
+        return True
     following = shard_path(out, layout.shards)
     if not is_local(out):
         return sidecar_path(following).exists()

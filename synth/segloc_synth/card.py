@@ -3,6 +3,7 @@
 Names no path and no date.
 """
 
+import html
 import json
 import math
 import shlex
@@ -103,6 +104,11 @@ def command_line(context: click.Context) -> str:
     return " ".join(words)
 
 
+def _plain(text: str) -> str:
+    """Somebody's words in a line of Markdown, whatever they hold."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
+
+
 def _word(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else shlex.quote(str(value))
 
@@ -115,12 +121,12 @@ def card(manifest: dict[str, Any], found: Statistics) -> str:
     size = next((name for limit, name in SIZES if samples < limit), "n>1T")
     names = {str(entry["id"]): entry["name"] for entry in manifest["classes"]}
     rows = "\n".join(
-        f"| {class_id} | {names[class_id]} | {count} | {count / samples:.1%} |"
+        f"| {class_id} | {_plain(names[class_id])} | {count} | {count / samples:.1%} |"
         for class_id, count in totals["per_class"].items()
     )
     low, high = config["coefficient"]
     problems = "".join(
-        f"- {found['count']} views: {kind}, first in {', '.join(found['first'])}\n"
+        f"- {found['count']} views: {kind}, first in {_plain(', '.join(found['first']))}\n"
         for kind, found in totals["problems"].items()
     )
     return f"""---

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from segloc_synth import check, export, gallery, phantom, pipeline, preview, probe, verify
+from segloc_synth import build, check, export, gallery, phantom, pipeline, preview, probe, verify
 from segloc_synth.cli_build import build_command, source_options
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl, json_bytes
@@ -88,6 +88,10 @@ def verify_command(folder: Path, repair: bool, as_json: bool, workers: int, **so
         if not as_json:
             click.echo(f"{folder / finding.file}: {finding.problem}")
     if repair and findings:
+        if build.outgrown(folder, layout):
+            raise click.ClickException(
+                f"{folder}: a larger build was begun in it; run the same segloc-synth build again with its larger --n"
+            )
         sources = pipeline.read_sources(**source, workers=workers)
         for mine, theirs, path in (
             (sources.objects, config.objects, sources.labelled[0].path),

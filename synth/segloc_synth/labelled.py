@@ -5,11 +5,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import click
 
+from segloc_synth.files import absolute, is_local
 from segloc_synth.listing import EXTENSIONS
 from segloc_synth.problems import Problem
 
@@ -51,11 +53,15 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ClassIdPicture:
-    """A picture whose pixel values are classes: value -> our class id; 0 is background, `void` values are ignored."""
+    """A picture whose pixel values are classes: value -> our class id; 0 is background.
+
+    `void` values are ignored, and so are those of classes that were `left_out`.
+    """
 
     path: Path
     class_of: Mapping[int, int]
     void: frozenset[int] = frozenset()
+    left_out: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -141,9 +147,11 @@ def merge_classes(
     sources: Sequence[LabelledSource], mapping: Mapping[str, str | None] | None = None
 ) -> list[LabelledSource]:
     """The sources with one set of class ids. `mapping` (their name -> our name, None leaves the class out) names
-    classes anew; names that it lacks stay. Scans that lose all annotations are left out.
+    classes anew; names that it lacks stay, but not the numbers that stand for names where two sources have such: they
+    mean no class then. Scans that lose all annotations are left out.
 
-    click.ClickException when a name in `mapping` is in no source, or when two sources have classes without names.
+    click.ClickException when a name in `mapping` is in no source, or when two sources have classes without names and
+    it names none.
     """
     theirs = {name.casefold(): name for source in sources for name in source.classes.values()}
     ours = {name.strip().casefold(): new for name, new in (mapping or {}).items()}
@@ -159,12 +167,15 @@ def merge_classes(
             "add a classes.txt beside the masks, or name them with --classes"
         )
     ids = ClassIds()
-    return [_renamed(source, ours, ids) for source in sources]
+    return [_renamed(source, ours, ids, numbers=len(nameless) < 2) for source in sources]
 
 
-def _renamed(source: LabelledSource, ours: Mapping[str, str | None], ids: ClassIds) -> LabelledSource:
+def _renamed(source: LabelledSource, ours: Mapping[str, str | None], ids: ClassIds, numbers: bool) -> LabelledSource:
+    """`numbers`: classes without names keep theirs where `ours` names them not either."""
     new_id: dict[int, int | None] = {}
     for old, name in source.classes.items():
+        if old in source.unnamed and not numbers and name.casefold() not in ours:
+            continue
         new = ours.get(name.casefold(), name)
         new_id[old] = None if new is None else ids.id_of(new)
     classes = {new: ids.names[new] for new in new_id.values() if new is not None}
@@ -188,8 +199,9 @@ def _with_ids(scan: Scan, new_id: Mapping[int, int | None]) -> Scan:
     )
     mask = scan.mask
     if mask is not None:
-        class_of = {value: new for value, old in mask.class_of.items() if (new := new_id[old]) is not None}
-        mask = replace(mask, class_of=class_of, void=mask.void | (mask.class_of.keys() - class_of.keys()))
+        class_of = {value: new for value, old in mask.class_of.items() if (new := new_id.get(old)) is not None}
+        left_out = {value for value, old in mask.class_of.items() if new_id.get(old, old) is None}
+        mask = replace(mask, class_of=class_of, left_out=mask.left_out | left_out)
     return replace(scan, annotations=kept, mask=mask)
 
 
@@ -229,8 +241,8 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
     """The sources with the objects of the named scans only; a source of which nothing is named is left out.
 
     A name is a scan's name, its stem, file name or path, relative or not: the shorter of the two must be the end of
-    the longer, and where both have an extension it must be the same. All scans that fit are kept; a name may be that of
-    a picture without objects.
+    the longer, and where both have an extension it must be the same. All scans that fit are kept, of several sources
+    those whose path it tells most of; a name may be that of a picture without objects.
 
     click.ClickException for the first name that fits no scan, and when no scan is left.
     """
@@ -253,6 +265,9 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
         ]
         if not fits:
             raise click.ClickException(f"--images: no scan {name!r} in {', '.join(str(s.path) for s in sources)}")
+        if len({which for which, _ in fits}) > 1:  # a path tells which source is meant
+            shared = [_shared(parts, sources[which].scans[place].path if place >= 0 else None) for which, place in fits]
+            fits = [fit for fit, count in zip(fits, shared, strict=True) if count == max(shared)]
         for which, place in fits:
             kept[which].add(place)
     limited = []
@@ -264,6 +279,13 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
     if not limited:
         raise click.ClickException("--images: none of the scans in the list has a labelled object")
     return limited
+
+
+def _shared(parts: Sequence[str], path: Path | None) -> int:
+    """How many parts a name has in common with the end of a scan's path."""
+    own, _ = _parted(str(absolute(path) if path is not None and is_local(path) else path or ""))
+    pairs = zip(reversed(own), reversed(parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _parted(name: str) -> tuple[tuple[str, ...], str]:

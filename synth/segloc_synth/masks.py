@@ -40,8 +40,8 @@ def annotations_of(scan: Scan, pixels: Pixels) -> tuple[Annotation, ...]:
         raise BadMask("mask of another size than its image")
     found = []
     drawn = [int(value) for value in np.unique(values) if value]
-    present = [value for value in drawn if value not in scan.mask.void]
-    if drawn and not present:
+    present = [value for value in drawn if value not in scan.mask.void | scan.mask.left_out]
+    if drawn and scan.mask.void.issuperset(drawn):
         raise BadMask(f"mask of nothing but {drawn[0]}, which is no class but the border around objects")
     for value in present:
         if value not in scan.mask.class_of:

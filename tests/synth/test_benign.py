@@ -55,6 +55,13 @@ def test_positives_of_sixray_are_no_backgrounds(sixray: Path) -> None:
         "JPEGImage/P00002.jpg",
     ]
     assert [problem.where() for problem in listed.problems] == ["train.csv N0000009"]
+    shutil.copytree(sixray / "JPEGImage", sixray / "thumbs")
+    assert read_benign(sixray / "ImageSet" / "10" / "train.csv").relative == listed.relative
+    shutil.move(sixray / "JPEGImage", sixray / "big")
+    with pytest.raises(click.ClickException, match=r"line 2: N0000001 may be big/N0000001.jpg or thumbs/N0000001.jpg"):
+        read_benign(sixray / "ImageSet" / "10" / "train.csv")
+    shutil.move(sixray / "big", sixray / "JPEGImage")
+    shutil.rmtree(sixray / "thumbs")
     with pytest.raises(click.ClickException, match="--allow-test"):
         read_benign(sixray / "ImageSet" / "10" / "test.csv")
     shutil.copy(sixray / "ImageSet" / "10" / "test.csv", sixray / "ImageSet" / "10" / "latest.csv")
@@ -84,11 +91,13 @@ def test_a_link_upwards_ends(tmp_path: Path) -> None:
     assert len(read_benign(tmp_path / "linked").names) == 5
 
 
-def test_text_lists(tmp_path: Path) -> None:
+def test_text_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_benign(tmp_path / "bags")
     (tmp_path / "list.txt").write_text(f"# mine\nbags/N0000002.png\n\n{folder}/N0000001.png\nbags/N0000002.png\n")
     source = read_benign(tmp_path / "list.txt")
     assert source.relative == ["bags/N0000001.png", "bags/N0000002.png"]
+    monkeypatch.chdir(tmp_path)  # absolute names in a list that is named by a relative path
+    assert read_benign(Path("list.txt")).relative == source.relative
     for line, words in (
         ("bags/none.png", "line 1: .*no such file"),
         ("/etc/hosts", "does not lie below"),

@@ -104,9 +104,11 @@ def test_odd_names_and_large_numbers_are_told(sources: Sources, tmp_path: Path) 
     out = build(sources, tmp_path / "out")
     manifest = ShardReader(out).manifest
     manifest["totals"] |= {"problems": {"scan without a bag": {"count": 3, "first": ["\udcff.png"]}}, "samples": 10**8}
+    manifest["classes"][0]["name"] = "Gun|<b>x</b>\ny"
     write_card(out, manifest)
     text = (out / "README.md").read_text("utf-8")
     assert r"first in \udcff.png" in text
+    assert f"| {manifest['classes'][0]['id']} | Gun&#124;&lt;b&gt;x&lt;/b&gt; y | " in text
     assert 'size_categories: ["100M<n<1B"]' in text
 
 

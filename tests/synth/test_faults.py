@@ -159,6 +159,14 @@ def test_repair_refuses_other_sources_and_verify_an_unfinished_build(sources: So
     assert "--classes, --images and --masks-from-boxes of the build" in told
     assert run("verify", boxes, *args, "--masks-from-boxes").exit_code == 0
     assert content(boxes) == whole
+    short = build(sources, tmp_path / "short", "--n", 12)  # as where an extension to 32 was interrupted
+    longer = build(sources, tmp_path / "longer", "--n", 32)
+    for name in ("segloc-00000001.tar", "segloc-00000001.json", "segloc-00000003.tar", "segloc-00000003.json"):
+        shutil.copy(longer / name, short / name)
+    before = content(short)
+    found = run("verify", short, "--workers", 1, "--repair", "--objects", sources[0], "--backgrounds", sources[1])
+    assert found.exit_code == 1 and "run the same segloc-synth build again with its larger --n" in found.output
+    assert content(short) == before
     (out / "manifest.json").unlink()
     unfinished = run("verify", out)
     assert unfinished.exit_code == 1

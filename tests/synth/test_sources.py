@@ -19,7 +19,7 @@ from segloc_synth.boxes import mask_from_box
 from segloc_synth.cli import cli
 from segloc_synth.cutting import MARGIN
 from segloc_synth.images import BadImage, corrupt_rows, read_image
-from segloc_synth.labelled import limit
+from segloc_synth.labelled import limit, limit_all
 from segloc_synth.sources import read_labelled, read_labelled_all, read_mapping
 
 BLADE = [20, 20, 70, 24, 70, 32, 20, 34]
@@ -142,11 +142,13 @@ def test_masks_without_names_have_numbers_for_names(tmp_path: Path, unopened: No
     named = read_labelled_all([tmp_path / "set"], {"class 1": "knife", "class 2": None})[0]
     assert named.scans[0].mask is not None
     assert named.scans[0].mask.class_of[1] == 11
-    assert 2 in named.scans[0].mask.void
+    assert 2 in named.scans[0].mask.left_out
     other = write_masks(tmp_path / "other")
     (other / "images" / "scan0.png").write_bytes(b"another size")
     with pytest.raises(click.ClickException, match="without names"):
         read_labelled_all([tmp_path / "set", other])
+    one, two = read_labelled_all([tmp_path / "set", other], {"class 1": "knife"})
+    assert one.classes == two.classes == {11: "Knife"}  # class 2 of the one is not that of the other
 
 
 def test_what_is_wrong_with_a_mask_has_a_name(tmp_path: Path) -> None:
@@ -376,6 +378,15 @@ def test_a_list_of_images_limits_the_objects(tmp_path: Path) -> None:
     masks = read_labelled(write_masks(tmp_path / "masks", "knife\nball\n"))
     with pytest.raises(click.ClickException, match="leaves no class"):
         read_labelled_all([tmp_path / "masks"], {"knife": None, "ball": None})
+    for path in (tmp_path / "masks" / "masks").iterdir():
+        Image.fromarray(np.minimum(np.asarray(Image.open(path)), 1)).save(path)
+    (without,) = read_labelled_all([tmp_path / "masks"], {"knife": None})
+    assert cut_all(without, 128, tmp_path) == ({}, [])  # by design, no fault of the masks
+    # of several sources with equal names a path tells which is meant
+    two = [read_labelled(write_labelled(tmp_path / name, count)) for name, count in (("P", 2), ("Q", 3))]
+    (picked,) = limit_all(two, [str(tmp_path / "Q" / "images" / "scan 0 (a).png"), "Q/images/scan 1 (a).png"])
+    assert picked.path == two[1].path and len(picked.scans) == 2
+    assert [len(source.scans) for source in limit_all(two, ["scan 0 (a)"])] == [1, 1]
     assert [scan.name for scan in limit(masks, ["scan2.png"]).scans] == ["scan2"]
 
 
