@@ -177,9 +177,8 @@ def test_a_failed_unit_leaves_the_others(
     error = capsys.readouterr().err
     assert "1 fine-tuning(s) failed" in error and "Traceback" not in error
     metrics = valid_metrics(out)
-    assert metrics["failed"] == [
-        {"arm": "big", "labels": "8", "seed": 0, "reason": "out of memory; lower --batch-size"}
-    ]
+    told = {"reason": "out of memory; lower --batch-size", "command": metrics["command"]}
+    assert metrics["failed"] == [{"arm": "big", "labels": "8", "seed": 0, **told}]
     assert [unit["arm"] for unit in metrics["units"]] == ["random"]
     assert "out of memory" in (out / "report.html").read_text()
     monkeypatch.setattr(FineTuning, "advance", advance)
