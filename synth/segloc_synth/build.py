@@ -227,12 +227,12 @@ def check_output(out: Path, config: Config, n: int) -> None:
 
 
 def outgrown(out: Path, layout: Layout) -> bool:
-    """Are there shards of a larger build? Parts and interrupted builds leave gaps; of a URL the next one is asked for
-    alone, as a listing may take thousands of requests."""
+    """Are there shards of a larger build? Parts and interrupted builds leave gaps; of a build of pages, and at a URL,
+    the next one is asked for alone, as a listing may take long."""
     if _told(sidecar_path(shard_path(out, layout.shards - 1))) > layout.count(layout.shards - 1):
         return True
     following = shard_path(out, layout.shards)
-    if not is_local(out):
+    if layout.pages or not is_local(out):
         return sidecar_path(following).exists()
     return any(SHARD_NAME.fullmatch(path.name) and path.name >= following.name for path in out.iterdir())
 
