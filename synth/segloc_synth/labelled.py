@@ -246,29 +246,29 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
 
     click.ClickException for the first name that fits no scan, and when no scan is left.
     """
-    by_stem: dict[str, list[tuple[int, int, tuple[str, ...], str]]] = {}
+    by_stem: dict[str, list[tuple[int, int, tuple[str, ...], str, Path]]] = {}
     for which, source in enumerate(sources):
         for place, scan in enumerate(source.scans):
             for parts, extension in {(PurePosixPath(scan.name).parts, ""), _parted(scan.name)}:
-                by_stem.setdefault(parts[-1], []).append((which, place, parts, extension))
+                by_stem.setdefault(parts[-1], []).append((which, place, parts, extension, scan.path))
         for other in source.others:
             parts, _ = _parted(str(other))
-            by_stem.setdefault(parts[-1], []).append((which, -1, parts, ""))
+            by_stem.setdefault(parts[-1], []).append((which, -1, parts, "", other))
     kept: list[set[int]] = [set() for _ in sources]
     for name in names:
         parts, extension = _parted(name.replace("\\", "/"))
         fits = [
-            (which, place)
-            for which, place, own, its in by_stem.get(parts[-1] if parts else "", [])
+            (which, place, path)
+            for which, place, own, its, path in by_stem.get(parts[-1] if parts else "", [])
             if all(a == b for a, b in zip(reversed(own), reversed(parts), strict=False))
             and (not (its and extension) or its == extension)
         ]
         if not fits:
             raise click.ClickException(f"--images: no scan {name!r} in {', '.join(str(s.path) for s in sources)}")
-        if len({which for which, _ in fits}) > 1:  # a path tells which source is meant
-            shared = [_shared(parts, sources[which].scans[place].path if place >= 0 else None) for which, place in fits]
+        if len({which for which, _, _ in fits}) > 1:  # a path tells which source is meant
+            shared = [_shared(parts, path) for _, _, path in fits]
             fits = [fit for fit, count in zip(fits, shared, strict=True) if count == max(shared)]
-        for which, place in fits:
+        for which, place, _ in fits:
             kept[which].add(place)
     limited = []
     for source, places in zip(sources, kept, strict=True):
@@ -281,9 +281,9 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
     return limited
 
 
-def _shared(parts: Sequence[str], path: Path | None) -> int:
+def _shared(parts: Sequence[str], path: Path) -> int:
     """How many parts a name has in common with the end of a scan's path."""
-    own, _ = _parted(str(absolute(path) if path is not None and is_local(path) else path or ""))
+    own, _ = _parted(str(absolute(path) if is_local(path) else path))
     pairs = zip(reversed(own), reversed(parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 

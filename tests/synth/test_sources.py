@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,9 @@ def test_a_list_of_images_limits_the_objects(tmp_path: Path) -> None:
     (picked,) = limit_all(two, [str(tmp_path / "Q" / "images" / "scan 0 (a).png"), "Q/images/scan 1 (a).png"])
     assert picked.path == two[1].path and len(picked.scans) == 2
     assert [len(source.scans) for source in limit_all(two, ["scan 0 (a)"])] == [1, 1]
+    bare = replace(two[0], scans=two[0].scans[1:], others=[tmp_path / "P" / "images" / "scan 0 (a).png"])
+    with pytest.raises(click.ClickException, match="none of the scans"):  # a picture without objects is meant
+        limit_all([bare, two[1]], [str(tmp_path / "P" / "images" / "scan 0 (a).png")])
     assert [scan.name for scan in limit(masks, ["scan2.png"]).scans] == ["scan2"]
 
 
