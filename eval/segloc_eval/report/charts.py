@@ -13,7 +13,7 @@ from segloc_eval.report.view import Difference
 
 WIDTH = 400.0
 LETTER = 6.4  # width of a letter at the charts' 11 units, on average
-ROW = 21.0
+ROW = 25.0
 HUES = 6  # colours of arms; a seventh arm has the first colour and broken lines
 FLOOR = 0.05  # shortest axis: differences of hundredths shall not look like victories
 
@@ -252,7 +252,7 @@ def _text(text: str, x: float, y: float, anchor: str, full: str | None = None, c
 def _name(name: str, left: float, middle: float) -> list[Markup]:
     """A row's name before its bar, in two lines where it is too long for one."""
     first, *rest = textwrap.wrap(name, max(3, int((left - 8) / LETTER))) or [""]
-    lines = [(first, -2), (_cut(" ".join(rest), left - 8), 9)] if rest else [(first, 4)]
+    lines = [(first, -1.5), (_cut(" ".join(rest), left - 8), 9)] if rest else [(first, 4)]
     return [_text(line, left - 6, middle + down, "end", name) for line, down in lines]
 
 
