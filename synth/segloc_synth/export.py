@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -11,10 +9,11 @@ from typing import IO, Any
 from pycocotools import mask as coco_mask
 
 from segloc_synth.console import progress
-from segloc_synth.files import output_dir
+from segloc_synth.files import new_folder, output_dir
 from segloc_synth.shards import Sample, ShardReader
 
 VIEWS = ("key", "query")
+REMEDY = "export needs a new folder"
 
 
 def export_coco(build: Path, out: Path, views: tuple[str, ...] = VIEWS, limit: int | None = None) -> int:
@@ -34,7 +33,9 @@ def export_coco(build: Path, out: Path, views: tuple[str, ...] = VIEWS, limit: i
         "version": version("segloc"),
         "config_hash": reader.manifest["config_hash"],
     }
-    with _appears_whole(out) as folder:
+    if out.exists():
+        output_dir(out, REMEDY)
+    with new_folder(out.resolve()) as folder:
         (folder / "images").mkdir()
         with (folder / "annotations.json").open("w") as file, (folder / "annotations.part").open("w+") as part:
             head = {"info": info, "licenses": [], "categories": reader.classes}
@@ -53,6 +54,8 @@ def export_coco(build: Path, out: Path, views: tuple[str, ...] = VIEWS, limit: i
             shutil.copyfileobj(part, file)
             file.write("\n]}\n")
         (folder / "annotations.part").unlink()
+        if out.exists():  # what came into it meanwhile would stay, and this be thrown away
+            output_dir(out, REMEDY)
     return pairs * len(views)
 
 
@@ -92,22 +95,3 @@ def _annotation(item: dict[str, Any], image_id: int) -> dict[str, Any]:
         "segmentation": item["mask"],
         **{name: value for name, value in item.items() if name not in ("class_id", "box", "mask")},
     }
-
-
-@contextmanager
-def _appears_whole(out: Path) -> Iterator[Path]:
-    """A folder that gets the name `out` only when the block ends well; what a killed run left behind is removed."""
-    existed = out.exists()
-    output_dir(out, "export needs a new folder")
-    tmp = out.resolve().with_name(f".{out.resolve().name}.tmp")
-    shutil.rmtree(tmp, ignore_errors=True)
-    try:
-        tmp.mkdir()
-        yield tmp
-        tmp.replace(out.resolve())  # an empty folder gives way
-    except BaseException:
-        shutil.rmtree(tmp, ignore_errors=True)
-        if not existed:
-            with suppress(OSError):
-                out.rmdir()
-        raise

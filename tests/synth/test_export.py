@@ -1,6 +1,7 @@
 """A build as a COCO data set: pictures and masks as in the shards, read by COCO tools and by ours; whole or absent."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,23 @@ def test_a_folder_in_use_is_refused_and_left_alone(pairs: Path, tmp_path: Path) 
     assert [path.name for path in tmp_path.rglob("*")] == ["coco", "mine.txt"]
 
 
+def test_what_comes_into_the_folder_meanwhile_stays_and_is_told(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, mine = ShardReader.__getitem__, tmp_path / "coco" / "mine.txt"
+
+    def slow(self: ShardReader, place: int) -> Sample:
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        return read(self, place)
+
+    monkeypatch.setattr(ShardReader, "__getitem__", slow)
+    result = CliRunner().invoke(cli, ["export", str(pairs), "--coco", str(tmp_path / "coco")])
+    assert result.exit_code == 1
+    assert "not empty" in result.output
+    assert [path.name for path in tmp_path.rglob("*")] == ["coco", "mine.txt"]
+
+
 INTERRUPTED = """
 import os, signal
 from segloc_synth import cli, shards
@@ -109,7 +127,9 @@ cli.main()
 
 
 def test_interrupted_it_leaves_nothing_and_a_killed_run_is_no_obstacle(pairs: Path, tmp_path: Path) -> None:
-    (tmp_path / ".coco.tmp" / "images").mkdir(parents=True)  # of a run that was killed
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    (tmp_path / ".tmp" / f"coco~{os.uname().nodename}~{killed.pid}" / "images").mkdir(parents=True)
     command = [sys.executable, "-c", INTERRUPTED, "export", str(pairs), "--coco", str(tmp_path / "coco")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")
