@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("segloc_synth", "segloc_train", "segloc_eval")
 MAY_IMPORT = {
     "segloc_synth": set(),
-    "segloc_train": {f"segloc_synth.{name}" for name in ("shards", "files", "console")},
+    "segloc_train": {f"segloc_synth.{name}" for name in ("shards", "files", "console", "rle")},
     "segloc_eval": {
         f"segloc_synth.{name}"
         for name in ("files", "console", "coco", "voc", "labelled", "listing", "masks", "phantom", "images", "problems")

@@ -5,16 +5,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from segloc_synth.boxes import mask_from_box
 from segloc_synth.images import BadImage, Lost, Pixels, opened
 from segloc_synth.labelled import Annotation, Scan
+from segloc_synth.rle import rle_pixels
 
 NO_AREA = "mask without area"
 DAMAGED = "damaged RLE"
-CHUNKS = 6  # of five bits, more than a run of the largest picture takes
 FAR = 1e12  # beyond it numbers are no coordinates, and arithmetic on them overflows
 
 
@@ -142,32 +141,17 @@ def _from_rle(rle: dict[str, Any], height: int, width: int) -> Pixels:
     if rle.get("size") != [height, width]:
         raise BadMask("RLE of another size than its image")
     if isinstance(counts, str):
-        runs = _runs(counts)
-    elif isinstance(counts, list) and all(type(run) is int and abs(run) < FAR for run in counts):
-        runs = np.asarray(counts, np.int64)
-    else:
+        try:
+            flat = rle_pixels([counts.encode("utf-8", "surrogatepass")], height * width)[0]
+        except ValueError:
+            raise BadMask(DAMAGED) from None
+        return flat.reshape(width, height).T
+    if not isinstance(counts, list) or not all(type(run) is int and abs(run) < FAR for run in counts):
         raise BadMask(DAMAGED)
+    runs = np.asarray(counts, np.int64)
     if not runs.size or runs.min() < 0 or runs.sum() != height * width:
         raise BadMask(DAMAGED)
     return np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs).reshape(width, height).T
-
-
-def _runs(counts: str) -> npt.NDArray[np.int64]:
-    """The runs in a compressed RLE, as pycocotools' rleFrString reads them; that one reads on behind a cut string.
-
-    A character, from 48 on, holds five bits, the lowest first, and whether more follow; the last one's highest bit is
-    the sign. From the fourth run on the number is added to the run two before.
-    """
-    codes = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero(codes & 0x20 == 0)
-    sizes = np.diff(last, prepend=-1)
-    if not codes.size or codes.min() < 0 or codes.max() > 0x3F or codes[-1] & 0x20 or sizes.max() > CHUNKS:
-        raise BadMask(DAMAGED)
-    first = last - sizes + 1
-    bits = 5 * (np.arange(len(codes)) - np.repeat(first, sizes))
-    runs = np.add.reduceat((codes & 0x1F) << bits, first) - ((codes[last] & 0x10) << (5 * sizes - 4))
-    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
-    return np.asarray(runs, np.int64)
 
 
 def _checked_parts(parts: list[Any], height: int, width: int) -> list[list[float]]:

@@ -12,6 +12,7 @@ from tests.conftest import rle, uncompressed
 
 from segloc_synth import masks
 from segloc_synth.masks import BadMask, segmentation_to_mask
+from segloc_synth.rle import rle_pixels
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))
@@ -46,6 +47,27 @@ def test_a_cut_rle_is_damaged_or_the_same(data: st.DataObject, height: int, widt
             assert np.array_equal(found, mask)
 
 
+drawings = st.integers(1, 9).flatmap(
+    lambda side: st.lists(st.lists(st.booleans(), min_size=side**2, max_size=side**2), min_size=1, max_size=5)
+)
+
+
+@given(drawings)
+def test_masks_are_decoded_as_pycocotools_does(drawn: list[list[bool]]) -> None:
+    pixels = [np.array(one, np.uint8) for one in drawn]
+    counts = [coco_mask.encode(one.reshape(-1, 1, order="F"))["counts"] for one in pixels]
+    assert np.array_equal(rle_pixels(counts, len(pixels[0])), np.stack(pixels))
+
+
+@given(st.lists(st.binary(max_size=12), min_size=1, max_size=3), st.integers(1, 64))
+def test_any_bytes_are_a_mask_or_a_value_error(counts: list[bytes], pixels: int) -> None:
+    try:
+        found = rle_pixels(counts, pixels)
+    except ValueError:
+        return
+    assert found.shape == (len(counts), pixels) and found.max() <= 1
+
+
 @given(st.lists(st.tuples(*[st.integers(0, 15)] * 2, *[st.integers(1, 8)] * 2), min_size=1, max_size=4))
 def test_parts_of_a_polygon_are_united(boxes: list[tuple[int, int, int, int]]) -> None:
     expected = np.zeros((24, 24), np.uint8)
@@ -74,6 +96,7 @@ def test_parts_of_a_polygon_are_united(boxes: list[tuple[int, int, int, int]]) -
         ({"size": [20, 20], "counts": ""}, "damaged RLE"),
         ({"size": [20, 20], "counts": "Y" * 400}, "damaged RLE"),
         ({"size": [20, 20], "counts": "o" * 400 + "0"}, "damaged RLE"),
+        ({"size": [20, 20], "counts": "`\\PPPP0"}, "damaged RLE"),  # 400 in more digits than any run needs
         ({"size": [20, 20], "counts": "\udcff"}, "damaged RLE"),
         ({"size": [20, 20], "counts": [2**63, 400 - 2**63]}, "damaged RLE"),
         ({"size": [20, 20]}, "damaged RLE"),

@@ -27,7 +27,7 @@ from segloc_train import loader
 from segloc_train.data import Batch, Pairs
 from segloc_train.loader import batches
 from segloc_train.loop import next_batch
-from segloc_train.raw import jpeg_size, rle_pixels
+from segloc_train.raw import jpeg_size
 from segloc_train.sources import open_sources
 
 CPU = torch.device("cpu")
@@ -222,27 +222,6 @@ def test_memory_is_used_again_only_when_nobody_refers_to_it(shards: Path) -> Non
     for place in range(2, 40, 2):
         pairs.batch([place, place + 1])
     assert torch.equal(kept, copy)
-
-
-masks = st.integers(1, 9).flatmap(
-    lambda side: st.lists(st.lists(st.booleans(), min_size=side**2, max_size=side**2), min_size=1, max_size=5)
-)
-
-
-@given(masks)
-def test_masks_are_decoded_as_pycocotools_does(drawn: list[list[bool]]) -> None:
-    pixels = [np.array(one, np.uint8) for one in drawn]
-    counts = [coco_mask.encode(one.reshape(-1, 1, order="F"))["counts"] for one in pixels]
-    assert np.array_equal(rle_pixels(counts, len(pixels[0])), np.stack(pixels))
-
-
-@given(st.lists(st.binary(max_size=12), min_size=1, max_size=3), st.integers(1, 64))
-def test_any_bytes_are_a_mask_or_a_value_error(counts: list[bytes], pixels: int) -> None:
-    try:
-        found = rle_pixels(counts, pixels)
-    except ValueError:
-        return
-    assert found.shape == (len(counts), pixels) and found.max() <= 1
 
 
 @given(st.binary(max_size=60), st.integers(0, 400))

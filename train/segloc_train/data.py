@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from segloc_synth.rle import rle_pixels
 from segloc_synth.shards import Sample
 from segloc_train.order import derived_seed
-from segloc_train.raw import jpeg_size, rle_pixels
+from segloc_train.raw import jpeg_size
 from segloc_train.sources import Sources
 
 Decode = Literal["workers", "device"]
