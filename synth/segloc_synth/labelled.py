@@ -232,11 +232,6 @@ def prefixed(sources: Sequence[LabelledSource]) -> list[LabelledSource]:
     return made
 
 
-def limit(source: LabelledSource, names: Iterable[str]) -> LabelledSource:
-    """The source with the objects of the named scans only, see limit_all."""
-    return limit_all([source], names)[0]
-
-
 def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[LabelledSource]:
     """The sources with the objects of the named scans only; a source of which nothing is named is left out.
 
@@ -294,20 +289,3 @@ def _parted(name: str) -> tuple[tuple[str, ...], str]:
     extension = path.suffix if path.suffix.lower() in EXTENSIONS else ""
     stripped = path.with_suffix("") if extension else path
     return tuple(part for part in stripped.parts if part not in ("/", ".")), extension
-
-
-def join(sources: Sequence[LabelledSource]) -> LabelledSource:
-    """Several sources, their classes merged and names unique, as one."""
-    if len(sources) == 1:
-        return sources[0]
-    first = sources[0]
-    return LabelledSource(
-        first.path,
-        "+".join(source.kind for source in sources),
-        [scan for source in sources for scan in source.scans],
-        {id: name for source in sources for id, name in source.classes.items()},
-        hashlib.sha256(json.dumps([source.fingerprint for source in sources]).encode()).hexdigest(),
-        bottom_rows=max(source.bottom_rows for source in sources),
-        problems=[problem for source in sources for problem in source.problems],
-        others=[path for source in sources for path in source.others],
-    )

@@ -20,7 +20,7 @@ from segloc_synth.boxes import mask_from_box
 from segloc_synth.cli import cli
 from segloc_synth.cutting import MARGIN
 from segloc_synth.images import BadImage, corrupt_rows, read_image
-from segloc_synth.labelled import limit, limit_all
+from segloc_synth.labelled import limit_all
 from segloc_synth.sources import read_labelled, read_labelled_all, read_mapping
 
 BLADE = [20, 20, 70, 24, 70, 32, 20, 34]
@@ -356,26 +356,28 @@ def test_a_mapping_renames_and_leaves_out(tmp_path: Path) -> None:
 
 def test_a_list_of_images_limits_the_objects(tmp_path: Path) -> None:
     source = read_labelled(write_labelled(tmp_path / "set"))
-    picked = limit(source, ["scan 3 (a)", "scan 1 (a).png", "images/scan 0 (a).png", "/other/place/scan 3 (a).png"])
+    names = ["scan 3 (a)", "scan 1 (a).png", "images/scan 0 (a).png", "/other/place/scan 3 (a).png"]
+    (picked,) = limit_all([source], names)
     assert [scan.name for scan in picked.scans] == ["scan 0 (a)", "scan 1 (a)", "scan 3 (a)"]
     assert picked.fingerprint != source.fingerprint
     assert len(source.scans) == 6
     with pytest.raises(click.ClickException, match="no scan 'scan 9'"):
-        limit(source, ["scan 3 (a)", "scan 9", "scan 10"])
+        limit_all([source], ["scan 3 (a)", "scan 9", "scan 10"])
     data = json.loads((tmp_path / "set" / "set.json").read_text())
     data["annotations"] = [a for a in data["annotations"] if a["image_id"] != 2]
     (tmp_path / "set" / "set.json").write_text(json.dumps(data))
     bare = read_labelled(tmp_path / "set")
-    assert len(limit(bare, ["scan 2 (a).png", "scan 3 (a).png"]).scans) == 1  # a scan without objects is no mistake
+    (picked,) = limit_all([bare], ["scan 2 (a).png", "scan 3 (a).png"])  # a scan without objects is no mistake
+    assert len(picked.scans) == 1
     with pytest.raises(click.ClickException, match="none of the scans"):
-        limit(bare, ["scan 2 (a)"])
+        limit_all([bare], ["scan 2 (a)"])
     shutil.copy(tmp_path / "set" / "images" / "scan 3 (a).png", tmp_path / "set" / "images" / "scan 1 (a).jpg")
     data["images"].append(data["images"][1] | {"id": 9, "file_name": "scan 1 (a).jpg"})
     data["annotations"].append(data["annotations"][2] | {"id": 99, "image_id": 9})
     (tmp_path / "set" / "set.json").write_text(json.dumps(data))
     alike = read_labelled(tmp_path / "set")
     for name, count in (("scan 1 (a).jpg", 1), ("images/scan 1 (a).png", 1), ("scan 1 (a)", 2), ("scan 3 (a).jpg", 1)):
-        assert len(limit(alike, [name]).scans) == count
+        assert len(limit_all([alike], [name])[0].scans) == count
     masks = read_labelled(write_masks(tmp_path / "masks", "knife\nball\n"))
     with pytest.raises(click.ClickException, match="leaves no class"):
         read_labelled_all([tmp_path / "masks"], {"knife": None, "ball": None})
@@ -391,7 +393,7 @@ def test_a_list_of_images_limits_the_objects(tmp_path: Path) -> None:
     bare = replace(two[0], scans=two[0].scans[1:], others=[tmp_path / "P" / "images" / "scan 0 (a).png"])
     with pytest.raises(click.ClickException, match="none of the scans"):  # a picture without objects is meant
         limit_all([bare, two[1]], [str(tmp_path / "P" / "images" / "scan 0 (a).png")])
-    assert [scan.name for scan in limit(masks, ["scan2.png"]).scans] == ["scan2"]
+    assert [scan.name for scan in limit_all([masks], ["scan2.png"])[0].scans] == ["scan2"]
 
 
 def test_a_build_of_several_sources(tmp_path: Path) -> None:
