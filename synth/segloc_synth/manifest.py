@@ -89,41 +89,34 @@ def note(problems: Problems, kind: str, name: str, count: int = 1) -> None:
         entry["first"].append(name)
 
 
-@dataclass
-class Totals:
-    """Sums over shards or pages, the same however they are grouped as long as they come in order."""
+def add_totals(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The sum of `totals` of shards or pages, the same however they are grouped as long as they come in order.
 
-    samples: int
-    bytes: int
-    shards: int
-    per_class: dict[str, int]
-    problems: Problems
-
-    @classmethod
-    def of(cls, parts: Iterable[dict[str, Any]]) -> "Totals":
-        """The sum of `totals` of shards or pages; classes ascending, problems as first met."""
-        total = cls(0, 0, 0, {}, {})
-        per_class: dict[int, int] = {}
-        for part in parts:
-            total.samples += part["samples"]
-            total.bytes += part["bytes"]
-            total.shards += part["shards"]
-            for class_id, count in part["per_class"].items():
-                per_class[int(class_id)] = per_class.get(int(class_id), 0) + count
-            for kind, entry in part["problems"].items():
-                for name in entry["first"]:
-                    note(total.problems, kind, name, 0)
-                total.problems.setdefault(kind, {"count": 0, "first": []})["count"] += entry["count"]
-        total.per_class = {str(class_id): per_class[class_id] for class_id in sorted(per_class)}
-        return total
-
-    def as_dict(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+    {"samples", "bytes", "shards", "per_class": {class id: samples}, "problems": Problems}; classes ascending, problems
+    as first met.
+    """
+    total = {"samples": 0, "bytes": 0, "shards": 0}
+    per_class: dict[int, int] = {}
+    problems: Problems = {}
+    for part in parts:
+        for name in total:
+            total[name] += part[name]
+        for class_id, count in part["per_class"].items():
+            per_class[int(class_id)] = per_class.get(int(class_id), 0) + count
+        for kind, entry in part["problems"].items():
+            for name in entry["first"]:
+                note(problems, kind, name, 0)
+            problems.setdefault(kind, {"count": 0, "first": []})["count"] += entry["count"]
+    ascending = {str(class_id): per_class[class_id] for class_id in sorted(per_class)}
+    return {**total, "per_class": ascending, "problems": problems}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the list of shards and the totals need of a sidecar: a few hundred bytes, whatever the shard's size."""
+    """What the list of shards and the totals need of a sidecar: a few hundred bytes, whatever the shard's size.
+
+    `totals` as add_totals gives them.
+    """
 
     entry: dict[str, Any]
     totals: dict[str, Any]
@@ -134,8 +127,8 @@ class Summary:
         entry = {"url": side["shard"], "nsamples": side["count"], "filesize": side["bytes"], "sha256": side["sha256"]}
         ids, counts = np.unique(np.asarray(side["classes"], np.int64), return_counts=True)
         per_class = dict(zip(map(str, ids.tolist()), counts.tolist(), strict=True))
-        totals = Totals(side["count"], side["bytes"], 1, per_class, side["problems"])
-        return cls(entry, totals.as_dict())
+        totals = {"samples": side["count"], "bytes": side["bytes"], "shards": 1, "per_class": per_class}
+        return cls(entry, {**totals, "problems": side["problems"]})
 
 
 def read_summary(folder: Path, number: int, count: int, identity: str) -> Summary | None:
@@ -145,10 +138,8 @@ def read_summary(folder: Path, number: int, count: int, identity: str) -> Summar
         side = json.loads(path.read_bytes())
         ours = (side["format_version"], side["count"], side["config_hash"]) == (FORMAT_VERSION, count, identity)
         return Summary.of(side) if ours else None
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        return None  # damaged: as good as absent
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # damaged is as good as absent
 
 
 def read_summaries(folder: Path, layout: Layout, numbers: range, identity: str) -> Iterator[Summary | None]:
@@ -181,7 +172,7 @@ def write_page(folder: Path, page: int, identity: str, summaries: list[Summary])
         "page": path.name,
         "config_hash": identity,
         "sha256": hashed.digest.hexdigest(),
-        "totals": Totals.of(summary.totals for summary in summaries).as_dict(),
+        "totals": add_totals(summary.totals for summary in summaries),
     }
     write_json(path.with_suffix(".json"), done)
 
@@ -219,7 +210,7 @@ def write_manifest(
             return None
         parts = [summary.totals for summary in summaries]
         listed = {"shardlist": [summary.entry for summary in summaries]}
-    totals = Totals.of(parts).as_dict()
+    totals = add_totals(parts)
     classes = [str(entry["id"]) for entry in head["classes"]]
     totals["per_class"] = {class_id: totals["per_class"].get(class_id, 0) for class_id in classes}
     manifest = {"format_version": FORMAT_VERSION, **head, "totals": totals, "wids_version": 1, **listed}

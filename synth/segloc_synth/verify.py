@@ -19,7 +19,7 @@ from segloc_synth.manifest import (
     FORMAT_VERSION,
     Layout,
     Summary,
-    Totals,
+    add_totals,
     page_path,
     read_manifest,
     read_page,
@@ -136,11 +136,11 @@ def _verify(
                 summaries += [checked.summary] if checked.summary else []
             if layout.pages:
                 yield from _check_page(folder, manifest, identity, page, summaries if whole else None)
-            totals.append(Totals.of(summary.totals for summary in summaries).as_dict() if whole else None)
+            totals.append(add_totals(summary.totals for summary in summaries) if whole else None)
         next(results, None)
     told = dict(manifest.get("totals", {}))
     told["per_class"] = {key: count for key, count in told.get("per_class", {}).items() if count}
-    if None not in totals and told != Totals.of(cast(list[dict[str, Any]], totals)).as_dict():
+    if None not in totals and told != add_totals(cast(list[dict[str, Any]], totals)):
         yield Finding("manifest.json", "its totals are not those of the sidecars")
 
 
@@ -166,7 +166,7 @@ def _check_page(
         yield Finding(path.with_suffix(".json").name, "is missing or not valid JSON")
         return
     if summaries is not None:
-        totals = Totals.of(summary.totals for summary in summaries).as_dict()
+        totals = add_totals(summary.totals for summary in summaries)
         named = {"format_version": FORMAT_VERSION, "page": path.name, "config_hash": identity}
         named["sha256"] = manifest["pages"][page]["sha256"]
         if marker != {**named, "totals": totals}:
