@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 from torchvision.utils import make_grid
 
 from segloc_train.augment import MEAN, STD, plain
-from segloc_train.backbone import STRIDES, SDANet
+from segloc_train.backbone import SDANet
 from segloc_train.data import Batch, View
-from segloc_train.head import ROI
+from segloc_train.head import cells
 
 BANK = 2048  # training pairs whose classes are known to the k-NN
 POINTS = 500  # of a projection
@@ -45,19 +44,14 @@ def roi_features(backbone: SDANet, view: View) -> Tensor:
     and is left in the mode it was in. Without the norm the level with the largest numbers would decide alone.
     """
     view = plain(view)
-    number = torch.arange(len(view.boxes), dtype=view.boxes.dtype, device=view.boxes.device)
-    rois = torch.cat([number[:, None], view.boxes], 1)
     training = backbone.training
     backbone.eval()
     images = view.images.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
         levels = backbone(images)
     backbone.train(training)
-    parts = [
-        roi_align(x.float(), rois, ROI, 1 / stride, sampling_ratio=2, aligned=True).mean((2, 3))
-        for x, stride in zip(levels, STRIDES, strict=True)
-    ]
-    return torch.cat([F.normalize(x, dim=1) for x in parts], 1)
+    parts = cells([x.float() for x in levels], view.boxes)
+    return torch.cat([F.normalize(x.mean((2, 3)), dim=1) for x in parts], 1)
 
 
 def query_features(backbone: SDANet, batches: Iterable[Batch], device: torch.device) -> tuple[Tensor, Tensor]:
