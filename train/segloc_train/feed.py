@@ -1,6 +1,5 @@
 """What a run reads: its pairs, which are held out, and the batches of this rank."""
 
-import logging
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 import numpy as np
 import torch
 
+from segloc_synth.console import log
 from segloc_train import config as settings
 from segloc_train.config import Config
 from segloc_train.data import Batch, Pairs
@@ -18,7 +18,6 @@ from segloc_train.loader import batches
 from segloc_train.order import BatchOrder, split
 from segloc_train.sources import Sources, open_sources
 
-log = logging.getLogger("segloc")
 ONE_CLASS = {  # what comes of one class alone where classes decide; the other methods do not look at them
     "segloc": "negatives are the random start keys throughout",
     "supcon": "there is nothing to tell it from",

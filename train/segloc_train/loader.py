@@ -1,6 +1,5 @@
 """Batches read ahead by worker processes, and decoded there or on the device; what stood in for damage is told."""
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from segloc_synth.console import log
 from segloc_train.data import Batch, Encoded, Pairs
-
-log = logging.getLogger("segloc")
 
 
 def batches(

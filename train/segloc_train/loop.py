@@ -1,6 +1,5 @@
 """The training loop: steps, records, checkpoints, signals. What a step computes is the method's affair."""
 
-import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import click
 import torch
 
-from segloc_synth.console import cause
+from segloc_synth.console import cause, log
 from segloc_train.config import Config
 from segloc_train.data import Batch
 from segloc_train.dist import World, memory_told
@@ -22,7 +21,6 @@ from segloc_train.observe import Observer
 from segloc_train.runlog import RunLog
 from segloc_train.trainer import Trainer
 
-log = logging.getLogger("segloc")
 MEMORY = "--bn-group, --crop or --width"
 RECORD_EVERY = 10  # steps
 SAVE_EVERY = 600.0  # seconds, at a record, besides every epoch's end

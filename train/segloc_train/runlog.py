@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -16,11 +15,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from segloc_synth.console import LOG_EVERY
+from segloc_synth.console import LOG_EVERY, log
 from segloc_synth.files import atomic_write, json_bytes
 from segloc_train.watch import POINTS, scatter
 
-log = logging.getLogger("segloc")
 GROUPS = ("loss", "acc", "held_out_accuracy", "knn", "queue", "gpu")
 
 

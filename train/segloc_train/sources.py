@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +13,11 @@ import numpy as np
 from braceexpand import braceexpand
 from numpy.typing import NDArray
 
-from segloc_synth.console import fault
+from segloc_synth.console import fault, log
 from segloc_synth.files import as_path, cache_dir, in_threads, is_local
 from segloc_synth.shards import Sample, Shard, ShardReader
 from segloc_train.cache import ShardCache
 
-log = logging.getLogger("segloc")
 OnBadShard = Literal["skip", "stop"]
 
 

@@ -1,6 +1,5 @@
 """A run between two steps: the method, its optimiser, and how both are stepped, saved and resumed."""
 
-import logging
 from importlib import import_module
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import click
 import torch
 from torch import Tensor
 
+from segloc_synth.console import log
 from segloc_train.backbone import LEVELS
 from segloc_train.checkpoint import load_state, save_tensors
 from segloc_train.config import Config
@@ -19,8 +19,6 @@ from segloc_train.method import Method, Settings
 from segloc_train.order import derived_seed
 from segloc_train.start import initialise
 from segloc_train.step import START_KEYS, WEIGHTS, Step
-
-log = logging.getLogger("segloc")
 
 
 def build(config: Config, classes: int, device: torch.device) -> Method:
