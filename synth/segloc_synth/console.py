@@ -5,7 +5,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -56,6 +57,21 @@ def fault(error: Exception) -> str | None:
     if type(error).__module__.partition(".")[0] in STORES:
         return str(error).strip().partition("\n")[0]
     return None
+
+
+@contextmanager
+def faults_of(what: object, missing: str | None = None) -> Iterator[None]:
+    """Turn what the world does while the block runs, see fault, into a click.ClickException that names `what`.
+
+    `missing` is what to say of a file that is not there, instead of the system's words.
+    """
+    try:
+        yield
+    except Exception as error:
+        line = missing if missing and isinstance(error, FileNotFoundError) else fault(error)
+        if line is None:
+            raise
+        raise click.ClickException(f"{what}: {line}") from None
 
 
 def cause(error: Exception) -> str:

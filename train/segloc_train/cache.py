@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from segloc_synth.console import fault
+from segloc_synth.console import faults_of
 from segloc_synth.files import SCRATCH, Hashed, as_path, atomic_write, remove_left_overs
 
 CHUNK = 1 << 20  # bytes
@@ -107,14 +107,9 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _chunks(remote: Path, limit: int) -> Iterator[bytes]:
     """A remote file's bytes, up to about `limit`; click.ClickException where it cannot be read."""
-    try:
-        left = limit
-        with as_path(str(remote)).open("rb") as source:  # anew: a store's connections belong to one process
-            while left > 0 and (data := source.read(min(CHUNK, left))):
-                left -= len(data)
-                yield data
-    except Exception as error:
-        line = "is missing" if isinstance(error, FileNotFoundError) else fault(error)
-        if line is None:
-            raise
-        raise click.ClickException(f"{remote}: {line}") from None
+    left = limit
+    # Opened anew: a store's connections belong to one process.
+    with faults_of(remote, missing="is missing"), as_path(str(remote)).open("rb") as source:
+        while left > 0 and (data := source.read(min(CHUNK, left))):
+            left -= len(data)
+            yield data

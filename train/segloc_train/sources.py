@@ -13,7 +13,7 @@ import numpy as np
 from braceexpand import braceexpand
 from numpy.typing import NDArray
 
-from segloc_synth.console import fault, log
+from segloc_synth.console import faults_of, log
 from segloc_synth.files import as_path, cache_dir, in_threads, is_local
 from segloc_synth.shards import Sample, Shard, ShardReader
 from segloc_train.cache import ShardCache
@@ -127,14 +127,8 @@ class Sources:
     def read(self, place: int) -> Sample:
         """A pair as stored; click.ClickException names the shard, and the key, of a damaged one."""
         part = self.part(place)
-        try:
+        with faults_of(part.path):
             return part.reader[place + part.offset]
-        except click.ClickException:
-            raise
-        except Exception as error:
-            if (line := fault(error)) is None:
-                raise
-            raise click.ClickException(f"{part.path}: {line}") from None
 
 
 def _open(
@@ -204,21 +198,15 @@ def open_sources(
     sets = []
     for text in paths:
         folder, names = _named(text)
-        try:
-            where = as_path(folder)
-            remote = not is_local(where)
-            sets.append((ShardReader(where, check=False, local=cache.open if remote and not stream else None), names))
-        except (ImportError, ValueError) as error:
-            raise click.ClickException(f"{text}: {error}") from None
-        except (KeyError, TypeError, OverflowError):
-            raise click.ClickException(f"{folder}/manifest.json: is damaged; build the set anew") from None
-        except click.ClickException:
-            raise
-        except Exception as error:
-            line = fault(error)
-            if line is None:
-                raise
-            raise click.ClickException(f"{text}: {line}") from None
+        with faults_of(text):
+            try:
+                where = as_path(folder)
+                local = None if stream or is_local(where) else cache.open
+                sets.append((ShardReader(where, check=False, local=local), names))
+            except (ImportError, ValueError) as error:
+                raise click.ClickException(f"{text}: {error}") from None
+            except (KeyError, TypeError, OverflowError):
+                raise click.ClickException(f"{folder}/manifest.json: is damaged; build the set anew") from None
     sources = Sources(sets, weights, on_bad_shard)
     copied = sum(
         part.reader.entry(part.number)["filesize"] for part in sources.parts if not is_local(part.reader.folder)

@@ -22,7 +22,7 @@ import webdataset
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from segloc_synth.console import fault
+from segloc_synth.console import faults_of
 from segloc_synth.files import as_path
 from segloc_synth.shards import MAX_RECORD, MEMBERS, Sample, parse_record
 from segloc_train.data import MAX_JPEG, Batch, Encoded, Pair, Pairs
@@ -224,31 +224,25 @@ def _members(part: Part, last: int, size: int) -> Iterator[dict[str, Any]]:
     """
     path = str(part.path)
     limit = {MEMBERS[0]: MAX_RECORD, **dict.fromkeys(MEMBERS[1:], MAX_JPEG[0] + MAX_JPEG[1] * size * size)}
-    try:
-        with as_path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            for number, member in zip(range((last + 1) * len(MEMBERS)), tar, strict=False):
-                key, _, kind = member.name.partition(".")
-                plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.sparse
-                if not (plain and key.isdecimal() and kind == MEMBERS[number % len(MEMBERS)]):
-                    raise click.ClickException(f"{path}: member {member.name[:60]!r} is none of a sample's")
-                if member.size > limit[kind]:
-                    raise click.ClickException(f"{path}: {member.name} is {member.size} bytes long")
-                content = tar.extractfile(member)
-                assert content is not None
-                data = content.read()
-                if len(data) < member.size:
-                    raise click.ClickException(f"{path}: ends inside {member.name}")
-                yield {"fname": member.name, "data": data, "__url__": path}
-                tar.members = []  # type: ignore[attr-defined]  # it keeps a list of all else
-    except click.ClickException:
-        raise
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
-        raise click.ClickException(f"{path}: is damaged ({str(error) or type(error).__name__})") from None
-    except Exception as error:
-        line = "is missing" if isinstance(error, FileNotFoundError) else fault(error)
-        if line is None:
-            raise
-        raise click.ClickException(f"{path}: {line}") from None
+    with faults_of(path, missing="is missing"):
+        try:
+            with as_path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+                for number, member in zip(range((last + 1) * len(MEMBERS)), tar, strict=False):
+                    key, _, kind = member.name.partition(".")
+                    plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.sparse
+                    if not (plain and key.isdecimal() and kind == MEMBERS[number % len(MEMBERS)]):
+                        raise click.ClickException(f"{path}: member {member.name[:60]!r} is none of a sample's")
+                    if member.size > limit[kind]:
+                        raise click.ClickException(f"{path}: {member.name} is {member.size} bytes long")
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    data = content.read()
+                    if len(data) < member.size:
+                        raise click.ClickException(f"{path}: ends inside {member.name}")
+                    yield {"fname": member.name, "data": data, "__url__": path}
+                    tar.members = []  # type: ignore[attr-defined]  # it keeps a list of all else
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
+            raise click.ClickException(f"{path}: is damaged ({str(error) or type(error).__name__})") from None
 
 
 def stream_batches(
