@@ -173,7 +173,7 @@ def _look_at_scan(scan: Scan) -> _Seen:
             if _reaches_out(annotation, *pixels.shape[:2]):
                 found.append(problem_of(BOX_OUTSIDE, record=record))
             try:
-                annotation_mask(annotation, scan, pixels)
+                annotation_mask(annotation, pixels)
                 good.append(annotation.class_id)
             except BadMask as problem:
                 found.append(problem_of(str(problem), record=record))

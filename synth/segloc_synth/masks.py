@@ -1,6 +1,5 @@
 """Masks of labelled objects, from whatever a data set gives: COCO segmentations, class-id pictures, boxes."""
 
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -53,8 +52,8 @@ def annotations_of(scan: Scan, pixels: Pixels) -> tuple[Annotation, ...]:
     return tuple(found)
 
 
-def annotation_mask(annotation: Annotation, scan: Scan, pixels: Pixels) -> Pixels:
-    """The mask of one annotation as 0/1, uint8 [H, W], of the scan's decoded `pixels`, RGB uint8 [H, W, 3].
+def annotation_mask(annotation: Annotation, pixels: Pixels) -> Pixels:
+    """The mask of one annotation as 0/1, uint8 [H, W], of its scan's decoded `pixels`, RGB uint8 [H, W, 3].
 
     An annotation that has only a box gets the dark object found inside it (see `boxes`).
 
@@ -109,11 +108,6 @@ def read_class_ids(scan: Scan) -> Pixels:
     if values.max() > 255 or values.min() < 0:
         raise BadMask("mask with values over 255")
     return np.ascontiguousarray(values, np.uint8)
-
-
-def sized(scan: Scan, pixels: Pixels) -> Scan:
-    """The scan with the size of its decoded picture, where the data set did not state it."""
-    return replace(scan, height=pixels.shape[0], width=pixels.shape[1])
 
 
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Pixels:

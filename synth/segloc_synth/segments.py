@@ -11,7 +11,7 @@ from segloc_synth.cutting import Segment, cut_out
 from segloc_synth.engines import check_stop
 from segloc_synth.images import BadImage, Pixels, corrupt_rows, fit_to_canvas, read_image, required
 from segloc_synth.labelled import Annotation, LabelledSource, Scan
-from segloc_synth.masks import BadMask, annotation_mask, annotations_of, sized
+from segloc_synth.masks import BadMask, annotation_mask, annotations_of
 from segloc_synth.palette import Palette
 from segloc_synth.problems import Problem
 from segloc_synth.scenes import bag_area
@@ -88,14 +88,13 @@ def open_scan(scan: Scan, bottom_rows: int) -> tuple[Pixels, list[tuple[Annotati
     with required():
         pixels, kinds = read_image(scan.path, expect=scan.size)
         annotations = annotations_of(scan, pixels)
-    scan = sized(scan, pixels)
     found = [Problem(kind, scan.name) for kind in kinds]
-    height = scan.height - max(bottom_rows, corrupt_rows(pixels))
+    height = len(pixels) - max(bottom_rows, corrupt_rows(pixels))
     masks = []
-    labelled: Pixels = np.zeros((height, scan.width), np.uint8)
+    labelled: Pixels = np.zeros((height, pixels.shape[1]), np.uint8)
     for annotation in annotations:
         try:
-            mask = annotation_mask(annotation, scan, pixels)[:height]
+            mask = annotation_mask(annotation, pixels)[:height]
         except BadMask as problem:
             found.append(Problem(str(problem), scan.name, f"annotation {annotation.id}"))
             continue
