@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import click
@@ -14,7 +13,7 @@ import numpy as np
 from segloc_synth.files import absolute, is_local
 from segloc_synth.images import Pixels
 from segloc_synth.labelled import named_test, refuse_test_folders
-from segloc_synth.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below, stems
+from segloc_synth.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below
 from segloc_synth.problems import MISSING, Problem
 
 # A pixel this much darker than the empty belt belongs to something; real belts vary by about 3 grey levels.
@@ -34,11 +33,6 @@ class BenignSource:
     relative: list[str]
     fingerprint: str
     problems: list[Problem] = field(default_factory=list)
-
-    @cached_property
-    def names(self) -> list[str]:
-        """`relative` without extension."""
-        return stems(self.relative)
 
     def open_path(self, place: int) -> Path:
         """Where the scan at `place` lies."""

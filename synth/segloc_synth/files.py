@@ -85,9 +85,6 @@ class Hashed:
         self._seen(data)
         return data
 
-    def tell(self) -> int:
-        return self.size
-
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:

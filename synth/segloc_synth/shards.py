@@ -171,11 +171,6 @@ class ShardReader:
         """All shards, opened."""
         return list(in_threads(self.opened, self.numbers(), is_local(self.folder)))
 
-    def locate(self, place: int) -> tuple[Path, int]:
-        """(shard, row in it) of the sample at `place`, 0 <= place < len."""
-        page, number, row = self._find(place)
-        return self.folder / self._page(page)[0][number]["url"], row
-
     def __getitem__(self, place: int) -> Sample:
         page, n, row = self._find(place)
         shard = self._ready((page, n))

@@ -18,6 +18,7 @@ from segloc_synth.backgrounds import read_benign
 from segloc_synth.cli import cli
 from segloc_synth.files import as_path
 from segloc_synth.images import read_image
+from segloc_synth.listing import stems
 from segloc_synth.sources import read_labelled
 
 CSV = """name,Gun,Knife
@@ -44,7 +45,7 @@ def sixray(tmp_path: Path) -> Path:
 
 
 def test_positives_of_sixray_are_no_backgrounds(sixray: Path) -> None:
-    assert read_benign(sixray).names == [f"JPEGImage/N000000{n}" for n in (1, 2, 3, 4)]
+    assert read_benign(sixray).relative == [f"JPEGImage/N000000{n}.jpg" for n in (1, 2, 3, 4)]
     assert len(read_benign(sixray / "JPEGImage").relative) == 4
     listed = read_benign(sixray / "ImageSet" / "10" / "train.csv")
     assert listed.path == sixray
@@ -79,7 +80,7 @@ def test_a_plain_folder_keeps_names_that_begin_with_p(tmp_path: Path) -> None:
     (tmp_path / "bags" / "._x.png").write_bytes(b"junk")
     shutil.copy(tmp_path / "bags" / "x" / "x.png", tmp_path / "bags" / "x" / "x.jpg")
     source = read_benign(tmp_path / "bags")
-    assert source.names == ["P001/P001", "P002/P002", "x/x.jpg", "x/x.png"]
+    assert stems(source.relative) == ["P001/P001", "P002/P002", "x/x.jpg", "x/x.png"]
     assert source.open_path(0) == tmp_path / "bags" / "P001" / "P001.png"
 
 
@@ -87,8 +88,8 @@ def test_a_link_upwards_ends(tmp_path: Path) -> None:
     write_benign(tmp_path / "bags")
     (tmp_path / "bags" / "again").symlink_to(tmp_path / "bags")
     (tmp_path / "linked").symlink_to(tmp_path / "bags")
-    assert len(read_benign(tmp_path / "bags").names) == 5
-    assert len(read_benign(tmp_path / "linked").names) == 5
+    assert len(read_benign(tmp_path / "bags").relative) == 5
+    assert len(read_benign(tmp_path / "linked").relative) == 5
 
 
 def test_text_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +165,7 @@ def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatc
     memory.pipe("/bags/a.png", b"x")
     memory.pipe("/bags/b.png", b"x")
     path = as_path("memory://bags")
-    assert read_benign(path).names == ["a", "b"]
+    assert read_benign(path).relative == ["a.png", "b.png"]
 
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("Could not connect\nto the endpoint")
