@@ -98,13 +98,12 @@ def _split(signatures: npt.NDArray[np.float64], group: npt.NDArray[np.int64]) ->
 
 def _fit_one(scans: Sequence[Pixels], bags: Sequence[Pixels], group: npt.NDArray[np.int64]) -> Palette:
     scans, bags = [scans[place] for place in group], [bags[place] for place in group]
-    pixels, contrast, share = [], [], []
+    pixels, contrast = [], []
     for scan, bag in zip(scans, bags, strict=True):
         soft = cv2.GaussianBlur(scan, (0, 0), 0.8)
         inside = bag > 0
         pixels.append(soft[inside])
         contrast.append(_contrast(attenuation(soft).astype(np.float32))[:, inside])
-        share.append(signature(scan, bag))
     colours, (over, ground) = np.concatenate(pixels), np.concatenate(contrast, axis=1)
     step = max(1, len(colours) // 400_000)
     colours, over, ground = colours[::step], over[::step], ground[::step]
@@ -124,7 +123,6 @@ def _fit_one(scans: Sequence[Pixels], bags: Sequence[Pixels], group: npt.NDArray
         contrasts=_contrasts(over - ground, kind, hued | grey),
         acutance=_acutance(scans, bags),
         turned=np.array([_acutance(scans, bags, amount) for amount in SHARPENINGS], np.float32),
-        signature=float(np.mean(share)),
     )
 
 

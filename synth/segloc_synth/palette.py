@@ -54,7 +54,6 @@ class Palette:
             float32 [BANDS, 5]. What is packed into bags differs less between sources than how full they are.
         acutance: finest detail relative to fine detail in its scans.
         turned: the same of its scans when turned and then sharpened by each of SHARPENINGS, float32 [6].
-        signature: how saturated it is, see learning.signature; tells the palettes of one source apart.
     """
 
     grey: bool
@@ -64,7 +63,6 @@ class Palette:
     contrasts: Array
     acutance: float
     turned: Array
-    signature: float
 
     @cached_property
     def by_hsv(self) -> Pixels:
@@ -177,5 +175,5 @@ def load(path: Path) -> list[Palette]:
     with np.load(path, allow_pickle=False) as stored:
         names = list(Palette.__dataclass_fields__)
         rows = [{name: stored[f"{place}.{name}"] for name in names} for place in range(int(stored["count"]))]
-    plain = ("grey", "depth", "acutance", "signature")
+    plain = ("grey", "depth", "acutance")
     return [Palette(**{name: row[name].item() if name in plain else row[name] for name in names}) for row in rows]

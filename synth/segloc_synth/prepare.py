@@ -25,7 +25,7 @@ from segloc_synth.problems import Problem, faults
 from segloc_synth.scenes import fit_scan, slot_type
 from segloc_synth.segments import cut_segments, learn_palettes
 
-VERSION = 8  # raised whenever prepared pixels change
+VERSION = 9  # raised whenever what an entry holds changes
 PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
 LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 
