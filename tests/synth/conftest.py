@@ -1,5 +1,6 @@
 """What tests of synthesis share: small simulated scans of three scanners, the palettes learnt from them, a scene."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,8 @@ from segloc_synth.backgrounds import bag_mask
 from segloc_synth.cutting import MARGIN, Segment
 from segloc_synth.images import Pixels, fit_to_canvas
 from segloc_synth.palette import Palette
-from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, render_scan
+from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner
+from segloc_synth.phantom.scene import cast, expose, plan_scene, scan_rng, silhouette
 from segloc_synth.place import Placed
 from segloc_synth.plan import TRIES, Paste
 from segloc_synth.scenes import Scene, fit_background
@@ -74,6 +76,18 @@ def segment(seed: int, zoom: float = 1.5) -> Segment:
 def feathered(placed: Placed) -> Pixels:
     """The mask of a placed object and one pixel around it, on the canvas."""
     return cv2.dilate(placed.full_mask(SIZE), np.ones((3, 3), np.uint8))
+
+
+def render_scan(
+    seed: int, split: str, index: int, size: int, scanner: Scanner, threats: bool = True
+) -> tuple[Pixels, list[npt.NDArray[np.bool_]]]:
+    """A scan (RGB uint8 [H, W, 3]) and the masks of its prohibited items (bool [H, W], in the order of the plan).
+
+    The same seed, split and index give the same bag on every scanner, at every size, with or without the items.
+    """
+    shadow = cast(plan_scene(seed, split, index), size)
+    shown = shadow if threats else replace(shadow, threats=())
+    return expose(shown, scanner, scan_rng(seed, split, index, 1)), [silhouette(own) for own in shadow.threats]
 
 
 @pytest.fixture(scope="session")

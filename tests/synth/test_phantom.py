@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
+from tests.synth.conftest import render_scan
 
-from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, VERSION, default_phantom, render_scan, write_phantom
+from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, VERSION, default_phantom, write_phantom
 from segloc_synth.phantom.dataset import JSONS, scanner_of, split_sizes
 from segloc_synth.phantom.outlines import ellipse, pose, profile, rect
 from segloc_synth.phantom.physics import PLASTIC, STEEL, WATER, material

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segloc_train.order import HELD_OUT_MAX, BatchOrder, derived_seed, epoch_order, epoch_places, quotas, split
+from segloc_train.order import HELD_OUT_MAX, BatchOrder, Places, cut, derived_seed, epoch_places, quotas, split
+
+
+def epoch_order(seed: int, epoch: int, count: int, batch: int, rank: int = 0, world: int = 1) -> Places:
+    """`cut` of a permutation of 0..count-1 that is a function of (seed, epoch)."""
+    return cut(epoch_places([np.arange(count)], (), seed, epoch), batch, rank, world)
 
 
 @given(

@@ -143,11 +143,6 @@ def cut(order: Places, batch: int, rank: int = 0, world: int = 1) -> Places:
     return order[: steps * batch].reshape(steps, world, batch // world)[:, rank]
 
 
-def epoch_order(seed: int, epoch: int, count: int, batch: int, rank: int = 0, world: int = 1) -> Places:
-    """`cut` of a permutation of 0..count-1 that is a function of (seed, epoch)."""
-    return cut(epoch_places([np.arange(count)], (), seed, epoch), batch, rank, world)
-
-
 @dataclass(frozen=True)
 class BatchOrder:
     """The batches of a whole run from a step on, this rank's rows: what a DataLoader takes as batch_sampler.

@@ -2,6 +2,5 @@
 
 from segloc_synth.phantom.dataset import VERSION, default_phantom, write_phantom
 from segloc_synth.phantom.physics import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner
-from segloc_synth.phantom.scene import render_scan
 
-__all__ = ["PIDRAY", "PIDRAY_VIVID", "SIXRAY", "VERSION", "Scanner", "default_phantom", "render_scan", "write_phantom"]
+__all__ = ["PIDRAY", "PIDRAY_VIVID", "SIXRAY", "VERSION", "Scanner", "default_phantom", "write_phantom"]

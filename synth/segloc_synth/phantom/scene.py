@@ -255,25 +255,13 @@ def silhouette(own: Array) -> npt.NDArray[np.bool_]:
     return cv2.resize(covered, (width, height), interpolation=cv2.INTER_AREA) >= 0.5
 
 
-def expose(shadow: Shadow, scanner: Scanner, rng: Rng, threats: bool = True) -> Image:
-    """The scan that a scanner makes of the bag, with or without its prohibited items. RGB uint8 [H, W, 3].
+def expose(shadow: Shadow, scanner: Scanner, rng: Rng) -> Image:
+    """The scan that a scanner makes of the bag with its prohibited items, RGB uint8 [H, W, 3].
 
     A detector element averages what passes over its area, not the attenuation.
     """
-    whole = sum(shadow.threats, shadow.bag) if threats else shadow.bag
+    whole = sum(shadow.threats, shadow.bag)
     height, width = whole.shape[1] // OVERSAMPLE, whole.shape[2] // OVERSAMPLE
     through = np.exp(-whole)
     small = [cv2.resize(t, (width, height), interpolation=cv2.INTER_AREA) for t in through]
     return develop(-np.log(np.maximum(np.stack(small), np.float32(1e-9))), scanner, rng)
-
-
-def render_scan(
-    seed: int, split: str, index: int, size: int, scanner: Scanner, threats: bool = True
-) -> tuple[Image, list[npt.NDArray[np.bool_]]]:
-    """A scan (RGB uint8 [H, W, 3]) and the masks of its prohibited items (bool [H, W], in the order of the plan).
-
-    The same seed, split and index give the same bag on every scanner, at every size, with or without the items.
-    """
-    shadow = cast(plan_scene(seed, split, index), size)
-    image = expose(shadow, scanner, scan_rng(seed, split, index, 1), threats)
-    return image, [silhouette(own) for own in shadow.threats]
