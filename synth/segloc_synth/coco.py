@@ -59,7 +59,7 @@ def find_coco(path: Path) -> tuple[Path, list[Path], str]:
     return found[0], [path, path / "images"], "coco"
 
 
-def read_coco(path: Path, masks_from_boxes: bool = False, allow_test: bool = False) -> LabelledSource:
+def read_coco(path: Path, masks_from_boxes: bool, allow_test: bool) -> LabelledSource:
     """Read a COCO file; records that cannot be used are left out and listed in its `problems`.
 
     `masks_from_boxes` takes annotations without a mask too, if they have a box. `allow_test` takes test splits.

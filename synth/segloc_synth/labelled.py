@@ -143,9 +143,7 @@ class ClassIds:
         return class_id
 
 
-def merge_classes(
-    sources: Sequence[LabelledSource], mapping: Mapping[str, str | None] | None = None
-) -> list[LabelledSource]:
+def merge_classes(sources: Sequence[LabelledSource], mapping: Mapping[str, str | None] | None) -> list[LabelledSource]:
     """The sources with one set of class ids. `mapping` (their name -> our name, None leaves the class out) names
     classes anew; names that it lacks stay, but not the numbers that stand for names where two sources have such: they
     mean no class then. Scans that lose all annotations are left out.

@@ -27,7 +27,7 @@ def mask_folders(path: Path) -> tuple[str, str] | None:
     return (images, masks) if images and masks else None
 
 
-def read_mask_folder(path: Path, allow_test: bool = False) -> LabelledSource:
+def read_mask_folder(path: Path, allow_test: bool) -> LabelledSource:
     """Read a folder with a folder of pictures and one of masks of the same stems. No picture is opened.
 
     Names of classes come from a classes.txt or labelmap.txt in it: one a line, from value 1 on (from 0 if the first is

@@ -43,7 +43,7 @@ def is_opixray_line(line: str) -> bool:
     return len(words) == 6 and is_image(words[0]) and all(_number(word) is not None for word in words[2:])
 
 
-def read_boxes(path: Path, kind: str, masks_from_boxes: bool = False, allow_test: bool = False) -> LabelledSource:
+def read_boxes(path: Path, kind: str, masks_from_boxes: bool, allow_test: bool) -> LabelledSource:
     """Read a folder of pictures with one VOC xml or OPIXray text file each, at any depth, joined by their stems.
 
     Of several pictures of one stem a label's is the one beside it, else the one whose path has most in common with its

@@ -13,6 +13,7 @@ from segloc_synth.console import faults_of
 from segloc_synth.files import SCRATCH, Hashed, as_path, atomic_write, remove_left_overs
 
 CHUNK = 1 << 20  # bytes
+LIMIT = 50 * 10**9  # bytes that a cache may hold unless told otherwise
 
 
 class ShardCache:

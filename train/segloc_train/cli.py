@@ -11,6 +11,7 @@ from segloc_synth import console
 from segloc_synth.console import Finite
 from segloc_synth.files import output_dir, write_json
 from segloc_train import methods
+from segloc_train.cache import LIMIT
 
 METHODS = [module.name for module in pkgutil.iter_modules(methods.__path__)]
 EPILOG = """\b
@@ -129,7 +130,7 @@ Examples:
 @click.option(
     "--cache-limit",
     type=Finite(0),
-    default=50.0,
+    default=LIMIT / 1e9,
     metavar="GB",
     help="Disk that copies of remote shards may take.",
 )

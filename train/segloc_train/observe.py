@@ -21,6 +21,7 @@ from segloc_train.watch import BANK, examples, knn_accuracy, query_features, som
 
 LEAST_BANK = 256  # training pairs for the k-NN, of small sets; a tenth of larger ones, up to BANK
 PICTURES = 10  # of a run, about
+EXAMPLES = 8  # pairs in the picture of pairs
 AMONG = 64  # pairs that are ranked together; fixed, so that sets of any size give comparable numbers
 
 
@@ -99,7 +100,7 @@ class Observer:
 
     def _examples(self, names: list[str], step: int) -> Tensor:
         """Some training pairs as the network sees them, uint8 [3, H, W]."""
-        batch = self.known.batch(self.bank[:8].tolist())
+        batch = self.known.batch(self.bank[:EXAMPLES].tolist())
         draws = torch.Generator().manual_seed(derived_seed(self.config.seed, QUERY_VIEW, step))
         query, key = (augment(view, self.config.augment, draws, self.config.crop) for view in (batch.query, batch.key))
         return examples(query, key, batch.labels, names)

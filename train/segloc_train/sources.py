@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segloc_synth.console import faults_of, log
 from segloc_synth.files import as_path, cache_dir, in_threads, is_local
 from segloc_synth.shards import Sample, Shard, ShardReader
-from segloc_train.cache import ShardCache
+from segloc_train.cache import LIMIT, ShardCache
 
 OnBadShard = Literal["skip", "stop"]
 
@@ -175,7 +175,7 @@ def open_sources(
     paths: Sequence[str],
     weights: Sequence[float] = (),
     on_bad_shard: OnBadShard = "stop",
-    cache_limit: int = 100 * 10**9,
+    cache_limit: int = LIMIT,
     stream: bool = False,
 ) -> Sources:
     """Open what --shards names.

@@ -11,7 +11,7 @@ The order depends on the seed, the epoch, and the numbers of ranks and workers; 
 import random
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -252,7 +252,7 @@ def stream_batches(
     stood_in = StoodIn()
     for epoch in range(order.start, order.epochs):
         loader = DataLoader(
-            Stream(pairs, StreamOrder(**{**order.__dict__, "start": epoch})),
+            Stream(pairs, replace(order, start=epoch)),
             batch_size=None,
             num_workers=workers,
             pin_memory=device.type == "cuda",

@@ -144,8 +144,8 @@ def scatter(features: Tensor, labels: Tensor, names: Sequence[str], title: str) 
     return buffer.getvalue()
 
 
-def examples(query: View, key: View, labels: Tensor, names: Sequence[str], count: int = 8) -> Tensor:
-    """uint8 [3, H, W] on the CPU: the first pairs as the network sees them, boxes drawn, class names above.
+def examples(query: View, key: View, labels: Tensor, names: Sequence[str]) -> Tensor:
+    """uint8 [3, H, W] on the CPU: pairs as the network sees them, boxes drawn, class names above.
 
     query and key are augmented (normalised) views [N, ...] of the same pairs, labels int64 [N] their classes. A column
     is a pair: query above, key below.
@@ -153,9 +153,9 @@ def examples(query: View, key: View, labels: Tensor, names: Sequence[str], count
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
     rows = []
     for view in (query, key):
-        pictures = ((view.images[:count].float().cpu() * std + mean).clamp(0, 1) * 255).round().byte()
-        captions = [names[label] for label in labels[:count].tolist()] if view is query else None
-        rows += _annotated(pictures, view.boxes[:count].cpu(), captions)
+        pictures = ((view.images.float().cpu() * std + mean).clamp(0, 1) * 255).round().byte()
+        captions = [names[label] for label in labels.tolist()] if view is query else None
+        rows += _annotated(pictures, view.boxes.cpu(), captions)
     return make_grid(rows, nrow=len(rows) // 2, padding=4, pad_value=255)
 
 

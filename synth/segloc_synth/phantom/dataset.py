@@ -57,12 +57,12 @@ def write_scan(root: Path, seed: int, size: int, job: Job) -> Record:
     shadow = cast(scene, size)
     scanner = scanner_of(seed, split, index)
     pixels = cv2.cvtColor(expose(shadow, scanner, scan_rng(seed, split, index, 1)), cv2.COLOR_RGB2BGR)
-    if split == BENIGN:
-        path = root / "sixray" / f"N{index + 1:07d}.jpg"
-        written = cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, SIXRAY.jpeg or 95])
-    else:
+    if scanner.jpeg is None:
         path = root / "pidray" / split / f"{STEMS[split]}{index:05d}.png"
         written = cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    else:  # SIXray's
+        path = root / "sixray" / f"N{index + 1:07d}.jpg"
+        written = cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, scanner.jpeg])
     if not written:
         raise OSError(f"{path}: cannot be written")
     width, height = detector(scene, size)

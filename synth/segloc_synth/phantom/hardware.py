@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segloc_synth.phantom.outlines import Points, Rng, curve, ellipse, pose, rounded
-from segloc_synth.phantom.physics import ALUMINIUM, BRASS, STEEL, SYNTHETIC, Mu
+from segloc_synth.phantom.physics import ALUMINIUM, BRASS, STEEL, SYNTHETIC
 from segloc_synth.phantom.shapes import Item, Solid, Wire, merged, moved
 
 Angles = npt.NDArray[np.float64]
@@ -43,14 +43,14 @@ def screws(rng: Rng, points: Points, angles: Angles, size: float = 1.0) -> Item:
     return [Wire(heads, STEEL, 0.3), Wire([*np.stack([points, foot], 1)], STEEL, 0.24)]
 
 
-def rivets(rng: Rng, points: Points, mu: Mu = STEEL) -> Item:
+def rivets(rng: Rng, points: Points) -> Item:
     """Round heads, eyelets and press studs."""
     out = []
     for (x, y), r in zip(points.tolist(), rng.uniform(0.25, 0.75, len(points)).tolist(), strict=True):
         out.append(ellipse(r, r, x, y, 10))
         if r > 0.5:
             out.append(ellipse(0.4 * r, 0.4 * r, x, y, 6))
-    return [Solid(out, mu, 0.22)]
+    return [Solid(out, STEEL, 0.22)]
 
 
 def zipper(line: Points) -> Item:

@@ -4,7 +4,7 @@ A ray that crosses thicknesses t_i of materials with linear attenuation coeffici
 exp(-sum mu_i t_i) (Beer-Lambert), so attenuations add, whatever the order of the layers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
@@ -62,7 +62,7 @@ class Scanner:
     lines: float  # row-wise gain errors, in transmission
     white: float  # mean darkness of 3 x 3 pixels below which they are shown as pure white; 0 is never
     grain: float  # noise of the display, in grey levels
-    jpeg: int | None = field(default=None)  # quality of the stored file; None is PNG
+    jpeg: int | None = None  # quality of the stored file; None is PNG
 
     @cached_property
     def colour_map(self) -> Image:
