@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from segloc_synth import palette
 from segloc_synth.cutting import Segment
 from segloc_synth.files import read_json
+from segloc_synth.images import decode_jpeg, encode_jpeg
 from segloc_synth.palette import Palette
 from segloc_synth.problems import NEAR, USABLE, Problem
 from segloc_synth.scenes import Scene, fit_background, look_alike, neighbours, slot_type
 
 UNKNOWN, READY, UNUSABLE = 0, 1, 2  # states of a slot
+QUALITY = 95  # of backgrounds kept as JPEG
 Form = Literal["raw", "jpeg"]
 
 
@@ -141,7 +142,7 @@ class Backgrounds:
         if self.form == "jpeg":
             start = place * self._slot.itemsize + self._header
             jpeg = os.pread(self._slots, int(slot["jpeg"]), start)
-            pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+            pixels = decode_jpeg(jpeg)
         return Scene.of(slot, pixels), _notes(slot)
 
     def _read(self, place: int, length: int) -> np.void:
@@ -156,11 +157,10 @@ class Backgrounds:
         if not usable:
             data = data[: self._header]
         elif self.form == "jpeg":
-            done, jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-            assert done
+            jpeg = encode_jpeg(pixels, QUALITY)
             slot["jpeg"] = len(jpeg)
-            data = slot.tobytes()[: self._header] + jpeg.tobytes()
-            pixels = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
+            data = slot.tobytes()[: self._header] + jpeg
+            pixels = decode_jpeg(jpeg)
         try:
             _write(self._slots, data, place * self._slot.itemsize)
             _write(self._states, bytes([READY if usable else UNUSABLE]), place)

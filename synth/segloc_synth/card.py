@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth import charts
 from segloc_synth.files import PathOrUrl, atomic_write
-from segloc_synth.preview import spread
+from segloc_synth.listing import spread
 from segloc_synth.shards import Sample, ShardReader
 
 LOOKED_AT = 2000  # samples behind the histograms, spread evenly over the build

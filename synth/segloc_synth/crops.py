@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segloc_synth.backgrounds import bag_mask
-from segloc_synth.images import WHITE, BadImage, Pixels, fit_to_canvas, read_image
+from segloc_synth.images import WHITE, BadImage, Pixels, encode_jpeg, fit_to_canvas, read_image
 from segloc_synth.masks import BadMask
 from segloc_synth.matching import FOLDS, Found, fold, group, match, unique
 from segloc_synth.segments import SMALLEST, open_scan
@@ -124,14 +124,13 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
         except (BadImage, BadMask):
             continue
         pixels = pixels[: round(len(whole) * pixels.shape[1] / whole.shape[1])]
-        done, jpeg = cv2.imencode(".jpg", fit_to_canvas(pixels, size)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        assert done
+        jpeg = encode_jpeg(fit_to_canvas(pixels, size), quality)
         masks = [(annotation.class_id, _rle(fit_mask(mask, size))) for annotation, mask in found]
         for number, (class_id, rle) in enumerate(masks):
             rest = tuple(other for place, (_, other) in enumerate(masks) if place != number)
             name, area = source.classes[class_id].casefold(), int(coco_mask.area(rle))
             if area >= SMALLEST:
-                yield Found(jpeg.tobytes(), name, area, (f"bag {scan.name}",), rle, rest)
+                yield Found(jpeg, name, area, (f"bag {scan.name}",), rle, rest)
 
 
 def fit_mask(mask: Pixels, size: int) -> Pixels:

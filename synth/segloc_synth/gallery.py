@@ -12,7 +12,9 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth.console import log
 from segloc_synth.files import atomic_write
-from segloc_synth.preview import decode, spread
+from segloc_synth.images import encode_jpeg, resize
+from segloc_synth.listing import spread
+from segloc_synth.preview import decode
 from segloc_synth.shards import Sample, ShardReader
 
 PAIRS = 200
@@ -74,6 +76,5 @@ def _picture(jpeg: bytes, index: int, folder: Path) -> str:
     """Base64 of the JPEG, shrunk where it is larger than a gallery needs."""
     rgb = decode(jpeg, index, folder)
     if len(rgb) > MAX_SIDE:
-        small = cv2.resize(rgb[..., ::-1], (MAX_SIDE, MAX_SIDE), interpolation=cv2.INTER_AREA)
-        jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, SHRUNK_QUALITY])[1].tobytes()
+        jpeg = encode_jpeg(resize(rgb, MAX_SIDE, MAX_SIDE), SHRUNK_QUALITY)
     return base64.b64encode(jpeg).decode()

@@ -158,6 +158,18 @@ def resize(pixels: NDArray[Depth], width: int, height: int) -> NDArray[Depth]:
     return resized
 
 
+def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
+    """RGB uint8 [H, W, 3] as a JPEG file of `quality` 0 to 100."""
+    done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    return jpeg.tobytes()
+
+
+def decode_jpeg(jpeg: bytes) -> Pixels | None:
+    """RGB uint8 [H, W, 3] of a JPEG file, None where it is damaged."""
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
 def extent(pixels: Pixels, size: int) -> tuple[int, int, int, int]:
     """Left, top, width and height that [H, W, 3] takes up on a square canvas of `size`, aspect kept, centred."""
     scale = size / max(pixels.shape[:2])

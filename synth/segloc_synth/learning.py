@@ -26,6 +26,7 @@ from segloc_synth.palette import (
     misfit,
 )
 
+SCANS = 200  # of a source, spread evenly over it, that its palettes are learnt from
 GREY = 0.04  # share of a source's bag pixels that have a hue, below which it shows one energy only
 ENOUGH = 500  # pixels of a band that tell something
 ORGANIC, METAL = (-30, 110), (160, 290)  # degrees of hue among which each end is looked for

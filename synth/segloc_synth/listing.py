@@ -1,4 +1,4 @@
-"""Finding files, local and remote: one listing per source, sizes included, however many files there are."""
+"""Finding files, local and remote: one listing per source, sizes included, however many files; and a few of many."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import click
+import numpy as np
 from upath import UPath
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -110,6 +111,11 @@ def stems(names: Iterable[str]) -> list[str]:
     seen: set[str] = set()
     twice = {name for name in short if name in seen or seen.add(name)}  # type: ignore[func-returns-value]
     return [name if brief in twice else brief for name, brief in zip(names, short, strict=True)]
+
+
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` places spread evenly over 0..total-1, in order, the first and the last among them."""
+    return [int(place) for place in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))]
 
 
 def sizes_below(folder: Path) -> Callable[[str], int | None]:

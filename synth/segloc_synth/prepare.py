@@ -21,12 +21,12 @@ from segloc_synth.distractors import cut_distractors
 from segloc_synth.engines import run_local
 from segloc_synth.files import cache_dir, new_folder, write_json
 from segloc_synth.labelled import LabelledSource
+from segloc_synth.listing import spread
 from segloc_synth.problems import Problem, faults
 from segloc_synth.scenes import fit_scan, slot_type
 from segloc_synth.segments import cut_segments, learn_palettes
 
 VERSION = 9  # raised whenever what an entry holds changes
-PALETTE_SCANS = 200  # scans that a benign source's palettes are learnt from
 LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 
 
@@ -122,8 +122,7 @@ def _write_segments(
 
 def _spread_files(source: BenignSource, most: int) -> list[tuple[str, Path]]:
     """(name, path) of at most `most` scans spread evenly over a source."""
-    places = np.unique(np.linspace(0, len(source.relative) - 1, min(most, len(source.relative))).astype(int)).tolist()
-    return [(source.relative[place], source.open_path(place)) for place in places]
+    return [(source.relative[place], source.open_path(place)) for place in spread(len(source.relative), most)]
 
 
 def _write_distractors(folder: Path, source: BenignSource, size: int, palettes: Path, workers: int) -> None:
@@ -136,7 +135,7 @@ def _write_distractors(folder: Path, source: BenignSource, size: int, palettes: 
 
 def _write_backgrounds(folder: Path, source: BenignSource, size: int, form: Form, workers: int) -> None:
     count = len(source.relative)
-    files = [path for _, path in _spread_files(source, PALETTE_SCANS)]
+    files = [path for _, path in _spread_files(source, learning.SCANS)]
     results = run_local(partial(fit_scan, size=size), files, workers)
     scans = [scan for scan, _ in progress(results, len(files), "learning colours") if scan is not None]
     palette.save(folder / "palettes.npz", learning.fit([scan.picture for scan in scans], [scan.bag for scan in scans]))

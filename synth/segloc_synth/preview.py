@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
 from segloc_synth.files import atomic_write
-from segloc_synth.images import Pixels
+from segloc_synth.images import Pixels, decode_jpeg
+from segloc_synth.listing import spread
 from segloc_synth.manifest import mend
 from segloc_synth.shards import Sample, ShardReader
 
@@ -21,11 +22,6 @@ TILE = 256  # pixels a picture
 GAP = 8
 HEADER = 34
 OUTLINE, BOX, INK, PAPER = (225, 0, 152), (0, 0, 0), (20, 20, 20), (236, 236, 236)
-
-
-def spread(total: int, count: int) -> list[int]:
-    """At most `count` places spread evenly over 0..total-1, in order, the first and the last among them."""
-    return [int(place) for place in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))]
 
 
 def contact_sheet(folder: Path, pairs: int = PAIRS) -> Image.Image:
@@ -65,10 +61,10 @@ def _draw_pair(sheet: Image.Image, sample: Sample, left: int, top: int, folder: 
 
 def decode(jpeg: bytes, index: int, folder: Path) -> Pixels:
     """A picture of pair `index` of the build in `folder`, RGB uint8; click.ClickException when it is damaged."""
-    rgb = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    rgb = decode_jpeg(jpeg)
     if rgb is None:
         raise click.ClickException(f"{folder}: a picture of pair {index} is damaged; {mend(folder)}")
-    return np.asarray(rgb, np.uint8)
+    return rgb
 
 
 def draw_view(rgb: Pixels, view: dict[str, Any], tile: int) -> Pixels:

@@ -13,7 +13,7 @@ from segloc_synth.bank import Backgrounds, Objects
 from segloc_synth.blend import Translation
 from segloc_synth.config import Config
 from segloc_synth.cutting import Segment
-from segloc_synth.images import Pixels
+from segloc_synth.images import Pixels, encode_jpeg
 from segloc_synth.place import Placed, place
 from segloc_synth.plan import Catalogue, Pair, Paste, View, catalogue, plan_pair
 from segloc_synth.scenes import Scene, neighbours
@@ -101,12 +101,7 @@ def make_sample(materials: Materials, index: int) -> tuple[Sample, list[tuple[st
         "key": _record(config, key, backgrounds),
         "query": _record(config, query, backgrounds),
     }
-    flags = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
-    jpegs = []
-    for composed in (key, query):
-        done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(composed.picture, cv2.COLOR_RGB2BGR), flags)
-        assert done
-        jpegs.append(jpeg.tobytes())
+    jpegs = (encode_jpeg(composed.picture, config.jpeg_quality) for composed in (key, query))
     return Sample(meta, *jpegs), key.problems + query.problems
 
 

@@ -11,6 +11,7 @@ from segloc_synth.cutting import Segment, cut_out
 from segloc_synth.engines import check_stop
 from segloc_synth.images import BadImage, Pixels, corrupt_rows, fit_to_canvas, read_image, required
 from segloc_synth.labelled import Annotation, LabelledSource, Scan
+from segloc_synth.listing import spread
 from segloc_synth.masks import BadMask, annotation_mask, annotations_of
 from segloc_synth.palette import Palette
 from segloc_synth.problems import Problem
@@ -18,7 +19,6 @@ from segloc_synth.scenes import bag_area
 
 SMALLEST = 24  # pixels of a mask at canvas scale below which an object cannot be recognised
 ALONE = 4.0  # a bag of less than this many times the object's area is the object itself, and tells no size
-PALETTE_SCANS = 200  # scans that a source's palettes are learnt from
 
 
 def learn_palettes(source: LabelledSource, size: int) -> list[Palette]:
@@ -27,7 +27,7 @@ def learn_palettes(source: LabelledSource, size: int) -> list[Palette]:
     Cut-outs on white show nothing but items: then these tell.
     """
     pictures, whole, bags = [], [], []
-    for place in np.unique(np.linspace(0, len(source.scans) - 1, min(PALETTE_SCANS, len(source.scans))).astype(int)):
+    for place in spread(len(source.scans), learning.SCANS):
         check_stop()
         try:
             pixels, _, labelled, _ = open_scan(source.scans[place], source.bottom_rows)
