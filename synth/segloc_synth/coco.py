@@ -39,9 +39,8 @@ def find_coco(path: Path) -> tuple[Path, list[Path], str]:
         path = path.parent.parent
     if path.is_file():
         folders = [path.parent, path.parent / "images"]
-        if (
-            path.parent.name == "annotations"
-        ):  # annotations/xray_test_easy.json + easy/, instances_val2017.json + val2017/
+        # annotations/xray_test_easy.json + easy/, instances_val2017.json + val2017/
+        if path.parent.name == "annotations":
             beside = sorted(child for child in path.parent.parent.iterdir() if child.is_dir())
             folders += [child for child in beside if child.name == "images" or child.name.lower() in path.stem.lower()]
         return path, folders, "coco"
@@ -81,27 +80,9 @@ def read_coco(path: Path, masks_from_boxes: bool, allow_test: bool) -> LabelledS
     images, annotations, categories = (data[part] for part in parts)
     problems: list[Problem] = []
     class_of, classes = _read_categories(categories, json_path.name, problems)
-    per_image: dict[Any, list[Annotation]] = {}
     known = {image["id"] for image in images if isinstance(image, dict) and _is_id(image.get("id"))}
-    ids: Counter[str] = Counter()
-    masks = derived = 0
-    for number, record in enumerate(annotations):
-        reason = _annotation_problem(record, class_of, known, masks_from_boxes)
-        name = f"annotation {record['id'] if isinstance(record, dict) and 'id' in record else f'no. {number}'}"
-        masks += isinstance(record, dict) and bool(record.get("segmentation"))
-        if reason:
-            problems.append(Problem(reason, json_path.name, name))
-            continue
-        id = str(record.get("id", number))
-        ids[id] += 1
-        if ids[id] > 1:
-            problems.append(Problem(TWICE, json_path.name, name))
-            id = f"{id}({ids[id]})"
-        segmentation = record.get("segmentation") or None
-        derived += segmentation is None
-        id += FROM_BOX if segmentation is None else ""
-        found = Annotation(id, class_of[record["category_id"]], segmentation, record.get("bbox"))
-        per_image.setdefault(record["image_id"], []).append(found)
+    per_image = _read_annotations(annotations, class_of, known, masks_from_boxes, json_path.name, problems)
+    masks = any(isinstance(record, dict) and record.get("segmentation") for record in annotations)
     if annotations and not masks and not masks_from_boxes:
         raise click.ClickException(
             f"{json_path}: its annotations are boxes without masks, which cannot be cut out; "
@@ -115,6 +96,7 @@ def read_coco(path: Path, masks_from_boxes: bool, allow_test: bool) -> LabelledS
     names = stems(name for name, _ in sizes)
     front = "train/" if kind == "pidray" else ""
     scans = [replace(scan, name=front + name) for scan, name in zip(scans, names, strict=True)]
+    derived = any(annotation.derived for found in per_image.values() for annotation in found)
     digest = hashlib.sha256(json.dumps(sorted(sizes)).encode())
     digest.update(hashlib.sha256(json_path.read_bytes()).digest())
     return LabelledSource(
@@ -148,6 +130,35 @@ def _read_categories(
             continue
         class_of[category["id"]] = ids.id_of(category["name"])
     return class_of, ids.names
+
+
+def _read_annotations(
+    annotations: list[Any],
+    class_of: dict[Any, int],
+    known: set[Any],
+    boxes: bool,
+    file: str,
+    problems: list[Problem],
+) -> dict[Any, list[Annotation]]:
+    """The usable annotations by the id of their image, one of the `known`; `boxes`: also those without a mask."""
+    per_image: dict[Any, list[Annotation]] = {}
+    ids: Counter[str] = Counter()
+    for number, record in enumerate(annotations):
+        reason = _annotation_problem(record, class_of, known, boxes)
+        name = f"annotation {record['id'] if isinstance(record, dict) and 'id' in record else f'no. {number}'}"
+        if reason:
+            problems.append(Problem(reason, file, name))
+            continue
+        id = str(record.get("id", number))
+        ids[id] += 1
+        if ids[id] > 1:
+            problems.append(Problem(TWICE, file, name))
+            id = f"{id}({ids[id]})"
+        segmentation = record.get("segmentation") or None
+        id += FROM_BOX if segmentation is None else ""
+        found = Annotation(id, class_of[record["category_id"]], segmentation, record.get("bbox"))
+        per_image.setdefault(record["image_id"], []).append(found)
+    return per_image
 
 
 def _annotation_problem(record: Any, class_of: dict[Any, int], known: set[Any], boxes: bool) -> str | None:

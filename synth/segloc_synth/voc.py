@@ -55,11 +55,6 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool, allow_test: bool) 
     if not masks_from_boxes:
         raise click.ClickException(f"{path}: its labels ({LABELS[kind]} files) {BOXES_ONLY}")
     files = list_files(path)
-    pictures: dict[str, Listed] = {}
-    for name, size in files:
-        if is_image(name):
-            pictures.setdefault(PurePosixPath(name).stem, []).append((name, size))
-    labels = [(name, size) for name, size in files if name.endswith(LABELS[kind])]
     tests = set() if allow_test else _test_stems(path, files)
     read: Callable[[str], tuple[list[Label], tuple[int, int]]] = read_xml if kind == VOC else read_lines
     problems: list[Problem] = []
@@ -67,21 +62,9 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool, allow_test: bool) 
     used: Listed = []
     scans: list[Scan] = []
     others: list[Path] = []
-    taken: set[str] = set()
     digest = sha256()
-    for name, _ in labels:
-        stem = PurePosixPath(name).stem
-        fits = _nearest(name, pictures.get(stem, []))
-        if len(fits) > 1:
-            problems.append(Problem("label file that fits several pictures", name))
-            continue
-        if not fits or fits[0][0] in taken:
-            if kind != OPIXRAY:  # which has lists of names, readme and the like
-                problems.append(Problem(MISSING, name))
-            continue
-        picture, size = fits[0]
-        taken.add(picture)
-        if stem in tests:
+    for name, (picture, size) in _paired(files, kind, problems):
+        if PurePosixPath(picture).stem in tests:
             problems.append(Problem(TEST_SPLIT, picture))
             others.append(path / picture)
             continue
@@ -120,6 +103,26 @@ def read_boxes(path: Path, kind: str, masks_from_boxes: bool, allow_test: bool) 
         others=others,
         folders=[path],
     )
+
+
+def _paired(files: Listed, kind: str, problems: list[Problem]) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Each label file with its picture and that one's bytes; no picture has two."""
+    pictures: dict[str, Listed] = {}
+    for name, size in files:
+        if is_image(name):
+            pictures.setdefault(PurePosixPath(name).stem, []).append((name, size))
+    taken: set[str] = set()
+    for name, _ in files:
+        if not name.endswith(LABELS[kind]):
+            continue
+        fits = _nearest(name, pictures.get(PurePosixPath(name).stem, []))
+        if len(fits) > 1:
+            problems.append(Problem("label file that fits several pictures", name))
+        elif fits and fits[0][0] not in taken:
+            taken.add(fits[0][0])
+            yield name, fits[0]
+        elif kind != OPIXRAY:  # which has lists of names, readme and the like
+            problems.append(Problem(MISSING, name))
 
 
 def _nearest(label: str, pictures: Listed) -> Listed:
