@@ -203,6 +203,7 @@ class Backgrounds:
 
 
 def stem(file: str) -> str:
+    """A path in a source without its extension."""
     return os.path.splitext(file)[0]  # noqa: PTH122 - pathlib takes ten times as long
 
 

@@ -1,4 +1,8 @@
-"""Blending: what a scan shows where an object lies on it. Pure functions on pixels, integers and tables throughout."""
+"""Blending: what a scan shows where an object lies on it. Pure functions on pixels, integers and tables throughout.
+
+Each takes `background`, RGB uint8 [h, w, 3], what the scan shows in the placed object's window, and returns the same
+with the object. `placed.planes` are the object's own colours, for dual_energy its layers.
+"""
 
 from dataclasses import dataclass
 
@@ -44,6 +48,7 @@ class Translation:
 
     @classmethod
     def between(cls, source: Palette, target: Palette) -> "Translation":
+        """From objects of `source` to scans of `target`."""
         amount = min(palette.sharpening(source, target), SHARPEST)
         strong = np.rint(palette.strength(np.arange(MATERIALS))).astype(np.int32)
         weak = np.rint(palette.weaken(np.arange(int(STRONGEST) + 2))).astype(np.int32).clip(0, MATERIALS - 1)
@@ -53,12 +58,12 @@ class Translation:
 
 
 def hard(background: Pixels, placed: Placed) -> Pixels:
-    """The segment replaces the background: uint8 RGB [h, w, 3] of the placed object's window."""
+    """The segment replaces the background; RGB uint8 [h, w, 3]."""
     return _mix(background, placed.planes, placed.alpha)
 
 
 def alpha(background: Pixels, placed: Placed) -> Pixels:
-    """The SegLoc paper's: c * segment + (1 - c) * background, c the composition coefficient."""
+    """The SegLoc paper's: c * segment + (1 - c) * background, c the composition coefficient; RGB uint8 [h, w, 3]."""
     weight = _scale(placed.alpha, round(placed.paste.coefficient * 255))
     return _mix(background, placed.planes, weight)
 
@@ -66,7 +71,8 @@ def alpha(background: Pixels, placed: Placed) -> Pixels:
 def multiply(background: Pixels, placed: Placed, carrier: tuple[int, int, int]) -> Pixels:
     """Beer-Lambert on channels: transmissions multiply, white = 1: background * (segment / carrier) ** c.
 
-    The colour of the carrier bag is divided out of the segment; c scales the attenuation.
+    The colour of the carrier bag, RGB 0 to 255, is divided out of the segment; c scales the attenuation. RGB uint8
+    [h, w, 3].
     """
     own = cv2.LUT(placed.planes, _transmission(carrier, placed.paste.coefficient))
     above = _scale(background, np.asarray(own, np.uint8))
@@ -78,7 +84,8 @@ def dual_energy(background: Pixels, placed: Placed, translation: Translation) ->
 
     The object's attenuation is put on the background scanner's scale and multiplied by c; what it changes in the
     picture is blurred where that scanner shows less detail.
-    What the background's pixels hold beyond its palette (noise) stays, faded by the object's transmission.
+    What the background's pixels hold beyond its palette (noise) stays, faded by the object's transmission. RGB uint8
+    [h, w, 3].
     """
     inside = np.flatnonzero(placed.alpha > 0)  # tables are read for these pixels only: windows are mostly empty
     own_material = (placed.planes[..., 1] >> 8).take(inside)

@@ -137,6 +137,7 @@ class ClassIds:
         self.names: dict[int, str] = {}
 
     def id_of(self, name: str) -> int:
+        """The id of a class, from 1 on; a new one where the name, without spaces around it, is not known yet."""
         name = name.strip()
         class_id, name = self._by_name.setdefault(name.casefold(), (len(self._by_name) + 1, name))
         self.names[class_id] = name

@@ -94,6 +94,7 @@ def _walk(folder: Path | str, prefix: str, seen: set[str]) -> Iterator[tuple[str
 
 
 def is_image(name: str) -> bool:
+    """Whether a file's name has the extension of a picture, see EXTENSIONS."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122, a Path per name of a million is slow
 
 

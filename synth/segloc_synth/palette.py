@@ -20,6 +20,8 @@ from segloc_synth.images import Pixels
 
 Array = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint16]
+Floats = npt.NDArray[np.floating[Any]]
+Numbers = Floats | npt.NDArray[np.signedinteger[Any]] | float  # no unsigned ones: they are subtracted from
 
 UNIT = 128  # codes per e-fold of attenuation
 LEVELS = 720  # attenuation codes, log(256) e-folds and a little
@@ -98,15 +100,18 @@ def read(palette: Palette, pixels: Pixels) -> tuple[Codes, Pixels]:
     return attenuation(pixels), material
 
 
-def strength(material: Any) -> Any:
-    """Material on the scale on which it mixes in proportion: steel lies far beyond where its colour begins."""
+def strength(material: Numbers) -> Floats:
+    """Material, 0 to MATERIALS - 1, on the scale on which it mixes in proportion, 0 to STRONGEST; of the same shape.
+
+    Steel lies far beyond where its colour begins.
+    """
     return material + (METAL_STRENGTH - 1) * np.maximum(material - METAL_FROM, 0) * (MATERIALS - 1) / (
         MATERIALS - 1 - METAL_FROM
     )
 
 
-def weaken(strong: Any) -> Any:
-    """The material that strength() came from."""
+def weaken(strong: Numbers) -> Floats:
+    """The material, 0 to MATERIALS - 1 and not rounded, that strength() came from; of the same shape."""
     slope = 1 + (METAL_STRENGTH - 1) * (MATERIALS - 1) / (MATERIALS - 1 - METAL_FROM)
     return np.minimum(strong, METAL_FROM) + np.maximum(strong - METAL_FROM, 0) / slope
 

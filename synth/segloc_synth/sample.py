@@ -36,6 +36,7 @@ class Materials:
 
     @cached_property
     def catalogue(self) -> Catalogue:
+        """What plans draw from."""
         rows, distractors = self.objects.rows, len(self.distractors) if self.distractors else 0
         return catalogue(rows["class_id"], rows["share"], self.config.balance, distractors)
 
@@ -58,6 +59,7 @@ class Materials:
         return self.distractors[drawn]
 
     def translation(self, paste: Paste, segment: Segment, scene: Scene) -> Translation:
+        """From the palette of what is pasted to that of the scan; made once for each two."""
         key = (paste.distractor, segment.palette, scene.palette)
         if key not in self._translations:
             source = self.distractors if paste.distractor else self.objects
