@@ -27,8 +27,8 @@ def chunk_size(rows: int, device: torch.device) -> int:
     return max(logits // max(rows, 1) // 64 * 64, 64)
 
 
-class _Walk(torch.autograd.Function):
-    """See walk()."""
+class _MaskedLogSumExp(torch.autograd.Function):
+    """See masked_logsumexp()."""
 
     @staticmethod
     def forward(
@@ -76,7 +76,7 @@ class _Walk(torch.autograd.Function):
         return grad[..., None] * direction, None, None, None, None, None
 
 
-def walk(
+def masked_logsumexp(
     queries: Tensor,
     keys: Tensor,
     seen: Tensor,
@@ -105,7 +105,7 @@ def walk(
         queries = queries.float()  # sums over thousands of keys need it
     masks = (seen.view(-1, seen.shape[-1]), None if rivals is None else rivals.view(-1, rivals.shape[-1]))
     with torch.autocast(queries.device.type, enabled=False):
-        return _Walk.apply(queries, keys, masks[0], labels, masks[1], temperature)
+        return _MaskedLogSumExp.apply(queries, keys, masks[0], labels, masks[1], temperature)
 
 
 def info_nce(
@@ -120,14 +120,15 @@ def info_nce(
 
     Args:
         queries, keys: float32 [N, L, D], unit norm; keys[i] is the positive of queries[i].
-        store_keys, seen, temperature, labels: the negatives, as in walk(). The positive must not be among them.
+        store_keys, seen, temperature, labels: the negatives, as in masked_logsumexp(); the positive must not be among
+            them.
 
     Returns:
         loss float32 [N, L]: -log of the softmax weight of the positive; 0 where there is no negative.
         correct bool [N, L]: the positive beats every negative.
     """
     positive = (queries * keys).sum(-1).T / temperature  # [L, N]
-    negatives, hardest = walk(queries.transpose(0, 1), store_keys, seen, temperature, labels)
+    negatives, hardest = masked_logsumexp(queries.transpose(0, 1), store_keys, seen, temperature, labels)
     loss = torch.logaddexp(positive, negatives) - positive
     return loss.T, (positive > hardest).T
 
@@ -154,7 +155,7 @@ def sup_con(
         seen: bool [M], the keys that count.
         store_labels: int64 [M], NO_CLASS where a key is of none.
         labels: int64 [N] in 0..classes-1, on the same device.
-        temperature: as in walk().
+        temperature: as in masked_logsumexp().
 
     Returns:
         loss float32 [N, L]; at best log(number of positives), not 0.
@@ -167,7 +168,7 @@ def sup_con(
         sums = torch.stack([members @ level for level in store_keys])  # [L, C, D]
     means = sums / counts.clamp_min(1)[:, None]
     by_level = queries.transpose(0, 1)
-    log_sum, hardest = walk(by_level, store_keys, seen, temperature, labels, ~of_class)
+    log_sum, hardest = masked_logsumexp(by_level, store_keys, seen, temperature, labels, ~of_class)
     attraction = (by_level * means.index_select(1, labels)).sum(-1) / temperature
     loss = torch.where(counts[labels] > 0, log_sum - attraction, 0)
     own = (by_level * keys.transpose(0, 1)).sum(-1) / temperature

@@ -109,7 +109,7 @@ class Contrast(Method):
         """All stores, which a state holds."""
         return [self.store]
 
-    def others(
+    def negatives(
         self, store: KeyStore, slots: Tensor, group: Group, each: int = 1
     ) -> tuple[Tensor, Tensor, float, Tensor]:
         """Negatives where classes are not known, as info_nce takes them: the last K keys but the query's own.

@@ -79,7 +79,7 @@ class Method(Contrast):
         for group in step.groups(self.query):
             queries, parts, mine = self.query(group.view)
             rows = group.rows
-            whole, correct = info_nce(queries, keys[rows], *self.others(self.store, slots, group))
+            whole, correct = info_nce(queries, keys[rows], *self.negatives(self.store, slots, group))
             local = dense_loss(parts, mine, dense[rows], inside[rows])
             yield Terms.of(whole + DENSE * local, correct, step)
 

@@ -66,9 +66,9 @@ class Method(Contrast):
         for group in step.groups(self.query):
             queries, parts, looks, _ = self.query(group.view)
             rows = group.rows
-            whole, correct = info_nce(queries, keys[rows], *self.others(self.store, slots[0], group))
+            whole, correct = info_nce(queries, keys[rows], *self.negatives(self.store, slots[0], group))
             partners = matched(looks.detach(), features[rows], dense[rows])
-            negatives = self.others(self.dense_store, slots[1], group, parts.shape[2])
+            negatives = self.negatives(self.dense_store, slots[1], group, parts.shape[2])
             each, _ = info_nce(by_cell(parts), by_cell(partners), *negatives)
             local = each.unflatten(0, (len(queries), -1)).mean(1)
             yield Terms.of((1 - DENSE) * whole + DENSE * local, correct, step)

@@ -23,7 +23,7 @@ class Method(Contrast):
         slots = self.store.enqueue(keys, step.labels)
         for group in step.groups(self.query):
             queries = self.query(self.query_view(group))
-            negatives = self.others(self.store, slots, group)
+            negatives = self.negatives(self.store, slots, group)
             yield Terms.of(*info_nce(queries, keys[group.rows], *negatives), step)
 
     def query_view(self, group: Group) -> View:
