@@ -1,17 +1,22 @@
-"""What tests of synthesis share: small simulated scans of three scanners, the palettes learnt from them, a scene."""
+"""What tests of synthesis share: small builds, simulated scans of three scanners, their palettes, a scene."""
 
+import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 from hypothesis import strategies as st
 from tests.conftest import draw_scan, save
 
 from segloc_synth import learning, palette
 from segloc_synth.backgrounds import bag_mask
+from segloc_synth.cli import cli
 from segloc_synth.cutting import MARGIN, Segment
 from segloc_synth.images import Pixels, fit_to_canvas
 from segloc_synth.palette import Palette
@@ -23,7 +28,9 @@ from segloc_synth.scenes import Scene, fit_background
 
 SIZE = 96
 CARRIER = (240, 200, 150)
+COMMAND = [sys.executable, "-m", "segloc_synth"]
 Scans = tuple[list[Pixels], list[Pixels]]
+Sources = tuple[Path, Path]
 
 pastes = st.builds(
     Paste,
@@ -37,6 +44,24 @@ pastes = st.builds(
     occlusion=st.floats(0, 1),
     positions=st.lists(st.floats(0, 1, exclude_max=True), min_size=TRIES, max_size=TRIES).map(tuple),
 )
+
+
+def build_args(sources: Sources, out: object, *more: object) -> list[str]:
+    """Arguments of a small build; `more` comes after and so overrides."""
+    fixed = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out, "--n", 20]
+    return [str(part) for part in [*fixed, "--size", 64, "--shard-size", 8, "--workers", 1, *more]]
+
+
+def build(sources: Sources, out: Any, *more: object) -> Any:
+    """Make a small build in `out`, which is returned."""
+    result = CliRunner().invoke(cli, build_args(sources, out, *more))
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The sha256 of each file in a folder, by name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 def paste(**changes: object) -> Paste:

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import draw_scan, save, write_benign, write_labelled
-from tests.synth.conftest import SIZE
-from tests.synth.test_scale import build, content
+from tests.synth.conftest import SIZE, Sources, build, content
 
 from segloc_synth import bank, prepare
 from segloc_synth.backgrounds import bag_mask, read_benign
@@ -28,8 +27,6 @@ from segloc_synth.sample import Materials, compose_pair, make_sample
 from segloc_synth.scenes import fit_scan, neighbours, without_frame
 from segloc_synth.shards import ShardReader
 from segloc_synth.sources import read_labelled
-
-Sources = tuple[Path, Path]
 
 
 def open_backgrounds(folder: Path, form: bank.Form = "raw") -> Backgrounds:

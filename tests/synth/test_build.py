@@ -18,6 +18,7 @@ import pytest
 import webdataset
 from click.testing import CliRunner
 from pycocotools import mask as coco_mask
+from tests.synth.conftest import COMMAND, SIZE, Sources, build, build_args, content
 
 from segloc_synth.backgrounds import read_benign
 from segloc_synth.cli import cli
@@ -28,24 +29,6 @@ from segloc_synth.prepare import prepare_backgrounds, prepare_objects
 from segloc_synth.sample import Materials, compose_pair, make_sample
 from segloc_synth.shards import ShardReader
 from segloc_synth.sources import read_labelled
-
-COMMAND = [sys.executable, "-m", "segloc_synth"]
-Sources = tuple[Path, Path]
-
-
-def build_args(sources: Sources, out: Path, *more: object) -> list[str]:
-    fixed = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out]
-    return [str(part) for part in [*fixed, "--size", 96, "--shard-size", 8, "--workers", 1, *more]]
-
-
-def build(sources: Sources, out: Path, *more: object) -> Path:
-    result = CliRunner().invoke(cli, build_args(sources, out, *more))
-    assert result.exit_code == 0, result.output
-    return out
-
-
-def content(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -69,10 +52,10 @@ def test_workers_path_and_history_do_not_change_a_byte(
 
 @pytest.mark.parametrize("blend", BLENDS)
 def test_masks_agree_with_boxes_and_pictures_with_backgrounds(sources: Sources, tmp_path: Path, blend: str) -> None:
-    reader = ShardReader(build(sources, tmp_path / blend, "--n", 12, "--blend", blend, "--items", 1, 3))
+    reader = ShardReader(build(sources, tmp_path / blend, "--n", 12, "--size", SIZE, "--blend", blend, "--items", 1, 3))
     config = Config(**reader.manifest["config"])
-    _, objects = prepare_objects([read_labelled(sources[0])], 96, 1)
-    _, backgrounds = prepare_backgrounds(read_benign(sources[1]), 96, "raw", 1)
+    _, objects = prepare_objects([read_labelled(sources[0])], SIZE, 1)
+    _, backgrounds = prepare_backgrounds(read_benign(sources[1]), SIZE, "raw", 1)
     materials = Materials(config, objects, backgrounds)
     for index in range(12):
         sample = reader[index]
@@ -87,7 +70,7 @@ def test_masks_agree_with_boxes_and_pictures_with_backgrounds(sources: Sources, 
             assert (record["box"], record["mask"]) == (first["box"], first["mask"])
             assert first["class_id"] == sample.meta["class_id"]
             assert len(record["items"]) == len(getattr(pair, view).pastes)
-            covered = np.zeros((96, 96), np.uint8)
+            covered = np.zeros((SIZE, SIZE), np.uint8)
             for item in record["items"]:
                 mask = coco_mask.decode(item["mask"])
                 assert item["box"] == list(cv2.boundingRect(mask))
@@ -115,8 +98,8 @@ def test_other_readers_read_the_shards(sources: Sources, tmp_path: Path) -> None
     for index, (row, sample) in enumerate(zip(table, stream, strict=True)):
         mine = reader[index]
         assert row["json"] == sample["json"] == mine.meta
-        assert row["key.jpg"].size == (96, 96)
-        assert sample["query.jpg"].shape == (96, 96, 3)
+        assert row["key.jpg"].size == (64, 64)
+        assert sample["query.jpg"].shape == (64, 64, 3)
         assert sample["__key__"] == f"{index:012d}"
 
 

@@ -8,25 +8,16 @@ import click
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tests.synth.conftest import Sources, build
 
 from segloc_synth import charts
 from segloc_synth.card import Statistics, card, command_line, look, write_card
-from segloc_synth.cli import cli
 from segloc_synth.files import PathOrUrl
 from segloc_synth.shards import ShardReader
 
-Sources = tuple[Path, Path]
 LICENCES = ("--licence", "objects:  drawn, CC0", "--licence", "backgrounds: 'ours'")
-
-
-def build(sources: Sources, out: Path, *more: object) -> Path:
-    args = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out, "--n", 20, "--size", 96]
-    result = CliRunner().invoke(cli, [str(part) for part in [*args, *more]])
-    assert result.exit_code == 0, result.output
-    return out
 
 
 def card_files(folder: Path) -> dict[str, bytes]:
@@ -34,14 +25,14 @@ def card_files(folder: Path) -> dict[str, bytes]:
 
 
 def test_neither_path_nor_workers_change_the_card(sources: Sources, tmp_path: Path) -> None:
-    one = card_files(build(sources, tmp_path / "one", "--workers", 1, *LICENCES, "--scale", 0.8, "1.20"))
+    one = card_files(build(sources, tmp_path / "one", *LICENCES, "--scale", 0.8, "1.20"))
     two = card_files(build(sources, tmp_path / "b" / "two", "--workers", 2, "--scale", ".80", 1.2, *LICENCES))
     assert one == two
     assert one.keys() >= {"README.md", "classes.png", "sizes.png", "preview.png"}
     text = one["README.md"].decode()
     assert not any(str(path) in text for path in (tmp_path, *sources))
     command = next(line for line in text.splitlines() if line.startswith("segloc-synth build"))
-    parts = ("--objects OBJECTS", "--backgrounds BACKGROUNDS", "--out OUT", "--n 20", "--size 96", "--scale 0.8 1.2")
+    parts = ("--objects OBJECTS", "--backgrounds BACKGROUNDS", "--out OUT", "--n 20", "--size 64", "--scale 0.8 1.2")
     assert all(part in command for part in parts), command
     assert not any(name in command for name in ("--workers", "--seed", "--coefficient", "--strict"))
 

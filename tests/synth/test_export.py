@@ -10,21 +10,13 @@ import pytest
 from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from tests.synth.conftest import Sources, build
 
 from segloc_eval.data.datasets import load_data
 from segloc_synth.cli import cli
 from segloc_synth.export import export_coco
 from segloc_synth.shards import Sample, ShardReader
 from segloc_synth.sources import read_labelled
-
-Sources = tuple[Path, Path]
-
-
-def build(sources: Sources, out: Path, *more: object) -> Path:
-    args = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out, "--workers", 1, *more]
-    result = CliRunner().invoke(cli, [str(part) for part in args])
-    assert result.exit_code == 0, result.output
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from tests.conftest import write_benign, write_labelled
-from tests.synth.test_scale import COMMAND, Sources, build, build_args, content
+from tests.synth.conftest import COMMAND, Sources, build, build_args, content
 
 from segloc_synth import build as building
 from segloc_synth import card, manifest, sample

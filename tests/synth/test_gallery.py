@@ -13,22 +13,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from pycocotools import mask as coco_mask
+from tests.synth.conftest import SIZE, Sources, build
 
 from segloc_synth import gallery
 from segloc_synth.cli import cli
 from segloc_synth.gallery import outline, write_gallery
 from segloc_synth.shards import Sample, ShardReader
 
-Sources = tuple[Path, Path]
-
 
 @pytest.fixture(scope="module")
-def build(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("gallery") / "pairs"
-    args = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out, "--n", 30, "--size", 96]
-    result = CliRunner().invoke(cli, [str(part) for part in [*args, "--workers", 1, "--shard-size", 20]])
-    assert result.exit_code == 0, result.output
-    return out
+def built(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(sources, tmp_path_factory.mktemp("gallery") / "pairs", "--n", 30, "--size", SIZE)
 
 
 def embedded(page: Path) -> Any:
@@ -51,10 +46,10 @@ def enrich(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShardReader, "__getitem__", enriched)
 
 
-def test_embedded_pairs_are_the_shards(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_pairs_are_the_shards(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enrich(monkeypatch)
-    write_gallery(build, tmp_path / "gallery.html", 7)
-    pairs, reader = embedded(tmp_path / "gallery.html")["pairs"], ShardReader(build)
+    write_gallery(built, tmp_path / "gallery.html", 7)
+    pairs, reader = embedded(tmp_path / "gallery.html")["pairs"], ShardReader(built)
     assert [pair["index"] for pair in pairs] == [0, 4, 9, 14, 19, 24, 29]
     for pair in pairs:
         sample = reader[pair["index"]]
@@ -73,8 +68,8 @@ def test_embedded_pairs_are_the_shards(build: Path, tmp_path: Path, monkeypatch:
                 assert (points.max(0) == [x + width + 0.5, y + height + 0.5]).all()
 
 
-def test_a_damaged_picture_names_the_remedy(build: Path, tmp_path: Path) -> None:
-    out = shutil.copytree(build, tmp_path / "out")
+def test_a_damaged_picture_names_the_remedy(built: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(built, tmp_path / "out")
     tar = out / "segloc-00000000.tar"
     data = bytearray(tar.read_bytes())
     start, size = json.loads(tar.with_suffix(".json").read_text())["offsets"][0][2:4]
@@ -95,11 +90,11 @@ def test_an_outline_runs_along_holes_and_borders() -> None:
 
 
 def test_a_large_gallery_is_thinned_and_large_pictures_shrunk(
-    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gallery, "MAX_BYTES", 60_000)
     monkeypatch.setattr(gallery, "MAX_SIDE", 48)
-    write_gallery(build, tmp_path / "gallery.html")
+    write_gallery(built, tmp_path / "gallery.html")
     pairs = embedded(tmp_path / "gallery.html")["pairs"]
     assert 3 < len(pairs) < 30
     assert (pairs[0]["index"], pairs[-1]["index"]) == (0, 29)
@@ -110,11 +105,11 @@ def test_a_large_gallery_is_thinned_and_large_pictures_shrunk(
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium to open the page with")
 def test_a_browser_makes_the_filters_from_the_data(
-    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enrich(monkeypatch)
     page = tmp_path / "gallery.html"
-    result = CliRunner().invoke(cli, ["preview", str(build), "--html", "--out", str(page), "--pairs", "12"])
+    result = CliRunner().invoke(cli, ["preview", str(built), "--html", "--out", str(page), "--pairs", "12"])
     assert result.exit_code == 0, result.output
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=3000", "--dump-dom", page.as_uri()]

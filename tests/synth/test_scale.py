@@ -21,6 +21,7 @@ import ray
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.synth.conftest import COMMAND, Sources, build, build_args, content
 from tests.synth.tasks import die, die_once, fail
 
 from segloc_synth import engines, manifest
@@ -28,25 +29,6 @@ from segloc_synth.cli import cli
 from segloc_synth.files import as_path, remove_left_overs, write_json
 from segloc_synth.manifest import Layout, add_totals, note, page_path
 from segloc_synth.shards import ShardReader
-
-COMMAND = [sys.executable, "-m", "segloc_synth"]
-Sources = tuple[Path, Path]
-
-
-def build_args(sources: Sources, out: object, *more: object) -> list[str]:
-    fixed = ["build", "--objects", sources[0], "--backgrounds", sources[1], "--out", out]
-    return [str(part) for part in [*fixed, "--size", 64, "--shard-size", 8, "--workers", 1, *more]]
-
-
-def build(sources: Sources, out: Any, *more: object) -> Any:
-    result = CliRunner().invoke(cli, build_args(sources, out, *more))
-    assert result.exit_code == 0, result.output
-    return out
-
-
-def content(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-
 
 # Parts and pages
 
