@@ -3,14 +3,12 @@
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
-from pycocotools import mask as coco_mask
 
 from segloc_eval.data.datasets import Scan
-from segloc_eval.drawing import Mark, draw
+from segloc_eval.drawing import draw, marks
 from segloc_eval.mm.model import load_detector
 from segloc_eval.mm.predict import Results, predict
 from segloc_eval.recipe import kinds
@@ -92,14 +90,7 @@ def _readable(files: Iterable[Path]) -> tuple[list[Scan], list[Problem]]:
 
 
 def _drawn(scan: Scan, results: Results, classes: dict[int, str]) -> bytes:
-    places = {id: place for place, id in enumerate(classes)}
-    marks = []
-    for result in sorted(results, key=lambda result: -result.get("score", 1.0)):
-        score: float | None = result.get("score")
-        if score is None or score >= SURE:
-            mask: dict[str, Any] | None = result.get("segmentation")
-            box = result["bbox"] if "bbox" in result else coco_mask.toBbox(mask).tolist()
-            name = classes[result["category_id"]]
-            text = name if score is None else f"{name} {score:.2f}"
-            marks.append(Mark(tuple(box), mask, places[result["category_id"]], text))
-    return draw(read_image(scan.path)[0], marks)
+    """JPEG of the scan with what was found in it at a score of SURE or more."""
+    sure = [result for result in results if result.get("score", 1.0) >= SURE]
+    best = sorted(sure, key=lambda result: -result.get("score", 1.0))
+    return draw(read_image(scan.path)[0], marks(best, classes))

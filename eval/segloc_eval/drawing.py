@@ -1,6 +1,7 @@
 """Objects drawn on scans: mask outlines, boxes, class names and scores."""
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,21 @@ class Mark:
     mask: dict[str, Any] | None
     colour: int
     text: str
+
+
+def marks(records: Iterable[dict[str, Any]], names: dict[int, str]) -> list[Mark]:
+    """COCO annotations or results, masks as RLE, as marks: colour by the place in `names`, the score behind its name.
+
+    `names`: category id to name. A record without a box gets its mask's.
+    """
+    colours = {id: number for number, id in enumerate(names)}
+    found = []
+    for record in records:
+        id, mask = record["category_id"], record.get("segmentation")
+        box = record.get("bbox") or coco_mask.toBbox(mask).tolist()
+        score = f" {record['score']:.2f}" if "score" in record else ""
+        found.append(Mark(tuple(box), mask or None, colours[id], f"{names[id]}{score}"))
+    return found
 
 
 def draw(pixels: NDArray[np.uint8], marks: list[Mark]) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segloc_eval.drawing import Mark, draw
+from segloc_eval.drawing import draw, marks
 from segloc_eval.report.markup import Markup, dim, tag
 from segloc_eval.report.view import View
 from segloc_synth.files import read_json
@@ -216,28 +216,15 @@ def _draw_split(
         if pixels is None:
             drawn[scan] = tag("div", title, dim("The picture of this scan was not found."), class_="scan")
             continue
-        panels = [
-            _panel(draw(pixels, _marks(things, truth)), f"ground truth, {len(things)} object{'s' * (len(things) != 1)}")
-        ]
+        objects = f"{len(things)} object{'s' * (len(things) != 1)}"
+        panels = [_panel(draw(pixels, marks(things, truth.names)), f"ground truth, {objects}")]
         for arm, by_scan in results.items():
             mine = by_scan.get(scan.image_id, [])
             count = sum(iou > 0 for iou in found(things, mine))
-            marks = _marks(ranked(mine, things), truth)
-            panels.append(_panel(draw(pixels, marks), f"{arm} finds {count} of {len(things)}"))
+            shown = marks(ranked(mine, things), truth.names)
+            panels.append(_panel(draw(pixels, shown), f"{arm} finds {count} of {len(things)}"))
         drawn[scan] = tag("div", title, tag("div", *panels, class_="scans"), class_="scan")
     return drawn
-
-
-def _marks(records: list[dict[str, Any]], truth: Truth) -> list[Mark]:
-    """Annotations or results as outlines: colour by class, the score behind its name."""
-    colours = {id: number for number, id in enumerate(truth.names)}
-    marks = []
-    for record in records:
-        id, mask = record["category_id"], record.get("segmentation")
-        box = record.get("bbox") or coco_mask.toBbox(mask).tolist()
-        score = f" {record['score']:.2f}" if "score" in record else ""
-        marks.append(Mark(tuple(box), mask or None, colours[id], f"{truth.names[id]}{score}"))
-    return marks
 
 
 def _truth(path: Path, masks: Iterable[Id] | None) -> Truth:
