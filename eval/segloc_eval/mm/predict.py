@@ -62,7 +62,7 @@ def _found(sample: Any, category_ids: list[int]) -> Iterator[dict[str, Any]]:
             "score": round(float(found.scores[index]), 5),
         }
         if masks is not None:
-            result["segmentation"] = _rle(masks[index])
+            result["segmentation"] = encode(masks[index])
         yield result
 
 
@@ -71,10 +71,11 @@ def _labelled(sample: Any, category_ids: list[int]) -> Iterator[dict[str, Any]]:
     for label in np.unique(labels):
         if label < len(category_ids):
             category = category_ids[int(label)]
-            yield {"image_id": sample.img_id, "category_id": category, "segmentation": _rle(labels == label)}
+            yield {"image_id": sample.img_id, "category_id": category, "segmentation": encode(labels == label)}
 
 
-def _rle(mask: NDArray[Any]) -> dict[str, Any]:
+def encode(mask: NDArray[Any]) -> dict[str, Any]:
+    """Compressed COCO RLE, as JSON holds it, of a mask's pixels (bool or 0/1, [H, W])."""
     encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
 

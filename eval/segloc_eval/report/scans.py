@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segloc_eval.drawing import draw, marks
+from segloc_eval.numbers.matches import to_rle
 from segloc_eval.report.markup import Markup, dim, tag
 from segloc_eval.report.view import View
 from segloc_synth.files import read_json
@@ -234,19 +235,11 @@ def _truth(path: Path, masks: Iterable[Id] | None) -> Truth:
     wanted = set(images) if masks is None else set(masks)
     things: Records = {}
     for thing in content["annotations"]:
-        id = thing["image_id"]
+        id, shape = thing["image_id"], thing.get("segmentation")
         if not thing.get("iscrowd"):
-            mask = _rle(thing.get("segmentation"), images[id]) if id in wanted else None
+            mask = to_rle(shape, images[id]["height"], images[id]["width"]) if shape and id in wanted else None
             things.setdefault(id, []).append({**thing, "segmentation": mask})
     return Truth(things, {category["id"]: category["name"] for category in content["categories"]}, images)
-
-
-def _rle(shape: Any, image: dict[str, Any]) -> dict[str, Any] | None:
-    """A mask as compressed RLE, whether polygons, runs or that already."""
-    if not shape or (isinstance(shape, dict) and not isinstance(shape["counts"], list)):
-        return shape or None
-    runs = coco_mask.frPyObjects(shape, image["height"], image["width"])
-    return coco_mask.merge(runs) if isinstance(runs, list) else runs
 
 
 def by_image(records: Iterable[dict[str, Any]]) -> Records:
