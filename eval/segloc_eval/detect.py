@@ -1,6 +1,5 @@
 """A fine-tuned detector on anybody's pictures: COCO results and drawn pictures."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,14 +12,13 @@ from segloc_eval.mm.model import load_detector
 from segloc_eval.mm.predict import Results, predict
 from segloc_eval.recipe import kinds
 from segloc_eval.unit import write_results
-from segloc_synth.console import progress
+from segloc_synth.console import log, progress
 from segloc_synth.files import atomic_write, output_dir, write_json
 from segloc_synth.images import BadImage, read_image
 from segloc_synth.listing import list_images
 from segloc_synth.problems import USABLE, Problem
 
 SURE = 0.3  # least score of what is drawn
-log = logging.getLogger("segloc")
 
 
 def predict_folder(weights: Path, images: Sequence[Path], out: Path, device: torch.device) -> list[Problem]:

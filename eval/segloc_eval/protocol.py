@@ -3,7 +3,6 @@
 A unit of work is one (label set, arm, seed); what docs/METRICS.md says of the files is written here and in `unit`.
 """
 
-import logging
 import shlex
 import sys
 import time
@@ -25,12 +24,11 @@ from segloc_eval.report.page import write_report
 from segloc_eval.results import FORMAT, Truth, kinds_in, pictures, read_truth, write_truth
 from segloc_eval.tables import score_splits, summarise
 from segloc_eval.unit import Unit, accept_learnt, eval_detector, run_unit, versions
-from segloc_synth.console import fault
+from segloc_synth.console import fault, log
 from segloc_synth.files import output_dir, read_json, write_json
 from segloc_train.dist import RankLost, World
 
 GIVEN = "given"  # in place of a label set, where nothing is trained
-log = logging.getLogger("segloc")
 
 
 def evaluate(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import signal
 import time
@@ -22,7 +21,7 @@ from segloc_eval.mm.predict import Results, predict_shared
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.mm.tuning import FineTuning
 from segloc_eval.recipe import DetectorName, Recipe, kinds
-from segloc_synth.console import progress
+from segloc_synth.console import log, progress
 from segloc_synth.files import atomic_write, read_json, write_json
 from segloc_train.checkpoint import load_state, save_tensors
 from segloc_train.dist import World
@@ -32,7 +31,6 @@ LOG, LAST = "log.jsonl", "last.pt"
 SAVE_EVERY = 60.0  # seconds
 MARKED = 4096  # bytes of a file's middle and end that tell it again
 KEYS = {"bbox": ("bbox", "score"), "segm": ("segmentation", "score"), "semantic": ("segmentation",)}
-log = logging.getLogger("segloc")
 
 
 @dataclass(frozen=True)
