@@ -17,13 +17,14 @@ from segloc_eval import given
 from segloc_eval.config import Arm, Config, untaken
 from segloc_eval.data import preflight
 from segloc_eval.data.datasets import Data, label_slug, load_data, write_lists
+from segloc_eval.machine import versions
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import choose_detector
 from segloc_eval.report.page import write_report
 from segloc_eval.results import FORMAT, Truth, kinds_in, pictures, read_truth, write_truth
 from segloc_eval.tables import score_splits, summarise
-from segloc_eval.unit import Unit, accept_learnt, eval_detector, run_unit, versions
+from segloc_eval.unit import Unit, accept_learnt, eval_detector, run_unit
 from segloc_synth.console import fault, log
 from segloc_synth.files import output_dir, read_json, write_json
 from segloc_train.dist import RankLost, World

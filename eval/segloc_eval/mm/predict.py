@@ -15,10 +15,9 @@ from segloc_eval.data.datasets import Scan
 from segloc_eval.mm.data import Example, batches, example, normalised
 from segloc_eval.mm.ranks import failing_together, gather_json
 from segloc_eval.mm.semantic import SemanticFPN, found_labels
-from segloc_eval.mm.tuning import memory_told
 from segloc_eval.recipe import Recipe
 from segloc_synth.console import progress
-from segloc_train.dist import World
+from segloc_train.dist import World, memory_told
 
 AT_ONCE = 8  # scans
 Results = list[dict[str, Any]]

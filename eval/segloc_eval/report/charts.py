@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from segloc_eval.numbers.compare import Difference
 from segloc_eval.report.markup import Child, Markup, digits_for, join, percent, signed, span, tag
-from segloc_eval.report.view import Difference
 
 WIDTH = 400.0
 LETTER = 6.4  # width of a letter at the charts' 11 units, on average

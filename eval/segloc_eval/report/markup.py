@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
 
-from segloc_eval.report.view import Difference, Estimate
+from segloc_eval.numbers.compare import Difference, Estimate
 
 VOID = {"img", "meta", "br"}
 DASH = "–"

@@ -3,6 +3,7 @@
 The one rule: only a difference whose interval excludes zero (`clear`) is called ahead or behind.
 """
 
+from segloc_eval.numbers.compare import Difference
 from segloc_eval.recipe import FAMILIES
 from segloc_eval.report import charts
 from segloc_eval.report.markup import (
@@ -20,7 +21,7 @@ from segloc_eval.report.markup import (
     table,
     tag,
 )
-from segloc_eval.report.view import DETECTORS, Difference, View
+from segloc_eval.report.view import DETECTORS, View
 
 LITTLE = 0.02  # an AP below which detectors have hardly begun to learn
 STARTS = {"random": "random weights, no pretraining", "imagenet": "weights trained on ImageNet with its labels"}
