@@ -4,17 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
+from tests.conftest import rle
 
 from segloc_eval.numbers.compare import compare
-from segloc_eval.numbers.semantic import confusions, paint, score_semantic, score_semantic_splits
+from segloc_eval.numbers.semantic import confusions, paint, score_confusions, score_semantic_splits
 
 H, W = 40, 60
-
-
-def rle(mask: np.ndarray) -> dict[str, Any]:
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
 
 
 def rectangle(x: int, y: int, w: int, h: int) -> np.ndarray:
@@ -37,13 +32,13 @@ def data(seed: int, images: int = 7) -> tuple[dict[str, Any], list[dict[str, Any
             maps.append(paint(masks, labels, H, W))
             if things == 0:
                 annotations += [
-                    {"image_id": image, "category_id": [4, 6, 9][c - 1], "segmentation": rle(m)}
+                    {"image_id": image, "category_id": [4, 6, 9][c - 1], "segmentation": rle(np.uint8(m))}
                     for m, c in zip(masks, labels, strict=True)
                 ]
         true.append(maps[0])
         found.append(maps[1])
         results += [
-            {"image_id": image, "category_id": [4, 6, 9][c - 1], "segmentation": rle(maps[1] == c)}
+            {"image_id": image, "category_id": [4, 6, 9][c - 1], "segmentation": rle(np.uint8(maps[1] == c))}
             for c in (1, 2, 3)
             if (maps[1] == c).any()
         ]
@@ -66,7 +61,7 @@ def test_the_smaller_object_lies_on_top() -> None:
 
 def test_scores_are_a_count_of_pixels() -> None:
     truth, results, true, found = data(0)
-    scores = score_semantic(truth, results)
+    scores = score_confusions(confusions(truth, results))
     t, f = np.stack(true), np.stack(found)
     iou = [((t == c) & (f == c)).sum() / ((t == c) | (f == c)).sum() for c in (0, 1, 2)]
     assert scores["per_class"] == {
@@ -80,17 +75,17 @@ def test_scores_are_a_count_of_pixels() -> None:
 
 def test_a_class_may_have_the_name_of_what_is_no_class() -> None:
     truth, results, *_ = data(0)
-    before = score_semantic(truth, results)["per_class"]
+    before = score_confusions(confusions(truth, results))["per_class"]
     truth["categories"][1]["name"] = "background"
-    after = score_semantic(truth, results)["per_class"]
+    after = score_confusions(confusions(truth, results))["per_class"]
     assert (after["background"], after["background*"]) == (before["a"], before["background"])
 
 
 def test_nothing_found_is_all_background() -> None:
     truth, *_ = data(1)
-    overall = score_semantic(truth, [])["overall"]
+    overall = score_confusions(confusions(truth, []))["overall"]
     assert overall["mIoU objects"] == 0 and overall["mIoU"] == pytest.approx(overall["pixel accuracy"] / 3)
-    assert score_semantic({**truth, "annotations": []}, [])["overall"] == {
+    assert score_confusions(confusions({**truth, "annotations": []}, []))["overall"] == {
         **{"mIoU": 1.0, "mIoU objects": None, "pixel accuracy": 1.0}
     }
 
@@ -99,7 +94,7 @@ def test_arms_are_compared_on_miou() -> None:
     truth, results, *_ = data(2, images=12)
     arms = {"random": {0: {"test": results}}, "ours": {0: {"test": truth["annotations"]}}}
     comparison = compare({"test": truth}, arms, "semantic", "random", draws=50)
-    expected = score_semantic(truth, results)["overall"]["mIoU"]
+    expected = score_confusions(confusions(truth, results))["overall"]["mIoU"]
     random, ours = (comparison["arms"][arm]["splits"]["test"]["mIoU"] for arm in ("random", "ours"))
     assert random and ours and random["mean"] == pytest.approx(expected) and ours["mean"] == ours["low"] == 1.0
     difference = comparison["differences"]["ours"]["splits"]["test"]["mIoU"]
@@ -109,7 +104,7 @@ def test_arms_are_compared_on_miou() -> None:
 def test_overalls_are_both() -> None:
     parts = {split: data(seed)[:2] for seed, split in enumerate(("easy", "hard"))}
     scores = score_semantic_splits({split: confusions(*part) for split, part in parts.items()})
-    easy, hard = (score_semantic(*part)["overall"]["mIoU"] for part in parts.values())
+    easy, hard = (score_confusions(confusions(*part))["overall"]["mIoU"] for part in parts.values())
     assert easy and hard and scores["mean"]["overall"]["mIoU"] == pytest.approx((easy + hard) / 2)
     pooled = [confusions(*part).pixels for part in parts.values()]
     right = sum(np.trace(pixels.sum(0)) for pixels in pooled) / sum(pixels.sum() for pixels in pooled)
@@ -119,4 +114,4 @@ def test_overalls_are_both() -> None:
 def test_a_mask_of_another_size_is_refused() -> None:
     truth, results, *_ = data(3)
     with pytest.raises(ValueError, match="3 x 2"):
-        score_semantic(truth, [{**results[0], "segmentation": rle(np.ones((2, 3)))}])
+        confusions(truth, [{**results[0], "segmentation": rle(np.ones((2, 3), np.uint8))}])

@@ -75,15 +75,11 @@ def confusions(truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> Conf
     return Confusions(tuple(names[id] for id in sorted(names)), pixels)
 
 
-def score_semantic(truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> Scores:
+def score_confusions(table: Confusions) -> Scores:
     """`overall`: mIoU, mIoU objects, pixel accuracy; `per_class`: IoU by class name, the background's last.
 
-    None for a class without a pixel in truth; means are over the others. Arguments as for `confusions`.
+    None for a class without a pixel in truth; means are over the others.
     """
-    return score_confusions(confusions(truth, results))
-
-
-def score_confusions(table: Confusions) -> Scores:
     overall, per_class = _read(table, np.ones((1, table.images), np.int64))
     return Scores(
         overall={name: number(sampled.values[0]) for name, sampled in overall.items()},
@@ -97,7 +93,7 @@ def score_semantic_splits(tables: Mapping[str, Confusions]) -> dict[str, Scores]
 
 
 def sample_confusions(tables: Mapping[str, Confusions], draws: int = DRAWS, seed: int = 0) -> Unit:
-    """score_semantic's numbers of every split, with their draws: see sampling.sample."""
+    """score_confusions's numbers of every split, with their draws: see sampling.sample."""
     return sample(tables, _join, _read, draws, seed)
 
 
