@@ -1,7 +1,6 @@
 """The command as a user types it: a whole small evaluation, repeated runs, one-line errors, real scans."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -27,7 +26,6 @@ from segloc_train.backbone import SDANet
 from segloc_train.checkpoint import save_tensors
 
 Make = Callable[..., Path]
-SCANS = Path(os.environ.get("SEGLOC_SCANS", Path(__file__).parents[2] / "../shared/data"))
 TINY = ["--labels", "8", "--epochs", "2", "--size", "64", "--width", "16", "--device", "cpu", "--seeds", "1"]
 
 
@@ -386,17 +384,14 @@ def test_bad_records_are_listed_last_and_fatal_when_strict(
     assert capfd.readouterr().err.strip() == expected
 
 
-def test_real_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_boxes(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """67 real scans of four scanners, boxes only, a few steps."""
-    source = SCANS / "xray6dom_boxes"
-    if not source.is_dir():
-        pytest.skip(f"no real scans: {source} is absent; SEGLOC_SCANS names their folder")
-    out = tmp_path / "out"
+    source, out = scans / "xray6dom_boxes", tmp_path / "out"
     args = ("--ckpt", "random", "--data", source, "--out", out, "--labels", "16", "--epochs", "1", "--width", "16")
     assert run(monkeypatch, *args, "--size", "96", "--device", "cpu", "--seeds", "1") == 0
     metrics = valid_metrics(out)
-    scans = metrics["data"]["scans"]
-    assert scans["train"] == 16 and 20 <= scans["test"] <= 30 and not metrics["data"]["masks"]
+    counts = metrics["data"]["scans"]
+    assert counts["train"] == 16 and 20 <= counts["test"] <= 30 and not metrics["data"]["masks"]
     (unit,) = metrics["units"]
     assert list(unit["scores"]) == ["bbox"] and list(unit["scores"]["bbox"]) == ["test"]
     assert len(unit["scores"]["bbox"]["test"]["per_class"]) == 10

@@ -484,7 +484,23 @@ def test_hostile_records_are_left_out(lone_json: Make) -> None:
         data[part] += odd
     path.write_text(json.dumps(data))
     loaded = load_data(folder, ["all"], 0)
-    json.dumps(truth(loaded.train, loaded.classes), allow_nan=False)
+    assert {
+        "annotation of an image that the file does not list",
+        "annotation of an unknown category",
+        "annotation without a box",
+        "category without a number as id, without a name, or twice",
+        "image entry of an impossible size",
+        "image entry without id or file_name, or whose width or height is no whole number",
+        problems.MISSING,
+    } <= {p.kind for p in loaded.problems}
+    scans = [*loaded.train, *loaded.val, *loaded.tests["test"]]
+    assert set(range(12)) <= {scan.source_id for scan in scans}, "what is beside them is kept"
+    kept = truth(scans, loaded.classes)
+    for thing in kept["annotations"]:
+        x, y, w, h = thing["bbox"]
+        assert 0 <= x < x + w <= 104 and 0 <= y < y + h <= 96 and 0 < thing["area"] <= 104 * 96
+        assert thing["category_id"] in loaded.classes
+    json.dumps(kept, allow_nan=False)
     json.dumps([p.as_dict() for p in loaded.problems])
     "".join(preflight.describe(loaded.problems)).encode()
 
