@@ -55,14 +55,14 @@ def tensor(crops: list[Crop]) -> Tensor:
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
 
-def scores(trial: Trial, outline: bool, seed: int = 0) -> NDArray[np.float64]:
+def scores(trial: Trial, outline: bool) -> NDArray[np.float64]:
     """Out-of-fold logits [N]; `outline`: the net sees the mask too."""
     images = tensor([*trial.ones, *trial.others])[:, : 3 + outline]
     labels = torch.from_numpy(trial.labels).float()
     out = np.empty(len(labels))
     for number in range(FOLDS):
         test = torch.from_numpy(trial.folds == number)
-        net = train(images[~test], labels[~test], trial.paired, seed + number)
+        net = train(images[~test], labels[~test], trial.paired, number)
         with torch.inference_mode():
             # The mean over the eight ways to turn and mirror a crop.
             views = [

@@ -41,7 +41,7 @@ OTHER_NOISE = 6  # names a stream of random numbers that no scan uses
 
 def as_jpeg(pixels: Pixels) -> bytes:
     """A scan as the benign scanner's files are."""
-    done, jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, SIXRAY.jpeg or 95])
+    done, jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, SIXRAY.jpeg])
     assert done
     return jpeg.tobytes()
 

@@ -259,7 +259,7 @@ def predict_splits(
         with ending_alone(world):
             for split, group in data.tests.items():
                 write_results(folder / split, group, by_scan, detector)
-    return {"scans": len(scans), "seconds_per_scan": seconds / max(1, len(scans))}
+    return {"scans": len(scans), "seconds_per_scan": seconds / len(scans)}
 
 
 def write_results(folder: Path, scans: list[Scan], by_scan: dict[int, Results], detector: DetectorName) -> None:

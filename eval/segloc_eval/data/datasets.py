@@ -71,8 +71,10 @@ def load_data(
     slugs = list(dict.fromkeys(label_slug(text) for text in labels))
     layout = find_layout(path)
     reader = Reader(layout.root, str(path))
-    read = _cut if LONE in layout.splits else _read_splits
-    train, val, tests = read(layout, reader, seed, on, eval_only)
+    if LONE in layout.splits:
+        train, val, tests = _cut(layout, reader, seed, on, eval_only)
+    else:
+        train, val, tests = _read_splits(layout, reader, on, eval_only)
     pool = [scan for scan in train if classes_of(scan)]
     if VAL not in layout.splits:
         apart = set(carve([classes_of(scan) for scan in pool], seed))
@@ -134,7 +136,7 @@ def _cut(layout: Layout, reader: Reader, seed: int, on: str, eval_only: bool) ->
     return [usable[i] for i in first], [], {TEST: [usable[i] for i in second]}
 
 
-def _read_splits(layout: Layout, reader: Reader, seed: int, on: str, eval_only: bool) -> Splits:
+def _read_splits(layout: Layout, reader: Reader, on: str, eval_only: bool) -> Splits:
     """The splits of the data set that are needed. Those to score are read first: their ids hang on nothing else."""
     splits = layout.splits
     tests = {name: reader.read(splits[name]) for name in splits if on == TEST and name not in (TRAIN, VAL)}

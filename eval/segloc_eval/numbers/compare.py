@@ -75,7 +75,6 @@ def compare(
     kind: Literal["bbox", "segm", "semantic"],
     base: str,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> Comparison:
     """Compare arms with `base`: COCO data sets by split, and COCO results by arm, seed and split.
 
@@ -85,11 +84,9 @@ def compare(
     def unit(results: Mapping[str, Sequence[dict[str, Any]]]) -> Unit:
         if kind == "semantic":
             return sample_confusions(
-                {split: confusions(truth, results[split]) for split, truth in truths.items()}, draws, seed
+                {split: confusions(truth, results[split]) for split, truth in truths.items()}, draws
             )
-        return sample_matches(
-            {split: matches(truth, results[split], kind) for split, truth in truths.items()}, draws, seed
-        )
+        return sample_matches({split: matches(truth, results[split], kind) for split, truth in truths.items()}, draws)
 
     return combine(
         {arm: {number: unit(results) for number, results in seeds.items()} for arm, seeds in found.items()}, base

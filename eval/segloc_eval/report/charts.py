@@ -79,8 +79,9 @@ def legend(names: Sequence[tuple[str, int]], kind: str = "hue") -> Markup:
     )
 
 
-def lines(series: Sequence[Line], x: Axis, y: Axis, title: str, height: float = 230.0, marks: bool = False) -> Markup:
+def lines(series: Sequence[Line], x: Axis, y: Axis, title: str, marks: bool = False) -> Markup:
     """Lines over two axes; points with `low` and `high` get error bars, `marks` puts a dot on every point."""
+    height = 230.0
     left, right, top, bottom = 44.0, WIDTH - 12, 10.0, height - 38
 
     def at(point_x: float, point_y: float) -> tuple[float, float]:

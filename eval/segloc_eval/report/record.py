@@ -74,9 +74,9 @@ def _losses(log: Path) -> list[tuple[float, float]]:
     return points
 
 
-def smooth(points: list[tuple[float, float]], most: int = RUNS) -> list[Point]:
-    """Means over at most `most` runs of neighbours: what a curve of so many pixels can show."""
-    edges = sorted({round(len(points) * at / most) for at in range(most + 1)})
+def smooth(points: list[tuple[float, float]]) -> list[Point]:
+    """Means over at most RUNS runs of neighbours: what a curve of so many pixels can show."""
+    edges = sorted({round(len(points) * at / RUNS) for at in range(RUNS + 1)})
     return [
         Point(sum(x for x, _ in run) / len(run), sum(y for _, y in run) / len(run))
         for run in (points[start:end] for start, end in pairwise(edges))

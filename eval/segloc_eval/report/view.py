@@ -113,17 +113,16 @@ class View:
     def comparison(self, labels: str, kind: str) -> dict[str, Any] | None:
         return self.metrics["comparison"].get(labels, {}).get(kind)
 
-    def estimate(self, labels: str, kind: str, arm: str, split: str, metric: str | None = None) -> Estimate | None:
+    def estimate(self, labels: str, kind: str, arm: str, split: str) -> Estimate | None:
         """None where the arm has no such number."""
-        entry = _at(self.comparison(labels, kind), "arms", arm, "splits", split, metric or self.metric(kind))
-        return _real(entry)
+        return _real(_at(self.comparison(labels, kind), "arms", arm, "splits", split, self.metric(kind)))
 
-    def difference(self, labels: str, kind: str, arm: str, split: str, metric: str | None = None) -> Difference | None:
+    def difference(self, labels: str, kind: str, arm: str, split: str) -> Difference | None:
         """To the page's base: None where a label size has another one, as when the base failed there."""
         comparison = self.comparison(labels, kind)
         if comparison is None or comparison["base"] != self.base:
             return None
-        return _real(_at(comparison, "differences", arm, "splits", split, metric or self.metric(kind)))
+        return _real(_at(comparison, "differences", arm, "splits", split, self.metric(kind)))
 
     def class_differences(self, labels: str, kind: str, arm: str, split: str) -> dict[str, Difference]:
         comparison = self.comparison(labels, kind)
