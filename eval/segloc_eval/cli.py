@@ -7,8 +7,8 @@ from typing import Any, Literal, NoReturn
 
 import click
 
-from segloc_eval.config import WIDTHS, Config, resolve_arms, resolve_given
-from segloc_eval.recipe import FAMILIES, RECIPES, Recipe
+from segloc_eval.config import Config, resolve_arms, resolve_given
+from segloc_eval.recipe import FAMILIES, LIMITS, RECIPES, Recipe
 from segloc_synth import console
 from segloc_synth.files import PathOrUrl, absolute
 
@@ -46,11 +46,15 @@ RECIPE_OPTIONS = [
     ),
     click.option("--epochs", type=click.IntRange(1), help="Passes over the training scans."),
     click.option("--samples", type=click.IntRange(1), help="Scans seen, instead of --epochs."),
-    click.option("--batch-size", type=click.IntRange(2, 1024), help="Scans per step, of all ranks together."),
+    click.option(
+        "--batch-size", type=click.IntRange(*LIMITS["batch_size"]), help="Scans per step, of all ranks together."
+    ),
     click.option("--lr", type=console.Finite(0, min_open=True), help="Peak learning rate."),
-    click.option("--size", type=click.IntRange(64, 2048), help="Longer side of a scan, in pixels."),
+    click.option("--size", type=click.IntRange(*LIMITS["size"]), help="Longer side of a scan, in pixels."),
     click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells."),
-    click.option("--width", type=click.IntRange(*WIDTHS), help="Channels of the pyramid, where no checkpoint tells."),
+    click.option(
+        "--width", type=click.IntRange(*LIMITS["width"]), help="Channels of the pyramid, where no checkpoint tells."
+    ),
 ]
 
 

@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import click
 
-from segloc_eval.recipe import Recipe
+from segloc_eval.recipe import LIMITS, Recipe
 from segloc_synth.files import read_json
 
 RANDOM, IMAGENET = "random", "imagenet"
 TRUTH = "truth"  # the folder beside the arms' that holds what they are scored against
 COMPOSITES = "composites"  # in place of a label set, and the folder of the pictures, where a detector learns these
-WIDTHS = (8, 2048)  # least and most channels of the pyramid
 DETECTOR, BACKBONE = "detector.pth", "backbone.pth"  # what a folder given as an arm may hold
 GENERAL = {"backbone", "detector", "results.bbox", "results.segm", "results"}  # file names that name no arm
 
@@ -152,8 +151,9 @@ def _read_about(path: Path) -> dict[str, Any]:
     arch, width = about.get("arch"), about.get("width")
     if arch is not None and not isinstance(arch, str):
         raise click.ClickException(f"{path}: arch {str(arch)[:40]!r} is no name; is it segloc-train's?")
-    if width is not None and not (type(width) is int and WIDTHS[0] <= width <= WIDTHS[1]):
-        span = f"{WIDTHS[0]} to {WIDTHS[1]}"
+    least, most = LIMITS["width"]
+    if width is not None and not (type(width) is int and least <= width <= most):
+        span = f"{least} to {most}"
         raise click.ClickException(f"{path}: width {str(width)[:40]!r} is no number from {span}; is it segloc-train's?")
     return about
 

@@ -15,12 +15,12 @@ FAMILIES: dict[str, tuple[DetectorName, DetectorName | None]] = {  # the flag: d
     "faster-rcnn": ("faster-rcnn", "faster-rcnn"),
     "semantic": ("semantic-fpn", None),
 }
-LIMITS = {
-    "size": (64, 2049),
-    "batch_size": (2, 1025),
-    "width": (8, 2049),
-    "proposals": (2, 10_001),
-    "detections": (1, 1001),
+LIMITS = {  # least and most of a recipe's whole numbers
+    "size": (64, 2048),
+    "batch_size": (2, 1024),
+    "width": (8, 2048),
+    "proposals": (2, 10_000),
+    "detections": (1, 1000),
 }
 DROP = 0.1  # what is left of the learning rate after each drop
 
@@ -110,8 +110,8 @@ class Recipe:
             number = type(item) is int and kinds[name] is float
             if not (type(item) is kinds[name] or number or (name == "samples" and type(item) is int)):
                 raise click.ClickException(f"{source}: the recipe's {name} {str(item)[:40]!r} cannot be used")
-            least, most = LIMITS.get(name, (0, None))
-            if type(item) in (int, float) and not (least <= item < (most or math.inf)):
+            least, most = LIMITS.get(name, (0, math.inf))
+            if type(item) in (int, float) and (not least <= item <= most or item == math.inf):
                 raise click.ClickException(f"{source}: the recipe's {name} {str(item)[:40]} cannot be used")
         drops = value["drops"]
         if not all(type(drop) is float for drop in drops) or value["optimiser"] not in ("adamw", "sgd"):

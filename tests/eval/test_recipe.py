@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segloc_eval.recipe import PAPER, QUICK, RECIPES, Recipe, choose_detector, kinds
+from segloc_eval.recipe import LIMITS, PAPER, QUICK, RECIPES, Recipe, choose_detector, kinds
 
 PIDRAY = 29_457  # training scans of its first release
 
@@ -55,6 +55,12 @@ def test_a_recipe_survives_its_json_and_no_other_passes() -> None:
     for bad in ({**good, "optimiser": "adam"}, {**good, "drops": ["late"]}, {**good, "size": 12.5}):
         with pytest.raises(click.ClickException, match=r"^x: "):
             Recipe.from_dict(bad, "x")
+    for name, (least, most) in LIMITS.items():
+        for value in (least, most):
+            assert getattr(Recipe.from_dict({**good, name: value}, "x"), name) == value
+        for value in (least - 1, most + 1, float(least)):
+            with pytest.raises(click.ClickException, match=rf"^x: the recipe's {name} .* cannot be used"):
+                Recipe.from_dict({**good, name: value}, "x")
 
 
 def test_boxes_only_drop_the_mask_head_and_semantic_needs_masks() -> None:

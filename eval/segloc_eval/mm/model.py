@@ -16,7 +16,7 @@ from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
 import segloc_eval.mm.semantic  # noqa: F401  registers SemanticFPN
-from segloc_eval.config import DETECTOR, WIDTHS
+from segloc_eval.config import DETECTOR
 from segloc_eval.mm.configs import detector_config
 from segloc_eval.mm.heads import for_classes, places
 from segloc_eval.recipe import DETECTORS, FAMILIES, WITH_MASKS, DetectorName, Recipe
@@ -108,8 +108,8 @@ def read_about(weights: Path) -> About:
     if detector not in DETECTORS:
         raise click.ClickException(f"{path}: detector {str(detector)[:40]!r} is none of {', '.join(DETECTORS)}")
     recipe = Recipe.from_dict(value.get("recipe"), str(path))
-    if recipe.arch not in ARCHS or not WIDTHS[0] <= recipe.width <= WIDTHS[1]:
-        raise click.ClickException(f"{path}: arch {recipe.arch[:40]!r} or width {recipe.width} cannot be used")
+    if recipe.arch not in ARCHS:
+        raise click.ClickException(f"{path}: arch {recipe.arch[:40]!r} is none of {', '.join(ARCHS)}")
     named: dict[int, str] = {}
     for entry in classes if isinstance(classes, list) else []:
         id, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("id", "name"))
