@@ -7,7 +7,8 @@ import click
 from pycocotools import mask as coco_mask
 
 from segloc_eval.config import DETECTOR
-from segloc_eval.results import KINDS, Kind, Truth, check_results, results_file
+from segloc_eval.recipe import ResultKind
+from segloc_eval.results import KINDS, Truth, check_results, results_file
 from segloc_synth.files import read_json, write_json
 
 KEY = {"bbox": "bbox", "segm": "segmentation", "semantic": "segmentation"}
@@ -52,7 +53,7 @@ def copy_results(source: Path, known: Truth, folder: Path) -> None:
         write_json(results_file(folder, split, kind), kept, indent=None)
 
 
-def _kinds_in(file: Path) -> tuple[Kind, ...]:
+def _kinds_in(file: Path) -> tuple[ResultKind, ...]:
     """What the detections of a results json have, judged by the first."""
     value = read_json(file)
     first: Any = value[0] if isinstance(value, list) and value else {}

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import click
 
+ResultKind = Literal["bbox", "segm", "semantic"]  # what is found: boxes, masks, a label map
 DetectorName = Literal["cascade-mask-rcnn", "cascade-rcnn", "mask-rcnn", "faster-rcnn", "semantic-fpn"]
 DETECTORS: tuple[DetectorName, ...] = ("cascade-mask-rcnn", "cascade-rcnn", "mask-rcnn", "faster-rcnn", "semantic-fpn")
 WITH_MASKS: tuple[DetectorName, ...] = ("cascade-mask-rcnn", "mask-rcnn", "semantic-fpn")  # what they learn from
@@ -183,7 +184,7 @@ def choose_detector(family: str, masks: bool) -> DetectorName:
     return found
 
 
-def kinds(detector: DetectorName) -> tuple[Literal["bbox", "segm", "semantic"], ...]:
+def kinds(detector: DetectorName) -> tuple[ResultKind, ...]:
     """What a detector finds, and is scored on."""
     if detector == "semantic-fpn":
         return ("semantic",)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 import numpy as np
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from segloc_eval.config import TRUTH
 from segloc_eval.data.datasets import Data, Scan, truth
 from segloc_eval.numbers.errors import clutter
+from segloc_eval.recipe import ResultKind
 from segloc_synth.files import read_json, write_json
 from segloc_synth.images import BadImage, read_image
 from segloc_synth.masks import FAR, NO_AREA, BadMask, segmentation_to_mask
 
-Kind = Literal["bbox", "segm", "semantic"]
 FORMAT = 2  # of metrics.json
-KINDS: tuple[Kind, ...] = ("bbox", "segm", "semantic")
+KINDS: tuple[ResultKind, ...] = ("bbox", "segm", "semantic")
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ def read_results(file: Path, split: str, known: Truth) -> list[dict[str, Any]]:
         raise click.ClickException(f"{file}: holds results of images that split {split} does not have") from None
 
 
-class Results(Mapping[str, list[dict[str, Any]]]):
+class ResultsBySplit(Mapping[str, list[dict[str, Any]]]):
     """One fine-tuning's numbered results by split, read when asked: all together may not fit in memory."""
 
-    def __init__(self, folder: Path, kind: Kind, known: Truth) -> None:
+    def __init__(self, folder: Path, kind: ResultKind, known: Truth) -> None:
         self.folder, self.kind, self.known = folder, kind, known
 
     def __getitem__(self, split: str) -> list[dict[str, Any]]:
@@ -129,7 +129,7 @@ class Results(Mapping[str, list[dict[str, Any]]]):
         return len(self.known.splits)
 
 
-def kinds_in(folder: Path, known: Truth) -> list[Kind]:
+def kinds_in(folder: Path, known: Truth) -> list[ResultKind]:
     """The kinds of which the results of every split lie in a fine-tuning's folder, and which the truth can score."""
     masks = any("segmentation" in one for value in known.splits.values() for one in value["annotations"])
     scored = [kind for kind in KINDS if masks or kind == "bbox"]
@@ -144,7 +144,7 @@ def clutters(known: Truth) -> dict[str, dict[int, float]]:
     }
 
 
-def check_results(value: Any, file: Path, split: str, kind: Kind, known: Truth) -> None:
+def check_results(value: Any, file: Path, split: str, kind: ResultKind, known: Truth) -> None:
     """Whether anybody's json can be scored as results of this kind; click.ClickException names the first bad record."""
     if not isinstance(value, list):
         raise click.ClickException(f"{file}: not a COCO results file: it needs a list of detections")
@@ -159,7 +159,7 @@ def check_results(value: Any, file: Path, split: str, kind: Kind, known: Truth) 
 
 def _fault(
     result: Any,
-    kind: Kind,
+    kind: ResultKind,
     numbers: dict[int | str, int],
     sizes: dict[int, tuple[int, int]],
     categories: set[int],

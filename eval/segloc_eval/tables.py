@@ -13,12 +13,13 @@ from segloc_eval.numbers.errors import diagnose
 from segloc_eval.numbers.matches import matches
 from segloc_eval.numbers.score import Scores
 from segloc_eval.numbers.semantic import confusions, score_semantic_splits
-from segloc_eval.results import KINDS, Kind, Results, Truth, clutters, kinds_in
+from segloc_eval.recipe import ResultKind
+from segloc_eval.results import KINDS, ResultsBySplit, Truth, clutters, kinds_in
 
 
-def score_splits(known: Truth, folder: Path, kind: Kind) -> dict[str, Scores]:
+def score_splits(known: Truth, folder: Path, kind: ResultKind) -> dict[str, Scores]:
     """Scores of one fine-tuning by split and, where there are several, overall both ways: `mean` and `pooled`."""
-    results = Results(folder, kind, known)
+    results = ResultsBySplit(folder, kind, known)
     if kind == "semantic":
         return score_semantic_splits({split: confusions(known.splits[split], results[split]) for split in results})
     return score.score_splits({split: matches(known.splits[split], results[split], kind) for split in results})
@@ -46,7 +47,7 @@ def summarise(known: Truth, folders: Mapping[tuple[str, str, int], Path]) -> dic
         for kind in kinds:
             results = {
                 arm: {
-                    seed: Results(folder, kind, known)
+                    seed: ResultsBySplit(folder, kind, known)
                     for (slug, name, seed), folder in folders.items()
                     if (slug, name) == (labels, arm)
                 }

@@ -9,7 +9,7 @@ from tests.eval.test_score import world
 
 from segloc_eval.numbers.compare import Comparison, combine, compare, student
 from segloc_eval.numbers.matches import matches
-from segloc_eval.numbers.sampling import DRAWS, Sampled, Unit, resample, sample_matches
+from segloc_eval.numbers.sampling import DRAWS, Sampled, SampledUnit, resample, sample_matches
 from segloc_eval.numbers.score import score, score_splits
 
 Results = list[dict[str, Any]]
@@ -129,8 +129,8 @@ def test_splits_are_drawn_each_on_its_own_and_arms_alike() -> None:
     np.testing.assert_array_equal(easy, other["easy"]["AP"].values)
 
 
-def unit(values: list[float], scans: int = 10) -> Unit:
-    return Unit({"test": {"AP": Sampled(np.array(values), scans)}}, {"test": {}})
+def unit(values: list[float], scans: int = 10) -> SampledUnit:
+    return SampledUnit({"test": {"AP": Sampled(np.array(values), scans)}}, {"test": {}})
 
 
 def test_both_half_widths_are_added_in_quadrature() -> None:

@@ -13,7 +13,7 @@ from tests.eval.test_score import world
 from segloc_eval.numbers.errors import clutter, diagnose, wilson
 from segloc_eval.numbers.matches import Kind, read_detections, read_objects
 from segloc_eval.numbers.score import score
-from segloc_eval.numbers.tide import KINDS
+from segloc_eval.numbers.tide import ERRORS
 
 Box = list[float]
 GUN: Box = [10.0, 10.0, 40.0, 40.0]
@@ -46,7 +46,7 @@ def plain(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -> t
         elif any(objects.crowd[o] and iou[d, o] >= 0.5 for o in same):
             verdict[d] = ("ignored", None)
     best_ones = [d for d in order if verdict.get(d, ("", 0))[0] != "ignored"][:count]
-    counts = dict.fromkeys(KINDS, 0)
+    counts = dict.fromkeys(ERRORS, 0)
     found = {verdict[d][1] for d in best_ones if d in verdict}
     mendable = set()
     for d in best_ones:
@@ -180,7 +180,7 @@ def test_splits_and_seeds_are_taken_together() -> None:
     _, wrong = case([], [(2, GUN, 0.9)])
     found = {0: {"a": right, "b": right}, 1: {"a": right, "b": wrong}}
     diagnosis = diagnose({"a": truth, "b": truth}, found, "bbox", {"a": {1: 0.25}})
-    assert diagnosis["counts"] == {**dict.fromkeys(KINDS, 0), "classification": 0.5}
+    assert diagnosis["counts"] == {**dict.fromkeys(ERRORS, 0), "classification": 0.5}
     assert diagnosis["confusion"] == {
         **{"classes": ["gun", "knife", "background"], "counts": [[1.5, 0.5, 0], [0, 0, 0], [0, 0, 0]]}
     }
@@ -215,7 +215,7 @@ def test_recall_falls_with_size_where_small_objects_are_missed() -> None:
 def test_nothing_at_all() -> None:
     truth, _ = case([], [])
     diagnosis = diagnose({"test": truth}, {0: {"test": []}}, "bbox")
-    assert diagnosis["counts"] == dict.fromkeys(KINDS, 0) == diagnosis["gain"]
+    assert diagnosis["counts"] == dict.fromkeys(ERRORS, 0) == diagnosis["gain"]
     assert diagnosis["size"] == [] and diagnosis["curves"] == {} and diagnosis["clutter"] is None
     truth, results = case([(1, GUN)], [])
     assert diagnose({"test": truth}, {0: {"test": results}}, "bbox")["counts"]["missed"] == 1

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segloc_eval.numbers.matches import matches
-from segloc_eval.numbers.sampling import DRAWS, Numbers, Unit, sample_matches
+from segloc_eval.numbers.sampling import DRAWS, Numbers, SampledUnit, sample_matches
 from segloc_eval.numbers.semantic import confusions, sample_confusions
 
 FEWEST = 6  # scans that can show anything at 95 %: five that all favour one arm do so by chance in 2 of 2^5 cases
@@ -81,7 +81,7 @@ def compare(
     kind: bbox, segm or semantic. Needs one (arm, seed) in memory at a time: `found` may read files when asked.
     """
 
-    def unit(results: Mapping[str, Sequence[dict[str, Any]]]) -> Unit:
+    def unit(results: Mapping[str, Sequence[dict[str, Any]]]) -> SampledUnit:
         if kind == "semantic":
             return sample_confusions(
                 {split: confusions(truth, results[split]) for split, truth in truths.items()}, draws
@@ -93,7 +93,7 @@ def compare(
     )
 
 
-def combine(units: Mapping[str, Mapping[int, Unit]], base: str) -> Comparison:
+def combine(units: Mapping[str, Mapping[int, SampledUnit]], base: str) -> Comparison:
     """Estimates of each arm, and its differences from `base`, from units by arm and seed.
 
     Units are of the same data and drawn with the same seed. An arm that has no seed in common with the base has

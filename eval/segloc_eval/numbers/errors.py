@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segloc_eval.numbers.matches import TRUE, Kind, read_objects
 from segloc_eval.numbers.precision import RECALLS
 from segloc_eval.numbers.semantic import BACKGROUND, apart
-from segloc_eval.numbers.tide import KINDS, Run, count_errors, examine, gains, precision_curves
+from segloc_eval.numbers.tide import ERRORS, Run, count_errors, examine, gains, precision_curves
 
 BINS, IN_BIN = 5, 10  # as many bins, with at least so many objects each
 ALL = "all"  # the curve of all classes together
@@ -34,7 +34,7 @@ class Bin(TypedDict):
 class Diagnosis(TypedDict):
     """Means over the seeds; as JSON holds it.
 
-    counts, gain: by KINDS, errors among the N best-scored detections (and objects they miss), and AP50 gained if no
+    counts, gain: by ERRORS, errors among the N best-scored detections (and objects they miss), and AP50 gained if no
     such error were made; size: bins of sqrt(box area) in pixels; clutter: bins of what was measured, None without;
     confusion: `counts[true][predicted]` of `classes`, the background last; curves: by class that has objects, and
     their mean `all`: 101 recalls and the precisions there, whose mean is AP50.
@@ -161,4 +161,4 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def _named(values: NDArray[np.float64]) -> dict[str, float]:
-    return dict(zip(KINDS, values.tolist(), strict=True))
+    return dict(zip(ERRORS, values.tolist(), strict=True))

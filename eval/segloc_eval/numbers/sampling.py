@@ -29,7 +29,7 @@ Numbers = dict[str, Sampled]
 
 
 @dataclass(frozen=True)
-class Unit:
+class SampledUnit:
     """What one (arm, seed) reached: split (MEAN and POOLED too where there are several) -> name -> Sampled."""
 
     splits: dict[str, Numbers]
@@ -46,7 +46,7 @@ class Part(Protocol):
 P = TypeVar("P", bound=Part)
 
 
-def sample_matches(tables: Mapping[str, Matches], draws: int = DRAWS, seed: int = 0) -> Unit:
+def sample_matches(tables: Mapping[str, Matches], draws: int = DRAWS, seed: int = 0) -> SampledUnit:
     """The numbers of a detector: PRECISIONS and AP per class of every split."""
     return sample(tables, concatenate, _read_matches, draws, seed)
 
@@ -57,7 +57,7 @@ def sample(
     read: Callable[[P, NDArray[Any]], tuple[Numbers, Numbers]],
     draws: int,
     seed: int,
-) -> Unit:
+) -> SampledUnit:
     """Read the numbers and those per class from each split (and all joined) under weights [1 + draws, images].
 
     The draws depend on the seed, the number of draws, and each split's place and number of images; on nothing else.
@@ -71,7 +71,7 @@ def sample(
         every = list(both.values())
         both[MEAN] = (_mean([one[0] for one in every]), _mean([one[1] for one in every]))
         both[POOLED] = read(join(list(parts.values())), np.concatenate(list(weights.values()), axis=1))
-    return Unit({split: one[0] for split, one in both.items()}, {split: one[1] for split, one in both.items()})
+    return SampledUnit({split: one[0] for split, one in both.items()}, {split: one[1] for split, one in both.items()})
 
 
 def resample(images: int, draws: int, seed: int | Sequence[int]) -> NDArray[np.uint16]:

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from segloc_eval.numbers.matches import positions, to_rle
 from segloc_eval.numbers.precision import mean
-from segloc_eval.numbers.sampling import DRAWS, Numbers, Sampled, Unit, sample
+from segloc_eval.numbers.sampling import DRAWS, Numbers, Sampled, SampledUnit, sample
 from segloc_eval.numbers.score import Scores, number, with_overalls
 
 BACKGROUND = "background"  # label 0 of a map
@@ -92,7 +92,7 @@ def score_semantic_splits(tables: Mapping[str, Confusions]) -> dict[str, Scores]
     return with_overalls(tables, _join, score_confusions)
 
 
-def sample_confusions(tables: Mapping[str, Confusions], draws: int = DRAWS, seed: int = 0) -> Unit:
+def sample_confusions(tables: Mapping[str, Confusions], draws: int = DRAWS, seed: int = 0) -> SampledUnit:
     """score_confusions's numbers of every split, with their draws: see sampling.sample."""
     return sample(tables, _join, _read, draws, seed)
 

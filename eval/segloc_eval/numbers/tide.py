@@ -26,7 +26,7 @@ from segloc_eval.numbers.matches import (
 )
 from segloc_eval.numbers.precision import RECALLS
 
-KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+ERRORS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, NOTHING, MISSED = range(6)
 FOREGROUND, EMPTY = 0.5, 0.1  # IoU from which a detection has found an object; below which it has found nothing
 
@@ -35,7 +35,7 @@ FOREGROUND, EMPTY = 0.5, 0.1  # IoU from which a detection has found an object; 
 class Run:
     """One seed: detections in order of class and falling score, what each is, and what became of each object.
 
-    label, score [n]; state int8 [n] FALSE, TRUE or IGNORED; kind int8 [n] a place in KINDS, -1 where not false;
+    label, score [n]; state int8 [n] FALSE, TRUE or IGNORED; kind int8 [n] a place in ERRORS, -1 where not false;
     target int64 [n] the object that a true detection finds, or that mending would make it find, else -1;
     best: bool [n], one of the N best-scored; confused int64 [n]: the free object of another class that one of the N
     best covers by half, else -1. object_label [m], counted bool [m]: not a crowd.
@@ -134,18 +134,18 @@ def _confuse(
 
 
 def count_errors(run: Run) -> NDArray[np.float64]:
-    """Errors of each kind [KINDS] among the N best, and objects that they miss."""
-    out = np.bincount(run.kind[run.best & (run.kind >= 0)], minlength=len(KINDS)).astype(np.float64)
+    """Errors of each kind [ERRORS] among the N best, and objects that they miss."""
+    out = np.bincount(run.kind[run.best & (run.kind >= 0)], minlength=len(ERRORS)).astype(np.float64)
     out[MISSED] = run.missed(run.best).sum()
     return out
 
 
 def gains(run: Run, classes: int) -> NDArray[np.float64]:
-    """AP50 gained by mending all errors of each kind [KINDS], at least 0.
+    """AP50 gained by mending all errors of each kind [ERRORS], at least 0.
 
     Several errors at one object: the best-scored mends it, the others go, as do those at an object already found.
     """
-    gained = np.zeros(len(KINDS))
+    gained = np.zeros(len(ERRORS))
     present = np.flatnonzero(np.bincount(run.object_label[run.counted], minlength=classes))
     if not len(present):
         return gained
@@ -158,7 +158,7 @@ def gains(run: Run, classes: int) -> NDArray[np.float64]:
     rows = rows[np.argsort(-run.score[rows], kind="stable")]
     mending = np.zeros(len(run.label), np.bool_)
     mending[rows[np.unique(run.target[rows], return_index=True)[1]]] = True
-    for kind in range(len(KINDS)):
+    for kind in range(len(ERRORS)):
         own = run.kind == kind
         shown = (~own | mending) & (run.state <= TRUE)
         true = (run.state == TRUE) | (own & mending)

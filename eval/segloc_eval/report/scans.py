@@ -51,7 +51,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Truth:
+class SplitTruth:
     """A split's COCO data set: annotations by image (crowds left out), names of classes, images by id."""
 
     things: Records
@@ -228,7 +228,7 @@ def _draw_split(
     return drawn
 
 
-def _truth(path: Path, masks: Iterable[Id] | None) -> Truth:
+def _truth(path: Path, masks: Iterable[Id] | None) -> SplitTruth:
     """Read a truth file; masks become RLE on the images in `masks` (None: on all) and are left out elsewhere."""
     content = read_json(path)
     images = {image["id"]: image for image in content["images"]}
@@ -239,7 +239,7 @@ def _truth(path: Path, masks: Iterable[Id] | None) -> Truth:
         if not thing.get("iscrowd"):
             mask = to_rle(shape, images[id]["height"], images[id]["width"]) if shape and id in wanted else None
             things.setdefault(id, []).append({**thing, "segmentation": mask})
-    return Truth(things, {category["id"]: category["name"] for category in content["categories"]}, images)
+    return SplitTruth(things, {category["id"]: category["name"] for category in content["categories"]}, images)
 
 
 def by_image(records: Iterable[dict[str, Any]]) -> Records:
