@@ -13,7 +13,8 @@ import click
 import torch
 from torch import Tensor
 
-from segloc_eval.data.datasets import Data, Scan, load_data
+from segloc_eval.data.datasets import Data, load_data
+from segloc_eval.data.scans import Scan
 from segloc_eval.mm.data import example
 from segloc_synth.files import write_json
 from segloc_train import start

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import torch
 
-from segloc_eval.data.datasets import Scan
+from segloc_eval.data.scans import Scan
 from segloc_eval.drawing import draw, marks
 from segloc_eval.mm.model import load_detector
 from segloc_eval.mm.predict import Results, predict

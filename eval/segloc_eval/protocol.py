@@ -16,7 +16,8 @@ import torch
 from segloc_eval import given
 from segloc_eval.config import Arm, Config, untaken
 from segloc_eval.data import preflight
-from segloc_eval.data.datasets import Data, label_slug, load_data, write_lists
+from segloc_eval.data.datasets import Data, load_data, write_lists
+from segloc_eval.data.splits import label_slug
 from segloc_eval.machine import versions
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.mm.ranks import failing_together

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segloc_eval.config import TRUTH
-from segloc_eval.data.datasets import Data, Scan, truth
+from segloc_eval.data.datasets import Data, truth
+from segloc_eval.data.scans import Scan
 from segloc_eval.numbers.errors import clutter
 from segloc_eval.recipe import ResultKind
 from segloc_synth.files import read_json, write_json

@@ -14,7 +14,8 @@ import click
 import torch
 
 from segloc_eval.config import COMPOSITES, DETECTOR
-from segloc_eval.data.datasets import Data, Scan
+from segloc_eval.data.datasets import Data
+from segloc_eval.data.scans import Scan
 from segloc_eval.machine import forget_peak, hardware, peak_memory, versions
 from segloc_eval.mm.model import ABOUT, build_detector, load_arm, load_detector, read_about
 from segloc_eval.mm.predict import Results, predict_shared

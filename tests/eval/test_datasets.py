@@ -17,7 +17,8 @@ from pycocotools import mask as coco_mask
 from tests.eval.conftest import write_voc
 
 from segloc_eval.data import preflight, records
-from segloc_eval.data.datasets import Data, label_slug, load_data, truth, write_lists
+from segloc_eval.data.datasets import Data, load_data, truth, write_lists
+from segloc_eval.data.splits import label_slug
 from segloc_eval.mm.data import example
 from segloc_eval.numbers.score import score
 from segloc_eval.results import write_truth

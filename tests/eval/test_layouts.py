@@ -17,8 +17,10 @@ from pycocotools.coco import COCO
 from tests.eval.conftest import CLASSES, write_split, write_voc
 
 from segloc_eval.data import preflight, voc, yolo
-from segloc_eval.data.datasets import Data, convert, load_data, scan_name, truth
-from segloc_eval.data.layouts import LONE, find_layout, split_name
+from segloc_eval.data.datasets import Data, convert, load_data, truth
+from segloc_eval.data.label_files import LONE, split_name
+from segloc_eval.data.layouts import find_layout
+from segloc_eval.data.scans import scan_name
 from segloc_eval.data.yolo import yolo_line
 from segloc_synth import problems
 

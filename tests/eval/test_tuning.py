@@ -17,7 +17,8 @@ from pycocotools import mask as coco_mask
 from tests.stand_in import AWAY, Away, StandIn
 from torch import nn
 
-from segloc_eval.data.datasets import Data, Object, Scan, load_data
+from segloc_eval.data.datasets import Data, load_data
+from segloc_eval.data.scans import Object, Scan
 from segloc_eval.mm.configs import detector_config
 from segloc_eval.mm.data import batch_order, batches, example, label_map
 from segloc_eval.mm.model import build_detector

@@ -9,24 +9,14 @@ from typing import Any, Literal
 import click
 
 from segloc_eval.data import preflight
-from segloc_eval.data.layouts import LONE, TEST, TRAIN, VAL, Layout, find_layout
-from segloc_eval.data.records import Object, Reader, Scan, classes_of, scan_name
+from segloc_eval.data.label_files import LONE, TEST, TRAIN, VAL
+from segloc_eval.data.layouts import Layout, find_layout
+from segloc_eval.data.records import Reader
+from segloc_eval.data.scans import Scan, classes_of, scan_name
 from segloc_eval.data.splits import carve, label_count, label_order, label_slug, split_apart
 from segloc_synth.files import atomic_write, output_dir, write_json
 from segloc_synth.problems import SHORT, Problem
 
-__all__ = [
-    "Data",
-    "Object",
-    "Scan",
-    "convert",
-    "label_slug",
-    "load_data",
-    "load_training",
-    "scan_name",
-    "truth",
-    "write_lists",
-]
 TRAIN_SHARE = 0.6  # of data that have no splits
 
 

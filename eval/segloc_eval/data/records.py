@@ -5,57 +5,22 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard
+from typing import Any
 
 import click
-import numpy as np
-from pycocotools import mask as coco_mask
 
 from segloc_eval.data import preflight
 from segloc_eval.data.layouts import Split
+from segloc_eval.data.scans import Scan, classes_of, is_id, is_text, read_object, scan_name, short
 from segloc_eval.data.splits import Album, Looks, looks
 from segloc_synth.images import MAX_PIXELS, BadImage, read_image
-from segloc_synth.masks import FAR, BadMask, segmentation_to_mask
+from segloc_synth.masks import BadMask
 from segloc_synth.problems import EMPTY_CLASS, MISSING, TWICE, Problem, faults
 
-SLACK = 2.0  # pixels by which a box may reach over the edge (rounding); it is cut there
 LARGEST_ID = 2**31 - 1  # of a category
-LONGEST = 300  # characters of a foreign record that are told
-
-
-@dataclass(frozen=True)
-class Object:
-    """One labelled object: box (x, y, w, h) and area in the scan's pixels, mask as compressed RLE or None.
-
-    `id` is the annotation's in its own json, for messages.
-    """
-
-    id: str
-    category_id: int
-    box: tuple[float, float, float, float]
-    area: float
-    crowd: bool
-    mask: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One picture; `id` is unique over all splits, `source_id` is the one in its own json."""
-
-    id: int
-    source_id: int | str
-    path: Path
-    width: int
-    height: int
-    objects: tuple[Object, ...]
-
-
-def scan_name(scan: Scan, root: Path) -> str:
-    """The scan's path below `root`, with "/"; the bare name of one that lies elsewhere."""
-    return scan.path.relative_to(root).as_posix() if scan.path.is_relative_to(root) else scan.path.name
 
 
 class Reader:
@@ -85,7 +50,7 @@ class Reader:
         self.note(kind, f"first problem: {lost[0].kind}: {lost[0].where()}" if lost else "", file=file)
 
     def note(self, kind: str, *records: object, file: str) -> None:
-        self.problems += [Problem(kind, _short(file), _short(record)) for record in records]
+        self.problems += [Problem(kind, short(file), short(record)) for record in records]
 
     def note_empty_classes(self, split: str, scans: list[Scan]) -> None:
         seen = set[int]().union(*map(classes_of, scans))
@@ -146,7 +111,7 @@ class Reader:
         except OSError as error:
             self.note(preflight.UNREADABLE, f"{error.filename or name}: {error.strerror or error}", file=name)
             return []
-        self.problems += [Problem(problem.kind, _short(problem.file), _short(problem.record)) for problem in told]
+        self.problems += [Problem(problem.kind, short(problem.file), short(problem.record)) for problem in told]
         parts = [data.get(k) if isinstance(data, dict) else None for k in ("images", "annotations", "categories")]
         if not all(isinstance(part, list) for part in parts):
             self.note(preflight.NOT_COCO, "", file=name)
@@ -155,16 +120,16 @@ class Reader:
         if not self._read_categories(categories, name):
             return []
         ids = (image.get("id") for image in images if isinstance(image, dict))
-        objects: dict[int | str, list[Any]] = {id: [] for id in ids if _is_id(id)}
+        objects: dict[int | str, list[Any]] = {id: [] for id in ids if is_id(id)}
         for number, record in enumerate(annotations):
             id = record.get("image_id") if isinstance(record, dict) else None
-            if _is_id(id) and id in objects:
+            if is_id(id) and id in objects:
                 objects[id].append(record)
             else:
                 number = record.get("id", number) if isinstance(record, dict) else number
                 kind = "annotation of an image that the file does not list"
-                self.note(kind, f"annotation {_short(number)}", file=name)
-        given = Counter(a["id"] for a in annotations if isinstance(a, dict) and _is_id(a.get("id")))
+                self.note(kind, f"annotation {short(number)}", file=name)
+        given = Counter(a["id"] for a in annotations if isinstance(a, dict) and is_id(a.get("id")))
         self.note(TWICE, *[f"annotation {id}" for id, times in given.items() if times > 1], file=name)
         scans, files = [], []
         for number, image in enumerate(images):
@@ -190,7 +155,7 @@ class Reader:
             if (
                 type(id) is int
                 and abs(id) <= LARGEST_ID
-                and _is_text(name)
+                and is_text(name)
                 and not {id, name} & {*classes, *classes.values()}
             ):
                 classes[id] = name
@@ -212,11 +177,11 @@ class Reader:
     ) -> Scan | None:
         fields: dict[str, Any] = image if isinstance(image, dict) else {}
         id, name, width, height = (fields.get(key) for key in ("id", "file_name", "width", "height"))
-        if not _is_id(id) or not _is_text(name) or type(width) is not int or type(height) is not int:
+        if not is_id(id) or not is_text(name) or type(width) is not int or type(height) is not int:
             kind = "image entry without id or file_name, or whose width or height is no whole number"
             self.note(kind, f"image no. {number}", file=file)
             return None
-        where = f"{_short(name)} image {_short(id)}"
+        where = f"{short(name)} image {short(id)}"
         if min(width, height) < 1 or width * height > MAX_PIXELS:
             self.note("image entry of an impossible size", where, file=file)
             return None
@@ -234,29 +199,11 @@ class Reader:
         things = []
         for record in records:
             try:
-                things.append(_read_object(record, self.classes, width, height))
+                things.append(read_object(record, self.classes, width, height))
             except BadMask as reason:
-                self.note(str(reason), f"{_short(name)} annotation {_short(record.get('id', '?'))}", file=file)
+                self.note(str(reason), f"{short(name)} annotation {short(record.get('id', '?'))}", file=file)
         self._scans += 1
         return Scan(self._scans, id, path, width, height, tuple(things))
-
-
-def classes_of(scan: Scan) -> set[int]:
-    """Classes of the scan's objects, crowds left out."""
-    return {thing.category_id for thing in scan.objects if not thing.crowd}
-
-
-def _short(value: object) -> str:
-    """What a foreign record says, on one printable line of bounded length."""
-    text = "".join(char if char.isprintable() else "?" for char in " ".join(str(value).split()))
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-
-
-def _is_text(value: Any) -> TypeGuard[str]:
-    """A name: text of one line, not blank, that UTF-8 can hold."""
-    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1 or "\0" in value:
-        return False
-    return not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _is_file(path: Path) -> bool:
@@ -264,38 +211,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name that is too long
         return False
-
-
-def _read_object(record: dict[str, Any], classes: dict[int, str], width: int, height: int) -> Object:
-    """One annotation; BadMask with the kind of problem when it cannot be used. Without a box, the mask's is taken."""
-    category = record.get("category_id")
-    if type(category) is not int or category not in classes:
-        raise BadMask("annotation of an unknown category")
-    mask = None
-    box, area = record.get("bbox"), record.get("area")
-    if record.get("segmentation"):
-        pixels = segmentation_to_mask(record["segmentation"], height, width)
-        encoded = coco_mask.encode(np.asfortranarray(pixels))
-        mask = {"size": [height, width], "counts": encoded["counts"].decode()}
-        box = coco_mask.toBbox(encoded).tolist() if box is None else box
-        area = area or int(pixels.sum())
-    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) and abs(v) < FAR for v in box):
-        raise BadMask("annotation without a box")
-    left, top = max(0.0, box[0]), max(0.0, box[1])
-    right, bottom = min(width, box[0] + box[2]), min(height, box[1] + box[3])
-    if not (right > left and bottom > top):
-        raise BadMask("box without area or outside the image")
-    if not max(left - box[0], top - box[1], box[0] + box[2] - right, box[1] + box[3] - bottom) <= SLACK:
-        raise BadMask("box reaching outside the image")
-    inside = (float(left), float(top), right - left, bottom - top)
-    extent = inside[2] * inside[3]
-    if isinstance(area, int | float) and 0 < area <= width * height:
-        extent = float(area)
-    return Object(str(record.get("id", "?")), category, inside, extent, bool(record.get("iscrowd")), mask)
-
-
-def _is_id(value: Any) -> TypeGuard[int | str]:
-    return type(value) in (int, str)
 
 
 Seen = tuple[Looks | None, list[str]]  # None: the picture cannot be used; kinds of problem

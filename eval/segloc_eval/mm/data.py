@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from segloc_eval.data.datasets import Scan
+from segloc_eval.data.scans import Scan
 from segloc_eval.numbers.semantic import paint
 from segloc_synth.console import cause, cores
 from segloc_synth.images import BadImage, read_image, resize

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segloc_eval.data.datasets import Scan
+from segloc_eval.data.scans import Scan
 from segloc_eval.mm.data import Example, batches, example, normalised
 from segloc_eval.mm.ranks import failing_together, gather_json
 from segloc_eval.mm.semantic import SemanticFPN, found_labels

@@ -19,7 +19,7 @@ from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # SyncBN too
 
-from segloc_eval.data.datasets import Scan
+from segloc_eval.data.scans import Scan
 from segloc_eval.mm.data import Example, batch_order, batches, example, normalised
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.recipe import Recipe
