@@ -16,8 +16,9 @@ from xml.etree import ElementTree
 import pytest
 from benchmarks.transfer import charts, records
 from benchmarks.transfer.arms import CPU, GPU, Arm, Experiment, Profile, Start
+from benchmarks.transfer.commands import Runner, Stopped
 from benchmarks.transfer.experiments import EXPERIMENTS, RANDOM, SEGLOC
-from benchmarks.transfer.stages import Stages, Stopped, Unit
+from benchmarks.transfer.stages import Stages, Unit
 from benchmarks.transfer.tables import Estimate, columns, costs, difference, table
 
 from segloc_synth.cli_build import build_command
@@ -56,7 +57,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stages(work: Path, seconds: float = 60) -> Stages:
-    return Stages(work, TINY, "cpu", 1, time.monotonic() + seconds)
+    return Stages(Runner(work, 1, time.monotonic() + seconds), TINY, "cpu")
 
 
 def test_units_share_their_commands_and_do_none_twice(calls: Path, tmp_path: Path) -> None:
@@ -290,7 +291,7 @@ def test_a_unit_of_every_kind_runs(tmp_path: Path) -> None:
         Arm("fewer", "random", labels="50%"),
     )
     experiment = Experiment("tiny", "?", arms, ("100%",), 1)  # of fewer labels not every class would have objects
-    runner = Stages(tmp_path, TINY, "cpu", 1, time.monotonic() + 900)
+    runner = stages(tmp_path, 900)
     for arm in arms:
         found = runner.unit(Unit(experiment, arm, "100%", 0))
         assert set(found["scores"]["bbox"]) == set(found["scores"]["segm"]) == {"easy", "hard", "hidden"}

@@ -25,8 +25,9 @@ import click
 import torch
 from benchmarks.transfer import charts, records
 from benchmarks.transfer.arms import CPU, GPU, Experiment
+from benchmarks.transfer.commands import Runner, Stopped
 from benchmarks.transfer.experiments import EXPERIMENTS
-from benchmarks.transfer.stages import Stages, Stopped, Unit
+from benchmarks.transfer.stages import Stages, Unit
 from benchmarks.transfer.tables import columns, costs, foretold, table
 
 from segloc_eval.machine import versions
@@ -85,7 +86,7 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
             f"{records.RECORDS}: holds records of generator {', '.join(sorted(others))}, this checkout's is {made_by}; "
             "they cannot be compared: remove them first"
         )
-    stages = Stages(work, profile, device, threads, deadline)
+    stages = Stages(Runner(work, threads, deadline), profile, device)
     about = {
         **{"generator": made_by, "commit": records.commit(), "versions": versions()},
         **{"processor": records.processor(), "threads": threads},
@@ -100,7 +101,7 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
         try:
             failed = work_off(waiting, pool, jobs, stages, about)
         except KeyboardInterrupt:
-            stages.deadline = 0.0  # what runs is asked to stop, and waited for
+            stages.runner.deadline = 0.0  # what runs is asked to stop, and waited for
             click.echo("stopping; the same command goes on", err=True)
     for done in chosen(names):
         click.echo(f"\n## {done.name}\n\n{table(records.timed(records.read(gpu=gpu)), done, columns(done, gpu))}")
@@ -111,8 +112,8 @@ def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: S
     """Do the units, so many at once, in order; each leaves a record when it is done. Returns how many failed."""
     failed = 0
     running: dict[Future[dict[str, Any]], Unit] = {}
-    while running or (waiting and time.monotonic() < stages.deadline):
-        while waiting and len(running) < jobs and time.monotonic() < stages.deadline:
+    while running or (waiting and time.monotonic() < stages.runner.deadline):
+        while waiting and len(running) < jobs and time.monotonic() < stages.runner.deadline:
             unit = waiting.pop(0)
             if _is_done(unit, about):
                 continue
@@ -124,7 +125,7 @@ def work_off(waiting: list[Unit], pool: ThreadPoolExecutor, jobs: int, stages: S
                 found = future.result()
             except (Stopped, OSError) as reason:
                 click.echo(f"{_now()} {unit}: {reason}", err=True)
-                failed += time.monotonic() < stages.deadline
+                failed += time.monotonic() < stages.runner.deadline
                 continue
             experiment, arm, share, seed = unit.key
             named = {"experiment": experiment, "arm": arm, "share": share, "seed": seed}

@@ -1,46 +1,23 @@
 """Units as the commands that anyone would type: simulate, list the labels, build, pretrain, probe, fine-tune and score.
 
-Each command writes one folder below that of its seed, named after what it does, its flags and its program's sources, so
-that units share what they have in common. A command that was stopped is run again and goes on where it was; one that is
-done is not.
+Each command writes one folder below that of its seed, so that units share what they have in common.
 """
 
-import fcntl
-import hashlib
 import itertools
 import json
 import os
-import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.transfer.arms import Arm, Experiment, Profile
+from benchmarks.transfer.commands import NOTHING, Runner, plus
 
 from segloc_eval.data.splits import label_slug
 from segloc_eval.numbers.score import MEAN, POOLED
-from segloc_synth.files import write_json
 
 SCANS = Path(os.environ.get("SEGLOC_SCANS", "../shared/data")).resolve()  # real scans, where there are any
-ROOT = Path(__file__).parents[2]
-PROGRAMS = {  # and the sources that decide what each of them writes: of other sources nothing is taken over
-    "segloc-synth": ("synth",),
-    "segloc-train": ("synth", "train"),
-    "segloc-eval": ("synth", "train", "eval"),
-    "python": ("synth", "train", "eval", "benchmarks/transfer/neighbours.py"),
-}
-NOTES = "notes"  # folder of each command's output, lock, and NAME.json: what it took; the mark that it is finished
-
-NOTHING: dict[str, Any] = {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0}  # that a command took
-
-
-class Stopped(Exception):
-    """A command ended otherwise than well: `reason` is its last line."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +39,10 @@ class Unit:
 
 
 class Stages:
-    """Runs the commands of units below a folder, and adds up what they took.
+    """Has `runner` do the commands of units, in the sizes of `profile`, and adds up what they took."""
 
-    Args:
-        work: for all that is computed; may be deleted at any time.
-        threads: of each command.
-        deadline: time.monotonic() at which running commands are stopped, as by Ctrl-C.
-    """
-
-    def __init__(self, work: Path, profile: Profile, device: str, threads: int, deadline: float) -> None:
-        self.work, self.profile, self.device = work, profile, device
-        self.threads, self.deadline = threads, deadline
-        self.sources = {program: _digest(parts) for program, parts in PROGRAMS.items()}
+    def __init__(self, runner: Runner, profile: Profile, device: str) -> None:
+        self.runner, self.profile, self.device = runner, profile, device
 
     def unit(self, unit: Unit) -> dict[str, Any]:
         """Do what is left of a unit; returns its part of the record: commands, cost, pretraining, scores.
@@ -90,7 +59,7 @@ class _Unit:
     def __init__(self, stages: Stages, unit: Unit) -> None:
         self.stages, self.profile, self.arm, self.own = stages, stages.profile, unit.arm, unit
         self.real = unit.experiment.real
-        self.base = stages.work / f"{'real' if self.real else 'seed'}-{unit.experiment.data_seed + unit.seed}"
+        self.base = stages.runner.work / f"{'real' if self.real else 'seed'}-{unit.experiment.data_seed + unit.seed}"
         self.cost: dict[str, dict[str, Any]] = {}
         self.commands: list[str] = []
         self.pretraining: dict[str, Any] = {}
@@ -217,94 +186,17 @@ class _Unit:
 
         Its cost is added to that of the stage.
         """
-        identity = [program, self.stages.sources[program], *flags]
-        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-        folder = self.base / f"{name}-{digest}"
-        notes = self.base / NOTES / folder.name
-        done = notes.with_name(f"{notes.name}.json")
-        command = [program, *flags, *(() if prints else ("--out", str(folder)))]
-        with self._alone(notes.with_name(f"{notes.name}.lock")) as lock:
-            if not done.exists():
-                if flags[0] == "phantom":  # it refuses a folder that it wrote for a runner that was killed
-                    shutil.rmtree(folder, ignore_errors=True)
-                resumable = program == "segloc-train" and (folder / "config.json").exists()
-                typed = [program, "--resume", str(folder)] if resumable else command
-                log, spent = (notes.with_name(f"{notes.name}.{kind}") for kind in ("log", "spent"))
-                self._run(typed, log, spent, lock, folder if prints else None)
-                spent.rename(done)
-            cost = json.loads(done.read_text())
+        done = self.stages.runner.run(program, flags, self.base, name, prints)
         total = self.cost.setdefault(stage, NOTHING.copy())
-        text = " ".join(command).replace(str(self.stages.work), "WORK").replace(str(SCANS), "SCANS")
+        text = " ".join(done.command).replace(str(self.stages.runner.work), "WORK").replace(str(SCANS), "SCANS")
         if text not in self.commands:
             self.commands.append(text)
             for what in ("cpu_seconds", "seconds"):
-                total[what] = _sum(total[what], cost[what])
-            total["peak_bytes"] = max(total["peak_bytes"], cost["peak_bytes"])
-        return folder
-
-    @contextmanager
-    def _alone(self, lock: Path) -> Iterator[int]:
-        """No other process is in this block with this file, nor has it open from there; it waits until none is."""
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > self.stages.deadline:
-                        raise Stopped(f"another runner is at {lock.stem}") from None
-                    time.sleep(0.2)
-            yield file.fileno()
-
-    def _run(self, command: Sequence[str], log: Path, spent: Path, lock: int, told: Path | None) -> None:
-        """Run to the end; adds processor and wall seconds to those in `spent`, of runs that were stopped.
-
-        They are null, not known, of a run whose end no runner has seen.
-        What it prints goes to the file `told`, else to the log as its errors do.
-        The command holds the file `lock` as well, so that none like it is started beside one that outlived its runner.
-        """
-        env = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(self.stages.threads),
-            "SEGLOC_CACHE": str(self.stages.work / "cache"),
-        }
-        before = json.loads(spent.read_text()) if spent.exists() else NOTHING
-        write_json(spent, {**before, "cpu_seconds": None, "seconds": None})
-        begun = time.monotonic()
-        with log.open("a") as file, told.open("w") if told else nullcontext(file) as printed:
-            process = subprocess.Popen(
-                command, stdout=printed, stderr=file, env=env, cwd=ROOT, start_new_session=True, pass_fds=(lock,)
-            )
-            asked = False
-            while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-                if not asked and time.monotonic() > self.stages.deadline:
-                    os.killpg(process.pid, signal.SIGINT)
-                    asked = True
-                time.sleep(0.2)
-        code = os.waitstatus_to_exitcode(ended[1])
-        usage = ended[2]
-        cost = {
-            "cpu_seconds": _sum(before["cpu_seconds"], usage.ru_utime + usage.ru_stime),
-            "seconds": _sum(before["seconds"], time.monotonic() - begun),
-            "peak_bytes": max(before["peak_bytes"], usage.ru_maxrss * 1024),
-        }
-        write_json(spent, cost)
-        if code:
-            last = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise Stopped(f"{command[0]} ended with {code}: {''.join(last)[:300]} ({log})")
-
-
-def _digest(parts: Sequence[str]) -> str:
-    """Of these modules of the checkout, and all in these folders."""
-    files = sorted(file for part in parts for file in (ROOT / part, *(ROOT / part).rglob("*.py")) if file.is_file())
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+                total[what] = plus(total[what], done.cost[what])
+            total["peak_bytes"] = max(total["peak_bytes"], done.cost["peak_bytes"])
+        return done.path
 
 
 def _few(numbers: dict[str, float | None]) -> dict[str, float | None]:
     names = ("AP", "AP50", "AP75", "AR@1", "AR@10", "AR@100")
     return {name: None if (value := numbers.get(name)) is None else round(value, 5) for name in names}
-
-
-def _sum(before: float | None, more: float | None) -> float | None:
-    return None if before is None or more is None else round(before + more, 1)
