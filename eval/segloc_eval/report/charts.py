@@ -5,11 +5,12 @@ All are WIDTH units wide and shown at most a third larger than that: the letters
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from segloc_eval.numbers.compare import Difference
 from segloc_eval.report.markup import Child, Markup, digits_for, join, percent, signed, span, tag
+from segloc_eval.report.view import View
 
 WIDTH = 400.0
 LETTER = 6.4  # width of a letter at the charts' 11 units, on average
@@ -77,6 +78,21 @@ def legend(names: Sequence[tuple[str, int]], kind: str = "hue") -> Markup:
         [tag("span", tag("i", class_=f"{kind} {kind}{number % HUES}"), name, class_="key") for name, number in names],
         class_="legend",
     )
+
+
+def arm_legend(view: View) -> Markup:
+    """Every arm behind its colour."""
+    return legend([(arm, view.hue(arm)) for arm in view.arms])
+
+
+def figure(title: str, chart: Markup) -> Markup:
+    """A chart below its title."""
+    return tag("figure", tag("figcaption", title), chart, class_="chart")
+
+
+def grid(figures: Iterable[Markup]) -> Markup:
+    """Figures side by side, as many as there is room for."""
+    return tag("div", *figures, class_="charts")
 
 
 def lines(series: Sequence[Line], x: Axis, y: Axis, title: str, marks: bool = False) -> Markup:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from segloc_eval.report import charts
-from segloc_eval.report.charts import Axis, Line, Point
+from segloc_eval.report.charts import Axis, Line, Point, arm_legend, figure, grid
 from segloc_eval.report.markup import DASH, Child, Markup, dim, fold, join, table, tag
 from segloc_eval.report.scans import unit_folder
-from segloc_eval.report.sections import figure, grid
-from segloc_eval.report.summary import arm_legend
 from segloc_eval.report.view import View
 
 RUNS = 60  # points of a loss curve

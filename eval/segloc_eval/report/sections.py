@@ -1,14 +1,13 @@
 """What stands behind the headline: classes, curves, errors, sizes, confusion, and every number."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from segloc_eval.numbers.errors import ALL
 from segloc_eval.numbers.semantic import apart
 from segloc_eval.report import charts
-from segloc_eval.report.charts import Axis, Line, Point, per_cent_axis
-from segloc_eval.report.markup import DASH, Child, Markup, dim, fold, percent, table, tag
-from segloc_eval.report.summary import arm_legend
+from segloc_eval.report.charts import Axis, Line, Point, arm_legend, figure, grid, per_cent_axis
+from segloc_eval.report.markup import DASH, Child, Markup, dim, fold, percent, table
 from segloc_eval.report.view import View
 
 ERRORS = {  # of TIDE (Bolya et al., ECCV 2020), at IoU 0.5 / 0.1
@@ -203,11 +202,3 @@ def _each_seed(view: View, labels: str) -> Markup:
             cells = [percent(scores.get(view.metric(kind)), 2) for kind, scores in zip(view.kinds, head, strict=True)]
             rows.append([arm, str(unit["seed"]), *cells])
     return table(["arm", "seed", *(view.score_name(kind) for kind in view.kinds)], rows)
-
-
-def figure(title: str, chart: Markup) -> Markup:
-    return tag("figure", tag("figcaption", title), chart, class_="chart")
-
-
-def grid(figures: Iterable[Markup]) -> Markup:
-    return tag("div", *figures, class_="charts")

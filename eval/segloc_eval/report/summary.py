@@ -219,15 +219,14 @@ def glance(view: View) -> Markup:
             rows += shown
         if rows:
             title = f"{view.score_name(kind)}: difference to {view.base}, with 95 % interval"
-            chart = charts.differences(rows, title, f"points against {view.base}")
-            figures.append(tag("figure", tag("figcaption", title), chart, class_="chart"))
+            figures.append(charts.figure(title, charts.differences(rows, title, f"points against {view.base}")))
     if not figures:
         return join()
     note = (
         f"On {view.head_name()}. Bars are differences, whiskers their 95 % intervals, dots single seeds: green and red "
         "only where the interval excludes zero; grey is no clear difference."
     )
-    return join(tag("div", *figures, class_="charts"), dim(note))
+    return join(charts.grid(figures), dim(note))
 
 
 def arm_table(view: View, labels: str) -> list[Markup]:
@@ -269,7 +268,7 @@ def efficiency(view: View) -> list[Markup]:
     sizes = [labels for labels in view.labels if view.scans(labels) > 0]
     if len(sizes) < 2:
         return []
-    charts_: list[Child] = []
+    figures = []
     for kind in view.kinds:
         series = []
         for arm in view.arms:
@@ -284,20 +283,10 @@ def efficiency(view: View) -> list[Markup]:
         x = charts.Axis("labelled training scans (log scale)", counts[0] / 1.3, counts[-1] * 1.3, log=True, ticks=ticks)
         highest = max((point.high or point.y for line in series for point in line.points), default=0.0)
         y = charts.per_cent_axis(f"{view.score_name(kind)}, per cent", highest)
-        charts_.append(
-            tag(
-                "figure",
-                tag("figcaption", f"{view.score_name(kind)} on {view.head_name()}"),
-                charts.lines(series, x, y, f"{view.score_name(kind)} over labelled scans", marks=True),
-                class_="chart",
-            )
-        )
+        chart = charts.lines(series, x, y, f"{view.score_name(kind)} over labelled scans", marks=True)
+        figures.append(charts.figure(f"{view.score_name(kind)} on {view.head_name()}", chart))
     return [
-        arm_legend(view),
-        tag("div", *charts_, class_="charts"),
+        charts.arm_legend(view),
+        charts.grid(figures),
         dim("Error bars: 95 % intervals of each arm by itself. Whether two arms differ, the differences above tell."),
     ]
-
-
-def arm_legend(view: View) -> Markup:
-    return charts.legend([(arm, view.hue(arm)) for arm in view.arms])
