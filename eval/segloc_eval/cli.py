@@ -1,6 +1,6 @@
 """`segloc-eval`: options in, one call of the module that does the work, a path out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -82,6 +82,12 @@ def installed() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed; pip install 'segloc[eval]'") from None
+
+
+def tell(source: str | Path, lines: Iterable[str]) -> None:
+    """What is wrong with the records of `source`, on stderr."""
+    for line in lines:
+        click.echo(f"{source}: {line}", err=True)
 
 
 class Main(click.Group):
@@ -192,8 +198,7 @@ def run(
         report, problems, failed = evaluate(config, out, where, world, strict)
         if world.first:
             click.echo(report)
-            for line in problems:
-                click.echo(f"{config.data}: {line}", err=True)
+            tell(config.data, problems)
             if failed:
                 click.echo(f"{failed} fine-tuning(s) failed, see above; the same command tries them again", err=True)
     return 3 if failed else 0
@@ -238,8 +243,7 @@ def pretrain(
         problems = learn_composites(pairs, arm, chosen, detector, seed, out, world, where)
         if world.first:
             click.echo(out)
-            for line in describe(problems):
-                click.echo(f"{pairs}: {line}", err=True)
+            tell(pairs, describe(problems))
 
 
 @command.command("predict", short_help="Find objects in any scans.")
@@ -283,8 +287,7 @@ def convert(data: Path, out: Path) -> None:
         from segloc_eval.data import datasets, preflight
     problems = datasets.convert(absolute(data), out)
     click.echo(out)
-    for line in preflight.describe(problems):
-        click.echo(f"{data}: {line}", err=True)
+    tell(data, preflight.describe(problems))
 
 
 @command.command("labels", short_help="List the scans that `run` would train on.")
@@ -301,12 +304,11 @@ def labels_(data: Path, labels: tuple[str, ...], seed: int, on: Literal["test", 
     with installed():
         from segloc_eval.data.datasets import load_data, write_lists
         from segloc_eval.data.preflight import describe
-    found = load_data(absolute(data), tuple(dict.fromkeys(labels)), seed, on)
+    found = load_data(absolute(data), labels, seed, on)
     out.mkdir(parents=True, exist_ok=True)
     write_lists(found, out)
     click.echo(out)
-    for line in describe(found.problems):
-        click.echo(f"{data}: {line}", err=True)
+    tell(data, describe(found.problems))
 
 
 def main() -> NoReturn:
