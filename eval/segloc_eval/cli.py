@@ -1,6 +1,6 @@
 """`segloc-eval`: options in, one call of the module that does the work, a path out."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 import click
 
 from segloc_eval.config import Config, resolve_arms, resolve_given
-from segloc_eval.recipe import FAMILIES, LIMITS, RECIPES, Recipe
+from segloc_eval.options import DEVICE, ON, OUT, changed_recipe, recipe_options
 from segloc_synth import console
 from segloc_synth.files import PathOrUrl, absolute
 
@@ -21,58 +21,6 @@ Examples:
   segloc-eval pretrain pairs --out first --samples 24000
   segloc-eval report eval other_eval --out both
 """
-DEVICE = click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="auto: a GPU where there is one."
-)
-OUT = click.option("--out", required=True, type=console.LocalPath(), help="Folder for what is written.")
-ON = click.option(
-    "--on",
-    default="test",
-    type=click.Choice(["test", "val"]),
-    help="Scored: the test splits, or scans held out of training, to choose settings by.",
-)
-RECIPE_OPTIONS = [
-    click.option(
-        "--detector",
-        default="cascade",
-        type=click.Choice(list(FAMILIES)),
-        help="Without masks in the data, the mask head is left out.",
-    ),
-    click.option(
-        "--recipe",
-        default="quick",
-        type=click.Choice(list(RECIPES)),
-        help="quick: small, for CPUs. paper: as published (R-101, 500 pixels, 12 epochs). The options below change it.",
-    ),
-    click.option("--epochs", type=click.IntRange(1), help="Passes over the training scans."),
-    click.option("--samples", type=click.IntRange(1), help="Scans seen, instead of --epochs."),
-    click.option(
-        "--batch-size", type=click.IntRange(*LIMITS["batch_size"]), help="Scans per step, of all ranks together."
-    ),
-    click.option("--lr", type=console.Finite(0, min_open=True), help="Peak learning rate."),
-    click.option("--size", type=click.IntRange(*LIMITS["size"]), help="Longer side of a scan, in pixels."),
-    click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells."),
-    click.option(
-        "--width", type=click.IntRange(*LIMITS["width"]), help="Channels of the pyramid, where no checkpoint tells."
-    ),
-]
-
-
-def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: the options of how a detector is trained, in the order of RECIPE_OPTIONS."""
-    for option in reversed(RECIPE_OPTIONS):
-        function = option(function)
-    return function
-
-
-def changed_recipe(name: str, told: dict[str, Any], changes: dict[str, Any]) -> Recipe:
-    """The recipe of that name with what checkpoints tell and options change; one line for an unknown architecture."""
-    from segloc_train.backbone import ARCHS
-
-    chosen = RECIPES[name].changed(**told, **changes)
-    if chosen.arch not in ARCHS:
-        raise click.ClickException(f"arch {chosen.arch!r} is none of {', '.join(ARCHS)}")
-    return chosen
 
 
 @contextmanager
