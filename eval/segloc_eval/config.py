@@ -55,6 +55,11 @@ class Config:
         return {**value, "arms": list(value["arms"]), "labels": list(self.labels), "recipe": self.recipe.as_dict()}
 
 
+def unit_folder(out: Path, arm: str, labels: str, seed: int) -> Path:
+    """Where all of one unit lies, below the evaluation's folder."""
+    return out / arm / labels / f"seed-{seed}"
+
+
 def resolve_arms(
     checkpoints: tuple[str, ...], arch: str | None, width: int | None
 ) -> tuple[tuple[Arm, ...], dict[str, Any]]:

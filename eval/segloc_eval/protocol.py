@@ -93,11 +93,6 @@ def evaluate(
     return report, preflight.describe(data.problems), len(failed)
 
 
-def folder_of(out: Path, labels: str, arm: str, seed: int) -> Path:
-    """Where all of one unit lies, below the evaluation's folder."""
-    return out / arm / labels / f"seed-{seed}"
-
-
 def _units(config: Config) -> list[Unit]:
     """Seed by seed, so that an evaluation that is cut short has something of every arm to compare."""
     slugs = [GIVEN] if config.given else list(dict.fromkeys(map(label_slug, config.labels)))
@@ -113,7 +108,7 @@ def _finish(
     unit: Unit, config: Config, data: Data, known: Truth, out: Path, world: World, device: torch.device
 ) -> None:
     """Have the unit done: its metrics.json, which is its done-marker, lies in its folder afterwards."""
-    folder = folder_of(out, unit.labels, unit.arm, unit.seed)
+    folder = unit.folder(out)
     if (folder / "metrics.json").is_file():
         if world.first:
             log.info("%s: already done, kept", unit)
@@ -140,7 +135,7 @@ def _metrics(
     config: Config, data: Data, known: Truth, out: Path, done: list[Unit], failed: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What metrics.json holds."""
-    folders = {unit: folder_of(out, unit.labels, unit.arm, unit.seed) for unit in done}
+    folders = {unit: unit.folder(out) for unit in done}
     entries = {unit: _read_unit(folder / "metrics.json") for unit, folder in folders.items()}
     told = ("scans", "scores", "training", "testing", "hardware")
     return {
@@ -214,11 +209,26 @@ def _joined(config: Config, out: Path) -> tuple[Config, Config]:
 
 def _is_done(unit: Unit, out: Path, data: Data) -> bool:
     """Whether the unit lies finished in `out`, and of the same data and weights."""
-    done = folder_of(out, unit.labels, unit.arm, unit.seed) / "metrics.json"
-    if not done.is_file():
-        return False
+    done = unit.folder(out) / "metrics.json"
+    return done.is_file() and not _other(unit, done, data)
+
+
+def _accept_unit(unit: Unit, out: Path, data: Data) -> None:
+    """click.ClickException when the unit in `out` was made with other data or weights, maybe at the same path."""
+    done = unit.folder(out) / "metrics.json"
+    other = _other(unit, done, data) if done.is_file() else ""
+    if other:
+        raise click.ClickException(f"{done}: {other}; name another --out")
+
+
+def _other(unit: Unit, done: Path, data: Data) -> str:
+    """With which other data or weights the unit whose metrics.json is `done` was made; empty where they are these."""
     about = _read_unit(done)
-    return (about["data"], about["source"], about["sha256"]) == (data.fingerprint, unit.source, unit.sha256)
+    if about["data"] != data.fingerprint:
+        return f"made with other data than {data.root} holds now"
+    if (about["source"], about["sha256"]) != (unit.source, unit.sha256):
+        return f"made from other weights than {unit.source} holds"
+    return ""
 
 
 def _read_unit(file: Path) -> dict[str, Any]:
@@ -227,18 +237,6 @@ def _read_unit(file: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or not {"data", "source", "sha256", "scans", "scores", "hardware"} <= set(about):
         raise click.ClickException(f"{file}: not as segloc-eval writes it; delete its folder to have it done anew")
     return about
-
-
-def _accept_unit(unit: Unit, out: Path, data: Data) -> None:
-    """click.ClickException when the unit in `out` was made with other data or weights, maybe at the same path."""
-    done = folder_of(out, unit.labels, unit.arm, unit.seed) / "metrics.json"
-    if not done.is_file():
-        return
-    about = _read_unit(done)
-    if about["data"] != data.fingerprint:
-        raise click.ClickException(f"{done}: made with other data than {data.root} holds now; name another --out")
-    if (about["source"], about["sha256"]) != (unit.source, unit.sha256):
-        raise click.ClickException(f"{done}: made from other weights than {unit.source} holds; name another --out")
 
 
 def _accept_arms(config: Config, data: Data) -> None:

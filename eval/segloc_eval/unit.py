@@ -13,7 +13,7 @@ from typing import Any
 import click
 import torch
 
-from segloc_eval.config import COMPOSITES, DETECTOR
+from segloc_eval.config import COMPOSITES, DETECTOR, unit_folder
 from segloc_eval.data.datasets import Data
 from segloc_eval.data.scans import Scan
 from segloc_eval.machine import forget_peak, hardware, peak_memory, versions
@@ -47,6 +47,10 @@ class Unit:
     def __str__(self) -> str:
         learnt = self.labels if self.labels == COMPOSITES else f"{self.labels} labels"
         return f"{self.arm}, {learnt}, seed {self.seed}"
+
+    def folder(self, out: Path) -> Path:
+        """Where all of it lies, below the evaluation's folder."""
+        return unit_folder(out, self.arm, self.labels, self.seed)
 
 
 def run_unit(

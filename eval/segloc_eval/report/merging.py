@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from segloc_eval.config import unit_folder
+
 Part = tuple[dict[str, Any], Path]  # a metrics dict and the folder that it was read from
 SAME = {  # what must agree, and how a message calls it
     "format": lambda metrics: metrics["format"],
@@ -45,7 +47,7 @@ def merge(parts: Sequence[Part]) -> dict[str, Any]:
     units: dict[tuple[str, str, int], dict[str, Any]] = {}
     for number, (metrics, folder) in enumerate(parts):
         for unit in metrics["units"]:
-            inside = folder / unit["arm"] / unit["labels"] / f"seed-{unit['seed']}"
+            inside = unit_folder(folder, unit["arm"], unit["labels"], unit["seed"])
             arm = names[number, unit["arm"]]
             key = arm, unit["labels"], unit["seed"]
             before = units.get(key)

@@ -9,7 +9,7 @@ from typing import Any
 from segloc_eval.report import charts
 from segloc_eval.report.charts import Axis, Line, Point, arm_legend, figure, grid
 from segloc_eval.report.markup import DASH, Child, Markup, dim, fold, join, table, tag
-from segloc_eval.report.scans import unit_folder
+from segloc_eval.report.scans import files_of
 from segloc_eval.report.view import View
 
 RUNS = 60  # points of a loss curve
@@ -45,7 +45,7 @@ def training(view: View, folders: list[Path]) -> list[Markup]:
     for labels in view.labels:
         series = []
         for unit in view.units(labels):
-            log = unit_folder(unit, folders) / "log.jsonl"
+            log = files_of(unit, folders) / "log.jsonl"
             points = smooth(_losses(log)) if log.is_file() else []
             if points:
                 several = len(view.seeds(labels, unit["arm"])) > 1

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from segloc_eval.config import unit_folder
 from segloc_eval.drawing import draw, marks
 from segloc_eval.numbers.matches import to_rle
 from segloc_eval.report.markup import Markup, dim, tag
@@ -59,12 +60,12 @@ class SplitTruth:
     images: dict[Id, dict[str, Any]]
 
 
-def unit_folder(unit: dict[str, Any], folders: list[Path]) -> Path:
+def files_of(unit: dict[str, Any], folders: list[Path]) -> Path:
     """Where the files of a unit lie: as a merged report says, else below the first folder that has them."""
     if "folder" in unit:
         return Path(unit["folder"])
-    inside = Path(unit["arm"]) / unit["labels"] / f"seed-{unit['seed']}"
-    return next((folder / inside for folder in folders if (folder / inside).is_dir()), folders[0] / inside)
+    places = [unit_folder(folder, unit["arm"], unit["labels"], unit["seed"]) for folder in folders]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def found(things: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[float]:
@@ -180,7 +181,7 @@ def _pair(view: View, folders: list[Path]) -> Pair | None:
             if options:
                 _, _, arm, seed = max(options)
                 units = {unit["arm"]: unit for unit in view.units(labels) if unit["seed"] == seed}
-                where = {side: unit_folder(units[side], folders) for side in (view.base, arm)}
+                where = {side: files_of(units[side], folders) for side in (view.base, arm)}
                 return Pair(labels, kind, arm, seed, where)
     return None
 
