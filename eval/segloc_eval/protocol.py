@@ -58,28 +58,10 @@ def evaluate(
     _accept_arms(config, data)
     world.wait()  # until no rank looks at the folder any more
     if world.first:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "config.json", whole.as_dict())
-        write_json(out / "problems.json", preflight.as_dicts(data.problems))
-        write_lists(data, out)
-        write_truth(out, data)
+        _write_head(whole, data, out)
     world.wait()
     known = read_truth(out, list(data.tests))
-    failed: dict[Unit, str] = {}
-    for unit in units:
-        try:
-            _finish(unit, config, data, known, out, world, device)
-        except RankLost:
-            raise
-        except click.ClickException as error:  # on all ranks alike
-            if world.first:
-                log.warning("%s: failed: %s", unit, error.message)
-            failed[unit] = error.message
-        except OSError as error:
-            if world.size > 1:
-                raise
-            failed[unit] = fault(error) or str(error)
-            log.warning("%s: failed: %s", unit, failed[unit])
+    failed = _finish_all(units, config, data, known, out, world, device)
     if len(failed) == len(units):
         raise click.ClickException(f"no unit could be finished; the first reason: {failed[units[0]]}")
     report = out / "report.html"
@@ -93,6 +75,15 @@ def evaluate(
     return report, preflight.describe(data.problems), len(failed)
 
 
+def _write_head(config: Config, data: Data, out: Path) -> None:
+    """What lies in `out` beside the units' folders before any is done: see docs/METRICS.md."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "config.json", config.as_dict())
+    write_json(out / "problems.json", preflight.as_dicts(data.problems))
+    write_lists(data, out)
+    write_truth(out, data)
+
+
 def _units(config: Config) -> list[Unit]:
     """Seed by seed, so that an evaluation that is cut short has something of every arm to compare."""
     slugs = [GIVEN] if config.given else list(dict.fromkeys(map(label_slug, config.labels)))
@@ -102,6 +93,30 @@ def _units(config: Config) -> list[Unit]:
         for seed in range(config.seed, config.seed + config.seeds)
         for arm in config.arms
     ]
+
+
+def _finish_all(
+    units: list[Unit], config: Config, data: Data, known: Truth, out: Path, world: World, device: torch.device
+) -> dict[Unit, str]:
+    """Have the units done in order; returns why those failed that did. RankLost: no other can follow.
+
+    What a disk does to one rank alone (OSError) ends all ranks.
+    """
+    failed: dict[Unit, str] = {}
+    for unit in units:
+        try:
+            _finish(unit, config, data, known, out, world, device)
+        except RankLost:
+            raise
+        except click.ClickException as error:  # on all ranks alike
+            failed[unit] = error.message
+        except OSError as error:
+            if world.size > 1:
+                raise
+            failed[unit] = fault(error) or str(error)
+        if unit in failed and world.first:
+            log.warning("%s: failed: %s", unit, failed[unit])
+    return failed
 
 
 def _finish(
