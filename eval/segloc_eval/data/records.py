@@ -38,6 +38,7 @@ class Reader:
         self._digest = hashlib.sha256()
 
     def fingerprint(self) -> str:
+        """sha256, in hexadecimal, of all labels read so far, and of the names and lengths of their pictures' files."""
         return self._digest.hexdigest()
 
     def stop(self) -> None:
@@ -50,9 +51,11 @@ class Reader:
         self.note(kind, f"first problem: {lost[0].kind}: {lost[0].where()}" if lost else "", file=file)
 
     def note(self, kind: str, *records: object, file: str) -> None:
+        """Add a problem for each of the records, which lie in `file`, told on a line of bounded length."""
         self.problems += [Problem(kind, short(file), short(record)) for record in records]
 
     def note_empty_classes(self, split: str, scans: list[Scan]) -> None:
+        """Add a problem for each class without an object in `scans`; none where there are no scans."""
         seen = set[int]().union(*map(classes_of, scans))
         self.note(EMPTY_CLASS, *[name for id, name in self.classes.items() if scans and id not in seen], file=split)
 

@@ -56,6 +56,8 @@ class ArmEstimates(TypedDict):
 
 
 class ArmDifferences(TypedDict):
+    """As ArmEstimates, but of an arm minus the base: split -> metric or class -> Difference."""
+
     splits: dict[str, dict[str, Difference | None]]
     per_class: dict[str, dict[str, Difference | None]]
 

@@ -21,6 +21,8 @@ FLOOR = 0.05  # shortest axis: differences of hundredths shall not look like vic
 
 @dataclass(frozen=True)
 class Point:
+    """A place in an axis's units, scores as fractions; `low` and `high` are the ends of its interval in y."""
+
     x: float
     y: float
     low: float | None = None

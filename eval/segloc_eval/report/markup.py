@@ -62,14 +62,17 @@ def table(head: list[Child], rows: Iterable[list[Child]], class_: str | None = N
 
 
 def fold(summary: Child, *children: Child, open_: bool = False, class_: str | None = None) -> Markup:
+    """What a click on `summary` unfolds; `open_`: unfolded at first."""
     return tag("details", tag("summary", summary), *children, open="" if open_ else None, class_=class_)
 
 
 def dim(*children: Child) -> Markup:
+    """A paragraph in small grey letters: notes and remarks."""
     return tag("p", *children, class_="dim")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction 0..1 in per cent, without the sign; a dash for None."""
     return DASH if value is None else f"{100 * value:.{digits}f}"
 
 

@@ -25,6 +25,7 @@ def write_report(metrics: dict[str, Any], folders: list[Path], out_file: Path, p
 
 
 def render(view: View, folders: list[Path], pictures: Pictures) -> Markup:
+    """The whole page, an html element; sections that have nothing to show are left out. Arguments as write_report's."""
     scores = sections.by_labels(view, summary.arm_table)
     titled = {
         "scores": (summary.table_title(view), [*scores, summary.units_note(view)]),

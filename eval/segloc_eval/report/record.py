@@ -134,6 +134,7 @@ def _memory(values: Iterable[float | None]) -> str:
 
 
 def duration(seconds: float) -> str:
+    """In words, in seconds below two minutes, in minutes below two hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

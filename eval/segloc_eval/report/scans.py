@@ -244,6 +244,7 @@ def _truth(path: Path, masks: Iterable[Id] | None) -> SplitTruth:
 
 
 def by_image(records: Iterable[dict[str, Any]]) -> Records:
+    """Annotations or results by their image's id, each image's in the order given."""
     grouped: Records = {}
     for record in records:
         grouped.setdefault(record["image_id"], []).append(record)

@@ -18,7 +18,7 @@ DETECTORS = {
 
 @dataclass(frozen=True)
 class View:
-    """Lookups in a metrics dict of format 2."""
+    """Lookups in a metrics dict of format 2. All numbers are as there: fractions, none in per cent."""
 
     metrics: dict[str, Any]
 
@@ -30,6 +30,7 @@ class View:
 
     @property
     def others(self) -> list[str]:
+        """All arms but the base."""
         return [arm for arm in self.arms if arm != self.base]
 
     @property
@@ -45,6 +46,7 @@ class View:
 
     @property
     def kinds(self) -> list[str]:
+        """Kinds of results that have numbers, boxes first."""
         found = {kind for by_kind in self.metrics["comparison"].values() for kind in by_kind}
         return [kind for kind in KINDS if kind in found]
 
@@ -53,6 +55,7 @@ class View:
         return int(self.metrics["data"]["labels"].get(labels, 0))
 
     def label_name(self, labels: str) -> str:
+        """A label size in words, with its number of scans."""
         count = self.scans(labels)
         if labels == "given":
             return "as given"
@@ -84,6 +87,7 @@ class View:
         return "pooled" if "pooled" in self.splits else self.splits[-1]
 
     def split_name(self, split: str) -> str:
+        """A split in a table's words."""
         if split == "val":
             return "validation scans"
         if split == "test":
@@ -91,40 +95,48 @@ class View:
         return OVERALLS.get(split, split)
 
     def head_name(self) -> str:
+        """The head split in a sentence's words."""
         if self.head == "pooled":
             return "all test scans pooled"
         return "the validation scans" if self.head == "val" else f"the {self.head} scans"
 
     def score_name(self, kind: str) -> str:
+        """What charts and headline call the score of a kind."""
         return "mIoU" if kind == "semantic" else f"{KINDS[kind]} AP"
 
     def kind_name(self, kind: str) -> str:
+        """What results of a kind are."""
         return {"bbox": "boxes", "segm": "masks", "semantic": "semantic"}[kind]
 
     def class_score(self, kind: str) -> str:
+        """What the score of a single class is called."""
         return "IoU" if kind == "semantic" else f"{KINDS[kind]} AP"
 
     def metric(self, kind: str) -> str:
+        """The name in the metrics dict of the score that stands for a kind."""
         return "mIoU" if kind == "semantic" else "AP"
 
     def hue(self, arm: str) -> int:
+        """The arm's number, as charts colour by it."""
         return list(self.metrics["arms"]).index(arm)
 
     def comparison(self, labels: str, kind: str) -> dict[str, Any] | None:
+        """See compare.Comparison; None where there is none."""
         return self.metrics["comparison"].get(labels, {}).get(kind)
 
     def estimate(self, labels: str, kind: str, arm: str, split: str) -> Estimate | None:
-        """None where the arm has no such number."""
+        """The score of a kind, a fraction 0..1 with its interval; None where the arm has no such number."""
         return _real(_at(self.comparison(labels, kind), "arms", arm, "splits", split, self.metric(kind)))
 
     def difference(self, labels: str, kind: str, arm: str, split: str) -> Difference | None:
-        """To the page's base: None where a label size has another one, as when the base failed there."""
+        """The arm's score minus the base's, a fraction; None where a label size has another base than the page."""
         comparison = self.comparison(labels, kind)
         if comparison is None or comparison["base"] != self.base:
             return None
         return _real(_at(comparison, "differences", arm, "splits", split, self.metric(kind)))
 
     def class_differences(self, labels: str, kind: str, arm: str, split: str) -> dict[str, Difference]:
+        """`difference` of each class that has one, by name."""
         comparison = self.comparison(labels, kind)
         if comparison is None or comparison["base"] != self.base:
             return {}
@@ -137,6 +149,7 @@ class View:
         return {arm: found[arm] for arm in self.arms if found.get(arm)}
 
     def seeds(self, labels: str, arm: str) -> list[int]:
+        """Seeds of the finished units, rising."""
         return sorted(unit["seed"] for unit in self.units(labels, arm))
 
     def seed_counts(self) -> set[int]:
@@ -146,6 +159,7 @@ class View:
         return differences or {len(found["seeds"]) for place in asked if (found := self.estimate(*place)) is not None}
 
     def units(self, labels: str | None = None, arm: str | None = None) -> list[dict[str, Any]]:
+        """Finished units, all or of one label size or arm."""
         return [
             unit for unit in self.metrics["units"] if labels in (None, unit["labels"]) and arm in (None, unit["arm"])
         ]
