@@ -254,18 +254,24 @@ def _there(path: Path) -> bool:
     return True
 
 
-def _checked(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries, if each names a file beside the list, not one elsewhere, and has numbers where they belong."""
-    good = all(
-        isinstance(one["url"], str)
-        and SHARD_NAME.fullmatch(one["url"])
-        and type(one["nsamples"]) is type(one["filesize"]) is int
-        and min(one["nsamples"], one["filesize"]) >= 0
-        and isinstance(one["sha256"], str)
-        and SHA256.fullmatch(one["sha256"])
-        for one in entries
+def is_count(value: Any) -> bool:
+    """A number of samples, shards or bytes."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def is_entry(value: Any) -> bool:
+    """An entry of the list of shards that names a file beside it, not one elsewhere, with numbers where they belong."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), str) for name in ("url", "sha256"))
+        and bool(SHARD_NAME.fullmatch(value["url"]) and SHA256.fullmatch(value["sha256"]))
+        and is_count(value.get("nsamples"))
+        and is_count(value.get("filesize"))
     )
-    if not good:
+
+
+def _checked(path: Path, entries: Any) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or not all(map(is_entry, entries)):
         raise click.ClickException(f"{path}: is no list of shards; {mend(path.parent)}")
     return entries
 
@@ -276,7 +282,7 @@ def read_page(folder: Path, manifest: dict[str, Any], page: int) -> list[dict[st
     click.ClickException when the page is missing or not the one that the manifest names.
     """
     if "pages" not in manifest:
-        return _checked(folder / "manifest.json", manifest["shardlist"])
+        return _checked(folder / "manifest.json", manifest.get("shardlist"))
     named = manifest["pages"][page]
     if not PAGE_NAME.fullmatch(named["url"]):
         raise click.ClickException(f"{folder / 'manifest.json'}: {named['url']} is no page's name; {mend(folder)}")

@@ -27,6 +27,7 @@ from upath import UPath
 
 from segloc_synth.files import in_threads, is_local
 from segloc_synth.manifest import FORMAT_VERSION, mend, page_count, read_manifest, read_page, sidecar_path
+from segloc_synth.soundness import unsound
 
 DESCRIPTORS = 128  # local shards that a reader holds open
 MAX_RECORD = 1 << 20  # bytes of a sample's JSON; real ones have about 2,000
@@ -107,10 +108,9 @@ class ShardReader:
     ) -> None:
         self.folder, self._local = folder, local
         self.manifest = read_manifest(folder)
+        for fault in unsound(self.manifest):
+            raise click.ClickException(f"{folder / 'manifest.json'}: {fault}; {mend(folder)}")
         self.classes: list[dict[str, Any]] = self.manifest["classes"]
-        known = all(type(c["id"]) is int and abs(c["id"]) < 2**63 and isinstance(c["name"], str) for c in self.classes)
-        if not known or not self.classes:
-            raise click.ClickException(f"{folder / 'manifest.json'}: its classes are damaged; {mend(folder)}")
         self._pages: dict[int, tuple[list[dict[str, Any]], list[int]]] = {}
         self._shards: dict[Number, Shard] = {}
         self._opened: deque[Number] = deque()  # shards with a descriptor, in the order of opening
@@ -118,8 +118,7 @@ class ShardReader:
             self._starts = _starts(page["samples"] for page in self.manifest["pages"])
         else:
             self._starts = [0, self.manifest["totals"]["samples"]]
-            if self._page(0)[1][-1] != len(self):
-                raise click.ClickException(f"{folder / 'manifest.json'}: totals and list disagree; {mend(folder)}")
+            self._page(0)
             if check:
                 _ = self.labels
 
@@ -218,7 +217,11 @@ class ShardReader:
     def _page(self, page: int) -> tuple[list[dict[str, Any]], list[int]]:
         if page not in self._pages:
             entries = read_page(self.folder, self.manifest, page)
-            self._pages[page] = entries, _starts(entry["nsamples"] for entry in entries)
+            starts = _starts(entry["nsamples"] for entry in entries)
+            if starts[-1] != self._starts[page + 1] - self._starts[page]:
+                where = self.folder / "manifest.json"
+                raise click.ClickException(f"{where}: totals and list disagree; {mend(self.folder)}")
+            self._pages[page] = entries, starts
         return self._pages[page]
 
     def opened(self, number: Number) -> Shard:

@@ -4,7 +4,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +20,16 @@ from segloc_synth.manifest import (
     Layout,
     Summary,
     add_totals,
+    is_count,
     page_path,
     read_manifest,
     read_page,
+    read_summary,
     shard_path,
     sidecar_path,
 )
 from segloc_synth.shards import MEMBERS, config_hash
+from segloc_synth.soundness import contradicted, own_words, unsound, untrue
 from segloc_synth.writer import ScanIndex
 
 CHUNK = 1 << 20  # bytes
@@ -46,10 +49,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """A shard that was read: what is wrong, and the summary of its sidecar where nothing is."""
+    """A shard that was read: what is wrong, the summary of its sidecar where nothing is, and names of its classes."""
 
     findings: list[Finding]
     summary: Summary | None
+    names: dict[int, str] = field(default_factory=dict)
 
 
 def verify(folder: Path, workers: int) -> tuple[Config, Layout, dict[str, Any], Iterator[Finding]]:
@@ -59,14 +63,10 @@ def verify(folder: Path, workers: int) -> tuple[Config, Layout, dict[str, Any], 
     """
     manifest = read_manifest(folder)
     config, findings = _read_config(folder, manifest)
-    try:
-        layout = Layout(int(manifest["totals"]["samples"]), config.shard_size)
-    except (KeyError, TypeError, ValueError):
-        raise click.ClickException(
-            f"{folder / 'manifest.json'}: says no number of samples; run the same segloc-synth build again"
-        ) from None
-    about = {"command": str(manifest.get("command", "")), "licences": list(manifest.get("licences", []))}
-    return config, layout, about, _verify(folder, manifest, config.hash, layout, findings, workers)
+    layout = _layout(folder, manifest, config)
+    sources = {"objects": config.objects, "backgrounds": config.backgrounds}
+    findings += [Finding("manifest.json", words) for words in (*unsound(manifest), *untrue(manifest, sources))]
+    return config, layout, own_words(manifest), _verify(folder, manifest, config.hash, layout, findings, workers)
 
 
 def forget(folder: Path, config: Config, layout: Layout, findings: list[Finding]) -> None:
@@ -106,11 +106,36 @@ def _read_config(folder: Path, manifest: dict[str, Any]) -> tuple[Config, list[F
     return config, findings
 
 
+def _layout(folder: Path, manifest: dict[str, Any], config: Config) -> Layout:
+    """The layout by the totals or by the list: the one that the last shard's sidecar bears out, else the list's length.
+
+    Nothing else is believed: a wrong number of samples could keep verification busy for ever.
+    """
+    totals, listed = manifest.get("totals"), manifest.get("pages", manifest.get("shardlist"))
+    listed = listed if isinstance(listed, list) and all(isinstance(entry, dict) for entry in listed) else []
+    counts = [entry.get("samples" if "pages" in manifest else "nsamples") for entry in listed]
+    told = [sum(counts) if all(map(is_count, counts)) else 0, totals.get("samples") if isinstance(totals, dict) else 0]
+    layouts = [Layout(samples, config.shard_size) for samples in told if is_count(samples) and samples]
+    layouts.sort(key=lambda layout: -layout.samples)  # a list may have been cut
+    for layout in layouts:
+        last = layout.shards - 1
+        if read_summary(folder, last, layout.count(last), config.hash):
+            return layout
+    for layout in layouts:
+        if len(listed) == (layout.pages or layout.shards):
+            return layout
+    raise click.ClickException(
+        f"{folder / 'manifest.json'}: says no number of samples that its shards bear out; "
+        "run the same segloc-synth build again"
+    )
+
+
 def _verify(
     folder: Path, manifest: dict[str, Any], identity: str, layout: Layout, findings: list[Finding], workers: int
 ) -> Iterator[Finding]:
     yield from findings
-    if bool(layout.pages) != ("pages" in manifest) or (layout.pages and len(manifest["pages"]) != layout.pages):
+    pages = manifest.get("pages", [])
+    if bool(layout.pages) != ("pages" in manifest) or not isinstance(pages, list) or len(pages) != layout.pages:
         yield Finding("manifest.json", f"does not list the shards of {layout.samples} pairs")
         manifest = {**manifest, "shardlist": [], "pages": [{}] * layout.pages}
 
@@ -123,6 +148,8 @@ def _verify(
                 yield number, layout.count(number), entries[place] if place < len(entries) else None
 
     totals = []
+    names: dict[int, str] = {}  # of classes, as the samples have them
+    summaries: list[Summary] = []
     finished = run_local(
         partial(check_shard, folder=folder, identity=identity), tasks(), min(workers, max(1, layout.shards))
     )
@@ -132,16 +159,18 @@ def _verify(
             summaries = []
             for _, checked in zip(layout.page(page), results, strict=False):
                 yield from checked.findings
+                names |= checked.names
                 whole &= checked.summary is not None
                 summaries += [checked.summary] if checked.summary else []
             if layout.pages:
                 yield from _check_page(folder, manifest, identity, page, summaries if whole else None)
             totals.append(add_totals(summary.totals for summary in summaries) if whole else None)
         next(results, None)
-    told = dict(manifest.get("totals", {}))
-    told["per_class"] = {key: count for key, count in told.get("per_class", {}).items() if count}
-    if None not in totals and told != add_totals(cast(list[dict[str, Any]], totals)):
-        yield Finding("manifest.json", "its totals are not those of the sidecars")
+    whole = None not in totals
+    added = add_totals(cast(list[dict[str, Any]], totals)) if whole else None
+    listed = [summary.entry for summary in summaries] if whole and not layout.pages else None
+    for words in contradicted(manifest, names, added, listed):
+        yield Finding("manifest.json", words)
 
 
 def _entries(folder: Path, manifest: dict[str, Any], page: int) -> list[dict[str, Any]]:
@@ -191,7 +220,7 @@ def check_shard(task: tuple[int, int, dict[str, Any] | None], folder: Path, iden
     except ValueError:
         side_problem = "is not valid JSON"
     try:
-        found = _read_tar(path)
+        found, names = _read_tar(path)
     except FileNotFoundError:
         return Checked([Finding(path.name, "is missing", number)], None)
     size, digest = found["bytes"], found["sha256"]
@@ -210,12 +239,14 @@ def check_shard(task: tuple[int, int, dict[str, Any] | None], folder: Path, iden
             side_problem = "does not agree with its shard"
     findings = [Finding(path.name, problem, number)] if problem else []
     findings += [Finding(side_name, side_problem, number)] if side_problem else []
-    return Checked(findings, None if findings else Summary.of(side))
+    return Checked(findings, None if findings else Summary.of(side), names)
 
 
-def _read_tar(path: Path) -> dict[str, Any]:
-    """What a sidecar says of a shard, from the tar itself, read once; a damaged one gives what was found."""
+def _read_tar(path: Path) -> tuple[dict[str, Any], dict[int, str]]:
+    """What a sidecar says of a shard, from the tar itself, read once, and names of classes by id; a damaged one gives
+    what was found."""
     classes: list[int] = []
+    names: dict[int, str] = {}
     offsets: list[list[int]] = []
     scans = ScanIndex()
     with path.open("rb") as file:
@@ -228,13 +259,14 @@ def _read_tar(path: Path) -> dict[str, Any]:
                         content = tar.extractfile(member)
                         meta = json.loads(content.read()) if content else {}
                         classes.append(meta["class_id"])
+                        names[meta["class_id"]] = meta["class_name"]
                         scans.add(meta)
                     offsets[-1] += [member.offset_data, member.size]
         except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # the digest tells
         while hashed.read(CHUNK):
             pass
-    return {
+    found = {
         "format_version": FORMAT_VERSION,
         "count": len(offsets),
         "bytes": hashed.size,
@@ -244,3 +276,4 @@ def _read_tar(path: Path) -> dict[str, Any]:
         "members": list(MEMBERS),
         "offsets": offsets,
     }
+    return found, names
