@@ -79,7 +79,7 @@ def look(folder: Path) -> Statistics:
     """Statistics of at most LOOKED_AT samples of a finished build."""
     reader, found = ShardReader(folder), Statistics()
     for place in spread(len(reader), LOOKED_AT):
-        found.add(reader[place])
+        found.add(reader.complete(place))
     return found
 
 

@@ -104,7 +104,7 @@ def trials(folder: Path, real: Path | None, limit: int, seed: int = 0) -> list[T
 def _composites(reader: ShardReader, rng: np.random.Generator, most: int) -> Iterator[Found]:
     """The pairs' subjects, in random order."""
     for place in rng.permutation(len(reader))[: -(-most // 2)]:
-        meta = reader[int(place)].meta
+        meta = reader.complete(int(place)).meta
         for name in ("key", "query"):
             view = meta[name]
             scan = view["segment"].rpartition("#")[0]

@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth.console import progress
 from segloc_synth.files import new_folder, output_dir
+from segloc_synth.preview import decode
 from segloc_synth.shards import Sample, ShardReader
 
 VIEWS = ("key", "query")
@@ -24,7 +25,8 @@ def export_coco(build: Path, out: Path, views: tuple[str, ...] = VIEWS, limit: i
     keep the fields of the view's record, `background` and `segment` among them, so that a user can split by bag.
     Beside the reader, memory does not grow with the number of pairs. `out` appears only when all is written.
 
-    click.ClickException when `build` is no finished build, or `out` is a file or a folder that is not empty.
+    click.ClickException when `build` is no finished build or a pair of it is damaged, or `out` is a file or a folder
+    that is not empty.
     """
     reader = ShardReader(build)
     pairs = len(reader) if limit is None else min(limit, len(reader))
@@ -42,11 +44,12 @@ def export_coco(build: Path, out: Path, views: tuple[str, ...] = VIEWS, limit: i
             file.write(json.dumps(head)[:-1] + ', "images": [')
             images, annotations = _Rows(file), _Rows(part)
             for place in progress(range(pairs), pairs, "exporting pairs"):
-                sample = reader[place]
+                sample = reader.complete(place)
                 for view in views:
-                    image = _image(sample, view)
+                    image, jpeg = _image(sample, view), getattr(sample, view)
+                    decode(jpeg, place, build)  # a damaged one is named
                     images.add(image)
-                    (folder / "images" / image["file_name"]).write_bytes(getattr(sample, view))
+                    (folder / "images" / image["file_name"]).write_bytes(jpeg)
                     for item in sample.meta[view]["items"]:
                         annotations.add({"id": annotations.count + 1, **_annotation(item, image["id"])})
             file.write('\n], "annotations": [')
@@ -73,7 +76,7 @@ class _Rows:
 def _image(sample: Sample, view: str) -> dict[str, Any]:
     """The COCO record of one picture, with what its view's record says beside box and masks."""
     index, record = sample.meta["index"], sample.meta[view]
-    height, width = record["mask"]["size"]
+    height, width = record["items"][0]["mask"]["size"]
     return {
         "id": 2 * index + 1 + VIEWS.index(view),
         "file_name": f"{index:012d}_{view}.jpg",

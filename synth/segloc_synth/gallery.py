@@ -30,7 +30,7 @@ def write_gallery(folder: Path, path: Path, pairs: int = PAIRS) -> None:
     """
     reader = ShardReader(folder)
     names = {entry["id"]: entry["name"] for entry in reader.classes}
-    found = [json.dumps(_pair(reader[place], names, folder)) for place in spread(len(reader), pairs)]
+    found = [json.dumps(_pair(reader.complete(place), names, folder)) for place in spread(len(reader), pairs)]
     fit = max(1, int(len(found) * MAX_BYTES / max(MAX_BYTES, sum(map(len, found)))))
     kept = [found[place] for place in spread(len(found), fit)]
     if len(kept) < len(found):
@@ -51,8 +51,8 @@ def _pair(sample: Sample, names: dict[int, str], folder: Path) -> dict[str, Any]
     """A sample's record with a `picture` in each view, and in the items class name, area and outline for the mask."""
     views = {}
     for name, jpeg in (("key", sample.key), ("query", sample.query)):
-        record = dict(sample.meta[name])
-        del record["mask"], record["box"]  # the first item's
+        # Without mask and box of the first item.
+        record = {field: value for field, value in sample.meta[name].items() if field not in ("mask", "box")}
         record["items"] = [_item(item, names) for item in record["items"]]
         views[name] = {**record, "picture": f"data:image/jpeg;base64,{_picture(jpeg, sample.meta['index'], folder)}"}
     return {**sample.meta, **views}
@@ -61,7 +61,7 @@ def _pair(sample: Sample, names: dict[int, str], folder: Path) -> dict[str, Any]
 def _item(item: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
     mask = coco_mask.decode(item["mask"])
     rest = {name: value for name, value in item.items() if name != "mask"}
-    return {"class_name": names[item["class_id"]], **rest, "area": int(mask.sum()), "outline": outline(mask)}
+    return {"class_name": names.get(item["class_id"], "?"), **rest, "area": int(mask.sum()), "outline": outline(mask)}
 
 
 def outline(mask: np.ndarray) -> str:

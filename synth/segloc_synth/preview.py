@@ -33,7 +33,7 @@ def contact_sheet(folder: Path, pairs: int = PAIRS) -> Image.Image:
     sheet = Image.new("RGB", (PAIRS_PER_ROW * (width + GAP) + GAP, rows * height + GAP), PAPER)
     for number, place in enumerate(places):
         row, col = divmod(number, PAIRS_PER_ROW)
-        _draw_pair(sheet, reader[place], GAP + col * (width + GAP), GAP + row * height, folder)
+        _draw_pair(sheet, reader.complete(place), GAP + col * (width + GAP), GAP + row * height, folder)
     return sheet
 
 

@@ -27,7 +27,7 @@ from upath import UPath
 
 from segloc_synth.files import in_threads, is_local
 from segloc_synth.manifest import FORMAT_VERSION, mend, page_count, read_manifest, read_page, sidecar_path
-from segloc_synth.soundness import unsound
+from segloc_synth.soundness import is_record, unsound
 
 DESCRIPTORS = 128  # local shards that a reader holds open
 MAX_RECORD = 1 << 20  # bytes of a sample's JSON; real ones have about 2,000
@@ -180,6 +180,14 @@ class ShardReader:
         if meta is None:
             raise click.ClickException(f"{shard.path}: {place:012d}.json is damaged; {mend(self.folder)}")
         return Sample(meta, parts[1], parts[2])
+
+    def complete(self, place: int) -> Sample:
+        """As by [place], its record checked to hold what drawing and exporting take, which training does without."""
+        sample = self[place]
+        if sample.meta.get("index") != place or not is_record(sample.meta):
+            path = self.folder / self.entry(self._find(place)[:2])["url"]
+            raise click.ClickException(f"{path}: {place:012d}.json is damaged; {mend(self.folder)}")
+        return sample
 
     def _ready(self, number: Number) -> Shard:
         """The shard, opened; with a descriptor where it is local or has a local copy."""

@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from segloc_synth.manifest import PAGE_NAME, SHA256, is_count, is_entry
+from segloc_synth.rle import rle_pixels
+
+MAX_SIDE = 1 << 14  # pixels
+TOLD = {"segment": str, "background": str, "blend": str, "coefficient": float, "scale": float, "rotation": float}
 
 
 def unsound(manifest: dict[str, Any]) -> Iterator[str]:
@@ -92,3 +96,30 @@ def contradicted(manifest: dict[str, Any], names: dict[int, str], totals: Any, l
     for class_id, name in names.items():
         if classes.get(class_id, name) != name:
             yield f"its class {class_id} is {classes[class_id]!r}, in the samples {name!r}"
+
+
+def is_record(meta: dict[str, Any]) -> bool:
+    """Whether a sample's record holds what drawing and exporting it take, with masks that can be decoded."""
+    return isinstance(meta.get("class_name"), str) and all(_is_view(meta.get(view)) for view in ("key", "query"))
+
+
+def _is_view(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(_is(value.get(name), kind) for name, kind in TOLD.items()):
+        return False
+    return bool(value.get("items")) and _is_list(value["items"], _is_item)
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) or (kind is float and type(value) is int)
+
+
+def _is_item(value: Any) -> bool:
+    try:
+        mask, box = value["mask"], value["box"]
+        height, width = mask["size"]
+        if not 0 < min(height, width) <= max(height, width) <= MAX_SIDE:
+            return False
+        rle_pixels([mask["counts"].encode("ascii")], height * width)
+        return type(value["class_id"]) is int and len(box) == 4 and all(_is(number, float) for number in box)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return False

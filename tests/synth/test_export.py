@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,9 +15,10 @@ from pycocotools.coco import COCO
 from tests.synth.conftest import Sources, build
 
 from segloc_eval.data.datasets import load_data
+from segloc_synth import shards
 from segloc_synth.cli import cli
 from segloc_synth.export import export_coco
-from segloc_synth.shards import Sample, ShardReader
+from segloc_synth.shards import Sample, ShardReader, parse_record
 from segloc_synth.sources import read_labelled
 
 
@@ -103,6 +106,55 @@ def test_what_comes_into_the_folder_meanwhile_stays_and_is_told(
     assert result.exit_code == 1
     assert "not empty" in result.output
     assert [path.name for path in tmp_path.rglob("*")] == ["coco", "mine.txt"]
+
+
+ITEM = {"class_id": 11, "box": [1, 2, 3, 4], "mask": {"size": [96, 96], "counts": "X1"}}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"index": 27},
+        {"key": None},
+        {"key": {"items": []}},
+        {"query": {"items": [{**ITEM, "mask": None}]}},
+        {"query": {"items": [{**ITEM, "box": "none"}]}},
+        {"query": {"items": [{**ITEM, "mask": {"size": [96, 96], "counts": "o" * 99}}]}},
+        {"query": {"items": [{**ITEM, "mask": {"size": [10**6, 10**6], "counts": "0"}}]}},
+        {"query": {"scale": None}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("command", [("preview", "--out"), ("preview", "--html", "--out"), ("export", "--coco")])
+def test_a_record_that_lacks_something_is_named(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: dict[str, Any], command: tuple[str, ...]
+) -> None:
+    def parse(data: bytes) -> Any:
+        meta = parse_record(data)
+        assert meta is not None
+        views = {view: {**meta[view], **new} if new else new for view, new in damage.items() if view != "index"}
+        return {**meta, **views} if views else damage
+
+    monkeypatch.setattr(shards, "parse_record", parse)
+    name, *more = command
+    result = CliRunner().invoke(cli, [name, str(pairs), *more, str(tmp_path / "out")])
+    assert isinstance(result.exception, SystemExit), result.exception
+    told = f"{pairs / 'segloc-00000000.tar'}: 000000000000.json is damaged; run segloc-synth verify {pairs} --repair"
+    assert result.output.splitlines() == [f"Error: {told}"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_picture_is_not_exported(pairs: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(pairs, tmp_path / "pairs")
+    tar = out / "segloc-00000000.tar"
+    data = bytearray(tar.read_bytes())
+    start, size = json.loads(tar.with_suffix(".json").read_text())["offsets"][3][4:6]
+    data[start : start + size] = bytes(size)
+    tar.write_bytes(data)
+    result = CliRunner().invoke(cli, ["export", str(out), "--coco", str(tmp_path / "coco")])
+    told = f"Error: {out}: a picture of pair 3 is damaged; run segloc-synth verify {out} --repair"
+    assert (result.exit_code, result.output.splitlines()) == (1, [told])
+    assert not (tmp_path / "coco").exists()
 
 
 INTERRUPTED = """
