@@ -17,7 +17,9 @@ from tqdm import tqdm
 log = logging.getLogger("segloc")
 T = TypeVar("T")
 LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
-STORES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}  # libraries whose errors tell of a store, not a bug
+# Libraries whose errors tell of a store, not a bug.
+STORES = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "huggingface_hub", "requests", "urllib3"}
+STORES |= {"httpcore", "httpcore2", "httpx", "httpx2"}  # the Hugging Face Hub's
 
 
 class Finite(click.FloatRange):
