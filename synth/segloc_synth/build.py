@@ -7,15 +7,16 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import click
+from upath import UPath
 
 from segloc_synth.bank import Backgrounds, Objects
 from segloc_synth.config import Config
 from segloc_synth.console import fault, log, progress
 from segloc_synth.engines import AHEAD, check_stop, run_local, run_ray
-from segloc_synth.files import SCRATCH, is_local, read_json, remove_left_overs, write_json
+from segloc_synth.files import SCRATCH, is_local, read_json, read_only, remove_left_overs, write_json
 from segloc_synth.manifest import (
     SHARD_NAME,
     Layout,
@@ -36,6 +37,7 @@ from segloc_synth.shards import Sample
 from segloc_synth.writer import write_shard
 
 Engine = Literal["local", "ray"]
+WEB = ("http", "https")  # stores that take no files
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
@@ -207,16 +209,30 @@ def missing(out: Path, config: Config, n: int) -> str:
     return f"{sum(summary is not None for summary in found)} of {layout.shards} shards are there"
 
 
-def check_output(out: Path, config: Config, n: int) -> None:
-    """click.ClickException unless `out` is absent, empty, or holds at most n samples of this very config."""
+def begun(out: Path) -> dict[str, Any] | None:
+    """What config.json in `out` tells of the build there; None where `out` is absent or empty.
+
+    OSError where `out` cannot be written to, click.ClickException where it holds anything else.
+    """
+    if not is_local(out) and cast(UPath, out).protocol in WEB:
+        raise read_only(out)
     if not (out / "config.json").exists():
         foreign = out.exists() and (not out.is_dir() or any(path.name != SCRATCH for path in out.iterdir()))
         if foreign and not (out / "config.json").exists():  # another part may have written it just now
             raise click.ClickException(f"{out}: is not an empty folder; name another --out")
-        return
-    mine, theirs = config.as_dict(), read_json(out / "config.json")
+        return None
+    theirs = read_json(out / "config.json")
     if not isinstance(theirs, dict) or not isinstance(theirs.get("config"), dict):
         raise click.ClickException(f"{out}: holds something else; name another --out")
+    return theirs
+
+
+def check_output(out: Path, config: Config, n: int) -> None:
+    """click.ClickException unless `out` is absent, empty, or holds at most n samples of this very config."""
+    theirs = begun(out)
+    if theirs is None:
+        return
+    mine = config.as_dict()
     if theirs.get("config_hash") != config.hash:
         old = theirs["config"]
         differs = [key for key, value in mine.items() if old.get(key) != value]

@@ -262,6 +262,7 @@ def build_command(
     for name, (low, high) in ranges.items():
         if low > high:
             raise click.BadParameter("LO must not exceed HI", param_hint=name)
+    build.begun(out)  # before minutes of simulation
     sources = pipeline.read_sources(**source, workers=workers)
     config = Config(
         objects=sources.objects,

@@ -91,7 +91,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Binary file that appears under `path` only when the block ends well.
 
     Local: temporary name, fsync, rename. In an object store: temporary key, checked against what the store tells
-    of it, then copied. An OSError without a file name, such as a full disk's or a store's, gets that of `path`.
+    of it, then copied. An OSError without a file name, such as a full disk's or a store's, gets that of `path`; so
+    gets the one raised for a store that takes no files.
     """
     tmp = _temporary(path)
     try:
@@ -107,14 +108,21 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
                 yield cast(IO[bytes], sent)
             _check_stored(tmp, sent)
             cast(UPath, path).fs.cp_file(cast(UPath, tmp).path, cast(UPath, path).path)
+    except NotImplementedError:
+        raise read_only(path) from None
     except OSError as error:
         if error.filename in (None, str(tmp)):
             error.filename = str(path)
         raise
     finally:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError, NotImplementedError):  # the first error is the one to tell
             tmp.unlink(missing_ok=True)
         _drop_scratch(path.parent)
+
+
+def read_only(path: Path) -> OSError:
+    """The error of a store that can only be read, such as a web server."""
+    return OSError(errno.EROFS, "this store can only be read; name a folder or a store that takes files", str(path))
 
 
 def _temporary(path: Path) -> Path:
