@@ -231,6 +231,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_json(folder / "manifest.json")
     except click.ClickException as error:
+        if isinstance(error.__context__, OSError):  # it may be sound
+            raise click.ClickException(f"{error.message}; make it readable") from None
         raise click.ClickException(f"{error.message}; {again}") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version is None:

@@ -1,6 +1,8 @@
 """A manifest that is damaged, or says what the sidecars do not: readers say so in one line, verify makes it anew."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -113,3 +115,12 @@ def test_repair_makes_a_manifest_anew(sources: Sources, good: Path, tmp_path: Pa
     if kind == "no command":  # the user's own words are lost
         build(sources, out, "--n", 20)
     assert content(out) == content(good)
+
+
+def test_a_manifest_that_may_not_be_read_need_not_be_made_anew(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    told = f"Error: {good / 'manifest.json'}: cannot be read (Permission denied); make it readable\n"
+    assert run("verify", good).output == told
