@@ -17,6 +17,7 @@ from segloc_synth.labelled import (
     ClassIds,
     LabelledSource,
     Scan,
+    is_text,
     named_test,
     nothing_usable,
     refuse_test_folders,
@@ -26,6 +27,7 @@ from segloc_synth.problems import CROWD, MISSING, TWICE, Problem
 
 # Name of the training json below annotations/, for the ICCV and the journal release.
 PIDRAY_TRAIN = ("xray_train.json", "train.json")
+NO_MASK = "annotation without a mask"
 
 
 def find_coco(path: Path) -> tuple[Path, list[Path], str]:
@@ -83,7 +85,7 @@ def read_coco(path: Path, masks_from_boxes: bool, allow_test: bool) -> LabelledS
     known = {image["id"] for image in images if isinstance(image, dict) and _is_id(image.get("id"))}
     per_image = _read_annotations(annotations, class_of, known, masks_from_boxes, json_path.name, problems)
     masks = any(isinstance(record, dict) and record.get("segmentation") for record in annotations)
-    if annotations and not masks and not masks_from_boxes:
+    if not masks and any(problem.kind == NO_MASK for problem in problems):
         raise click.ClickException(
             f"{json_path}: its annotations are boxes without masks, which cannot be cut out; "
             "name a source with segmentations as --objects, or have masks made with --masks-from-boxes"
@@ -127,6 +129,9 @@ def _read_categories(
         usable = isinstance(category, dict) and _is_id(category.get("id")) and isinstance(category.get("name"), str)
         if not usable or category["id"] in class_of:
             problems.append(Problem("category without id or name, or twice", file, f"category no. {number}"))
+            continue
+        if not is_text(category["name"]):
+            problems.append(Problem("category whose name is not a line of text", file, f"category {category['id']}"))
             continue
         class_of[category["id"]] = ids.id_of(category["name"])
     return class_of, ids.names
@@ -174,7 +179,7 @@ def _annotation_problem(record: Any, class_of: dict[Any, int], known: set[Any], 
     if record.get("segmentation"):
         return None
     if not boxes:
-        return "annotation without a mask"
+        return NO_MASK
     return None if record.get("bbox") else "annotation without mask or box"
 
 

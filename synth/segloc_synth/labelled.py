@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import click
 
@@ -127,6 +127,13 @@ def refuse_test_folders(root: Path, folders: Iterable[Path]) -> None:
                 f"{root}: images lie in {folder}, the folder of a test split, which must not feed synthesis; "
                 "name the training split, or give --allow-test"
             )
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """A name: text of one line, not blank, that UTF-8 can hold."""
+    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1 or "\0" in value:
+        return False
+    return not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 class ClassIds:

@@ -1,5 +1,6 @@
 """Finding files, local and remote: one listing per source, sizes included, however many files; and a few of many."""
 
+import errno
 import hashlib
 import json
 import os
@@ -130,7 +131,12 @@ def sizes_below(folder: Path) -> Callable[[str], int | None]:
 
     def local(name: str) -> int | None:
         path = folder / name
-        return path.stat().st_size if path.is_file() else None
+        try:
+            return path.stat().st_size if path.is_file() else None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # no file can have such a name
+                raise
+            return None
 
     return local
 

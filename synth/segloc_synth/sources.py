@@ -8,7 +8,7 @@ import click
 
 from segloc_synth.coco import PIDRAY_TRAIN, read_coco
 from segloc_synth.files import read_json
-from segloc_synth.labelled import LabelledSource, limit_all, merge_classes, prefixed
+from segloc_synth.labelled import LabelledSource, is_text, limit_all, merge_classes, prefixed
 from segloc_synth.listing import is_image, list_files, reaching
 from segloc_synth.mask_folder import mask_folders, read_mask_folder
 from segloc_synth.voc import OPIXRAY, VOC, is_opixray_line, read_boxes
@@ -95,8 +95,8 @@ def read_mapping(path: Path) -> dict[str, str | None]:
     if not isinstance(mapping, dict) or not mapping:
         raise click.ClickException(f'{path}: needs a JSON object such as {{"pistol": "Gun", "laptop": null}}')
     for name, ours in mapping.items():
-        if ours is not None and (not isinstance(ours, str) or not ours.strip()):
-            raise click.ClickException(f"{path}: {name!r} must be mapped to a name, or to null to leave it out")
+        if ours is not None and not is_text(ours):
+            raise click.ClickException(f"{path}: {name!r} must be mapped to a line of text, or to null to leave it out")
     return mapping
 
 

@@ -17,6 +17,7 @@ from segloc_synth.labelled import (
     ClassIds,
     LabelledSource,
     Scan,
+    is_text,
     nothing_usable,
     refuse_test_folders,
 )
@@ -191,6 +192,8 @@ def _objects(root: ElementTree.Element) -> Iterator[Label]:
         name = (thing.findtext("name") or "").strip()
         if not name:
             raise BadLabel("label without a class name")
+        if not is_text(name):
+            raise BadLabel("label whose class name is not a line of text")
         yield name, _corners([thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from tests.conftest import save, write_benign, write_labelled
 from segloc_synth.cli import cli
 from segloc_synth.images import BadImage, read_image
 from segloc_synth.shards import ShardReader
+from segloc_synth.sources import read_mapping
+from segloc_synth.voc import BadLabel, read_xml
 
 
 def run(out: Path, *args: object) -> Result:
@@ -56,11 +59,13 @@ def test_sources_that_cannot_serve(tmp_path: Path, labelled: Path, benign: Path,
         annotation["segmentation"] = []
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     (tmp_path / "away.json").write_text(labelled.read_text())
+    (tmp_path / "nulls.json").write_text(json.dumps({**boxes, "annotations": [None]}))
     for objects, words in (
         (tmp_path / "absent", "no such file or folder"),
         (empty, "no annotations"),
         (tmp_path / "text.json", "not valid JSON"),
         (tmp_path / "list.json", "not a COCO file"),
+        (tmp_path / "nulls.json", "nothing usable in it: annotation that names no image: nulls.json annotation no. 0"),
         (tmp_path / "boxes.json", "boxes without masks"),
         (tmp_path / "away.json", "nothing usable in it: image file is missing"),
     ):
@@ -114,6 +119,10 @@ def annotation(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+NO_NAMES = ("two\nlines", " ", "\ud800")
+NO_NAME = "category whose name is not a line of text: set.json category 2"
+
+
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
@@ -122,6 +131,8 @@ def annotation(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (annotation(iscrowd=1), "crowd annotation: set.json annotation 0"),
         (annotation(segmentation=[]), "without a mask: set.json annotation 0"),
         (lambda data: data["images"][0].update(width=140.0), "width and height in whole numbers: set.json image 0"),
+        (lambda data: data["images"][0].update(file_name="a" * 300 + ".png"), "image file is missing: aaaa"),
+        *((lambda data, name=name: data["categories"].append({"id": 2, "name": name}), NO_NAME) for name in NO_NAMES),
         (annotation(segmentation=[[1, 1, 9, 9]]), "fewer than 3 points: scan 0 (a) annotation 0"),
         (annotation(segmentation=[[900, 1, 990, 9, 950, 50]]), "outside the image: scan 0 (a) annotation 0"),
         (annotation(segmentation=[[5, 5, 50, 5, 5, 5]]), "without area: scan 0 (a) annotation 0"),
@@ -321,13 +332,30 @@ def test_a_thin_strip_is_no_reason_to_stop(tmp_path: Path, labelled: Path, benig
     assert result.exit_code == 0, result.output
 
 
-def test_names_in_any_encoding_can_be_printed(benign: Path) -> None:
+def test_a_class_name_is_a_line_of_text_in_every_layout(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    with pytest.raises(BadLabel, match="not a line of text"):
+        read_xml(f"<annotation><object><name>two\nlines</name>{box}</object></annotation>")
+    (tmp_path / "classes.json").write_text(json.dumps({"gun": "two\nlines"}))
+    with pytest.raises(click.ClickException, match=r"classes.json: 'gun' must be mapped to a line of text"):
+        read_mapping(tmp_path / "classes.json")
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the second is that of LC_ALL=C
+def test_names_in_any_encoding_can_be_printed(labelled: Path, benign: Path, errors: str) -> None:
     Image.new("L", (100, 80), 255).save(os.fsencode(benign) + b"/b\xe9gage.png", "PNG")
     command = [sys.executable, "-m", "segloc_synth", "check", str(benign), "--workers", "1"]
-    env = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    env = {**os.environ, "PYTHONIOENCODING": f"utf-8:{errors}"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert "Traceback" not in result.stderr
     assert "b\\udce9gage.png" in result.stdout
+    data = json.loads(labelled.read_text())
+    data["images"][0]["file_name"] = "\ud800.png"
+    labelled.write_text(json.dumps(data))
+    command[4] = str(labelled)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert "Traceback" not in result.stderr
+    assert "image file is missing: \\ud800.png" in result.stdout
 
 
 def test_the_program_itself_prints_one_line(tmp_path: Path) -> None:
