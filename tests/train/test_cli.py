@@ -173,6 +173,45 @@ def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path,
     assert code == 1 and "holds other shards than" in text
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("method", "foo", "'foo' is not one of 'classify'"),
+        ("shards", [], "names none"),
+        ("weights", [0.0], "0.0 is not in the range"),
+        ("arch", "resnet999", "'resnet999' is not one of"),
+        ("width", 8, "'8' is not one of"),
+        ("epochs", 0, "0 is not in the range x>=1"),
+        ("optimizer", "lion", "'lion' is not one of"),
+        ("lr", float("inf"), "inf is not a finite number"),
+        ("augment", "x", "'x' is not one of"),
+        ("crop", 5.0, "5.0 is not in the range"),
+        ("seed", -1, "-1 is not in the range"),
+        ("workers", -1, "-1 is not in the range"),
+        ("precision", "foo", "'foo' is not one of"),
+        ("batch_size", 128, "fewer than one batch of 128"),
+        ("training", 100, "100, but its shards leave 120"),
+    ],
+)
+def test_resume_refuses_what_the_flags_would_refuse(
+    undisturbed: Path, tmp_path: Path, field: str, value: Any, words: str
+) -> None:
+    config = {**read_json(undisturbed / "config.json"), field: value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, text = run("--resume", tmp_path)
+    assert code == 1 and text.count("\n") == 1 and words in text, text
+    assert f"{tmp_path / 'config.json'}: " in text and (f"json: {field}: " in text or field == "batch_size")
+
+
+@pytest.mark.parametrize("step", [-1, 15, 7.5])
+def test_resume_refuses_a_step_outside_the_run(undisturbed: Path, tmp_path: Path, step: float) -> None:
+    shutil.copyfile(undisturbed / "config.json", tmp_path / "config.json")
+    state = torch.load(undisturbed / "last.pt", weights_only=True)
+    save_tensors(tmp_path / "last.pt", {**state, "step": step})
+    code, text = run("--resume", tmp_path)
+    assert code == 1 and "last.pt: is not the state of this run" in text, text
+
+
 def test_a_restart_goes_on_with_no_run_but_its_own(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from tests.train.conftest import clutter, draw
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from segloc_train import cli, methods
+from segloc_train import cli, flags, methods
 from segloc_train.backbone import LEVELS
 from segloc_train.contrast import info_nce, sup_con
 from segloc_train.data import Batch, View
@@ -410,17 +410,19 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "batchwise.py").write_text(code)
     assert len(code.splitlines()) <= 30
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    reload(cli)
+    for module in (flags, cli):
+        reload(module)
     yield "batchwise"
     monkeypatch.undo()
-    reload(cli)
+    for module in (flags, cli):
+        reload(module)
 
 
 def test_a_new_file_is_a_new_method(newcomer: str, shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    flags = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "1", "--workers", "0"]
+    small = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "1", "--workers", "0"]
     done = CliRunner().invoke(
-        cli.command, ["--shards", str(shards), "--out", str(run), "--method", newcomer, "--device", "cpu", *flags]
+        cli.command, ["--shards", str(shards), "--out", str(run), "--method", newcomer, "--device", "cpu", *small]
     )
     assert done.exit_code == 0, done.output
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -12,11 +12,12 @@ import torch
 from tests.stand_in import AWAY, StandIn
 from torch import Tensor
 
-from segloc_train.cli import METHODS, command
+from segloc_train.cli import command
 from segloc_train.config import Config, resolve
 from segloc_train.contrast import info_nce
 from segloc_train.data import Batch, View
 from segloc_train.dist import World
+from segloc_train.flags import METHODS
 from segloc_train.methods import moco
 from segloc_train.queues import KeyStore
 from segloc_train.trainer import Trainer

@@ -1,6 +1,5 @@
 """Command line of segloc-train."""
 
-import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,10 @@ import click
 from click.core import ParameterSource
 
 from segloc_synth import console
-from segloc_synth.console import Finite
 from segloc_synth.files import output_dir, write_json
-from segloc_train import methods
 from segloc_train.cache import LIMIT
+from segloc_train.flags import TYPES
 
-METHODS = [module.name for module in pkgutil.iter_modules(methods.__path__)]
 EPILOG = """\b
 Examples:
   segloc-train --shards pairs --out run --arch resnet50 --epochs 30
@@ -34,7 +31,7 @@ Examples:
     "--weight",
     "weights",
     multiple=True,
-    type=Finite(0, min_open=True),
+    type=TYPES["weights"],
     help="Of each --shards in turn: how often its pairs are drawn.  [default: by their number]",
 )
 @click.option("--out", type=console.LocalPath(), help="Run folder to make.")
@@ -46,19 +43,19 @@ Examples:
 )
 @click.option(
     "--method",
-    type=click.Choice(METHODS),
+    type=TYPES["method"],
     default="segloc",
     help="What is contrasted with what; docs/METHODS.md compares them.",
 )
 @click.option(
     "--arch",
-    type=click.Choice(["resnet18", "resnet34", "resnet50", "resnet101"]),
+    type=TYPES["arch"],
     default="resnet101",
     help="ResNet inside SDANet; the paper's is resnet101.",
 )
 @click.option(
     "--width",
-    type=click.Choice(["256", "64"]),
+    type=TYPES["width"],
     default="256",
     help="Channels of the feature pyramid: 256 as published, 64 for CPUs.",
 )
@@ -68,60 +65,60 @@ Examples:
     metavar="random|imagenet|PATH",
     help="Start weights: a run folder, a backbone file of ours, or any torchvision-style ResNet.",
 )
-@click.option("--epochs", type=click.IntRange(1), default=30, help="Passes over the pairs.")
+@click.option("--epochs", type=TYPES["epochs"], default=30, help="Passes over the pairs.")
 @click.option(
-    "--batch-size", type=click.IntRange(1, 2**16), default=256, help="Pairs per step on all ranks, a multiple of 16."
+    "--batch-size", type=TYPES["batch_size"], default=256, help="Pairs per step on all ranks, a multiple of 16."
 )
 @click.option(
     "--queue-size",
-    type=click.IntRange(1, 2**22),
+    type=TYPES["queue_size"],
     show_default="a batch where m is 0; else at most 65536, a quarter of the pairs and of m's time constant",
     help="K: negatives of each query.",
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(["sgd", "adamw"]),
+    type=TYPES["optimizer"],
     default="adamw",
     help="sgd: MoCo's, momentum 0.9; learns far less in short runs.",
 )
 @click.option(
     "--lr",
-    type=Finite(0),
+    type=TYPES["lr"],
     show_default="0.004 for adamw, 0.03 for sgd",
     help="Peak learning rate for a batch of 256; others scale it, sgd's linearly, adamw's by the root. "
     "0 freezes the weights (a control).",
 )
 @click.option(
     "--momentum-key",
-    type=Finite(0, 1),
+    type=TYPES["momentum_key"],
     show_default="0",
     help="m of the key network per 256 samples; MoCo's is 0.999, for millions of samples.",
 )
 @click.option(
     "--temperature",
-    type=Finite(0.025),
+    type=TYPES["temperature"],
     default=0.2,
     help="Divides the cosine similarities.",
 )
 @click.option(
     "--augment",
-    type=click.Choice(["none", "mild", "moco"]),
+    type=TYPES["augment"],
     default="mild",
     help="mild: flips, crops that keep the box, gain, noise. moco: MoCo-v2's, with colours and blur.",
 )
 @click.option(
     "--crop",
-    type=Finite(0.1, 1),
+    type=TYPES["crop"],
     show_default="0.5, 1 for --augment none",
     help="Side of what the network sees around an object, as a share of the picture's; all of it takes twice the time.",
 )
 @click.option(
     "--bn-group",
-    type=click.IntRange(1),
+    type=TYPES["bn_group"],
     show_default="at most 32, half a batch",
     help="Samples per batch statistic, at least 8.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Decides weights, order and draws.")
+@click.option("--seed", type=TYPES["seed"], default=0, help="Decides weights, order and draws.")
 @click.option(
     "--stream",
     is_flag=True,
@@ -129,39 +126,39 @@ Examples:
 )
 @click.option(
     "--cache-limit",
-    type=Finite(0),
+    type=TYPES["cache_limit"],
     default=LIMIT / 1e9,
     metavar="GB",
     help="Disk that copies of remote shards may take.",
 )
 @click.option(
     "--on-bad-shard",
-    type=click.Choice(["stop", "skip"]),
+    type=TYPES["on_bad_shard"],
     default="stop",
     help="A damaged shard or sample: end with its name, or leave it out and say so.",
 )
 @click.option(
     "--decode",
-    type=click.Choice(["workers", "device"]),
+    type=TYPES["decode"],
     default="workers",
     help="Where JPEGs are decoded: device helps a GPU with few CPU cores.",
 )
 @click.option(
     "--workers",
-    type=click.IntRange(0),
+    type=TYPES["workers"],
     default=lambda: min(8, max(1, console.cores() // 2)),
     show_default="half the cores, at most 8",
     help="Processes that read and decode, per rank; 0: none beside the main one.",
 )
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=TYPES["device"],
     default="auto",
     help="auto: a GPU where there is one.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=TYPES["precision"],
     default="auto",
     help="Of convolutions and products. auto: bfloat16 on CUDA, float32 on a CPU. float32 is TF32 on CUDA. Recent CPUs "
     "(avx512_bf16 or amx_bf16 in /proc/cpuinfo) are faster in bfloat16.",
@@ -169,7 +166,7 @@ Examples:
 @click.option("--compile", is_flag=True, help="Run the backbone through torch.compile.")
 @click.option(
     "--save-every",
-    type=click.IntRange(0),
+    type=TYPES["save_every"],
     default=0,
     help="Also keep the backbone as epoch_NNN.pt every so many epochs; 0: never.",
 )

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 import click
 
 from segloc_synth.files import read_json
+from segloc_train import flags
 
 REFERENCE_BATCH = 256  # --lr is for a batch of this size, --momentum-key per this many samples
 RATES = {"sgd": 0.03, "adamw": 0.004}  # SGD's is MoCo's
@@ -24,6 +25,7 @@ FREE = (
     "cache_limit",
     "on_bad_shard",
 )  # a resumed run may change them: they decide rounding at most, in a stream the order (workers), and damaged pairs
+ANEW = "start a new run with --out"
 FLAGS = {"weights": "weight"}  # where a flag is not called as its field
 
 
@@ -102,11 +104,6 @@ def resolve(options: dict[str, Any], shards_hash: str, samples: int, training: i
     """
     options = dict(options)
     batch = options["batch_size"]
-    if training < batch:
-        raise click.ClickException(
-            f"{', '.join(options['shards'])}: {samples} pairs leave {training} for training beside those held out, "
-            f"fewer than one batch of {batch}; build more pairs or lower --batch-size"
-        )
     if options["bn_group"] is None:
         options["bn_group"] = default_group(batch)
     if options["crop"] is None:
@@ -146,8 +143,13 @@ def default_queue(training: int, momentum: float, batch: int) -> int:
 
 
 def check(config: Config) -> None:
-    """click.ClickException where settings contradict each other."""
+    """click.ClickException where settings contradict each other, or the set is too small for one step."""
     batch, group = config.batch_size, config.bn_group
+    if config.training < batch:
+        raise click.ClickException(
+            f"{', '.join(config.shards)}: {config.samples} pairs leave {config.training} for training beside those "
+            f"held out, fewer than one batch of {batch}; build more pairs or lower --batch-size"
+        )
     if config.augment == "none" and config.crop != 1:
         raise click.ClickException(
             f"--crop {config.crop:g}: --augment none leaves pictures as they are; take mild or moco"
@@ -173,16 +175,27 @@ def check_share(config: Config, ranks: int) -> None:
 
 
 def stored(path: Path) -> Config:
-    """The config of RUN/config.json; click.ClickException where it is not one of this program's."""
+    """The config of RUN/config.json; click.ClickException where it is none that the flags would have made."""
     values = read_json(path)
     if not isinstance(values, dict):
-        raise click.ClickException(f"{path}: is no run's config")
+        raise click.ClickException(f"{path}: is no run's config; {ANEW}")
     types = get_type_hints(Config)
     for name, kind in types.items():
         if name not in values or not fits(values[name], kind):
-            raise click.ClickException(f"{path}: {name} is missing or no {getattr(kind, '__name__', kind)}")
+            raise click.ClickException(f"{path}: {name} is missing or no {getattr(kind, '__name__', kind)}; {ANEW}")
+    if not values["shards"]:
+        raise click.ClickException(f"{path}: shards: names none; {ANEW}")
+    for name, flag in flags.TYPES.items():
+        for value in values[name] if isinstance(values[name], list) else [values[name]]:
+            try:
+                flag(str(value))
+            except click.BadParameter as error:
+                raise click.ClickException(f"{path}: {name}: {error.message.rstrip('.')}; {ANEW}") from None
     config = Config(**{name: values[name] for name in types})
-    check(config)
+    try:
+        check(config)
+    except click.ClickException as error:
+        raise click.ClickException(f"{path}: {error.message}") from None
     return config
 
 

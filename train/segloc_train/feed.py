@@ -113,6 +113,11 @@ def open_stored(run: Path, given: dict[str, Any]) -> tuple[Config, Sources]:
             f"({len(sources)} pairs, {sources.identity[:12]}; then {config.samples}, {config.shards_hash[:12]}); "
             "it goes on with those alone: segloc-synth verify --repair makes lost ones anew"
         )
+    training = len(split(sources.scans, sources.scan_names).train)
+    if training != config.training:
+        raise click.ClickException(
+            f"{run / 'config.json'}: training: {config.training}, but its shards leave {training}; {settings.ANEW}"
+        )
     return config, sources
 
 

@@ -182,6 +182,8 @@ class Trainer:
         try:
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if state["step"] not in range(self.config.total_steps + 1):
+                raise ValueError
             self.step = self.saved = int(state["step"])
             share = 1 if self.world.first else 0
             self.pending = [share * x.to(self.device) for x in state["pending"]]
