@@ -10,7 +10,7 @@ import click
 from segloc_eval.config import TRUTH
 from segloc_eval.report.merging import LISTS, merge
 from segloc_eval.report.page import write_report
-from segloc_eval.results import FORMAT, pictures, read_truth
+from segloc_eval.results import FORMAT, are_lost, pictures, read_truth
 from segloc_eval.tables import summarise
 from segloc_synth.files import output_dir, read_json, write_json
 
@@ -29,6 +29,11 @@ def report(folders: Sequence[Path], out: Path) -> Path:
         raise click.ClickException(f"{first / TRUTH}: is missing, and with it what is scored against; evaluate again")
     known = read_truth(first, splits)
     found = {(unit["labels"], unit["arm"], unit["seed"]): Path(unit["folder"]) for unit in metrics["units"]}
+    for unit in metrics["units"]:
+        if are_lost(unit["scores"], Path(unit["folder"]), known):
+            raise click.ClickException(
+                f"{unit['folder']}: its results files are gone; evaluate again, or bring them back"
+            )
     metrics |= summarise(known, found)
     out = output_dir(out, "name another --out")
     shutil.copytree(first / TRUTH, out / TRUTH)

@@ -23,7 +23,7 @@ from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import choose_detector
 from segloc_eval.report.page import write_report
-from segloc_eval.results import FORMAT, Truth, kinds_in, pictures, read_truth, write_truth
+from segloc_eval.results import FORMAT, Truth, are_lost, kinds_in, pictures, read_truth, write_truth
 from segloc_eval.tables import score_splits, summarise
 from segloc_eval.unit import Unit, accept_learnt, eval_detector, run_unit
 from segloc_synth.console import fault, log
@@ -66,7 +66,7 @@ def evaluate(
         raise click.ClickException(f"no unit could be finished; the first reason: {failed[units[0]]}")
     report = out / "report.html"
     if world.first:
-        done = [unit for unit in _units(whole) if unit not in failed and _is_done(unit, out, data)]
+        done = [unit for unit in _units(whole) if unit not in failed and _is_done(unit, out, data, known)]
         left = set(_units(whole)) - {*units, *done}
         missing = [{**_named(unit), "reason": reason, "command": _command()} for unit, reason in failed.items()]
         metrics = _metrics(whole, data, known, out, done, missing + _failed_before(out, left))
@@ -124,7 +124,8 @@ def _finish(
 ) -> None:
     """Have the unit done: its metrics.json, which is its done-marker, lies in its folder afterwards."""
     folder = unit.folder(out)
-    if (folder / "metrics.json").is_file():
+    done = folder / "metrics.json"
+    if done.is_file() and not are_lost(_read_unit(done)["scores"], folder, known):
         if world.first:
             log.info("%s: already done, kept", unit)
         return
@@ -143,7 +144,7 @@ def _finish(
                 raise click.ClickException(f"{unit.source}: has masks alone, and the data have none to score them by")
             scores = {kind: score_splits(known, folder, kind) for kind in kinds}
             about = {"source": unit.source, "sha256": unit.sha256, "data": data.fingerprint}
-            write_json(folder / "metrics.json", {**about, **entry, "scores": scores})
+            write_json(done, {**about, **entry, "scores": scores})
 
 
 def _metrics(
@@ -222,10 +223,15 @@ def _joined(config: Config, out: Path) -> tuple[Config, Config]:
     return replace(config, arms=tuple(arms), labels=labels, seeds=seeds), replace(config, arms=tuple(own))
 
 
-def _is_done(unit: Unit, out: Path, data: Data) -> bool:
-    """Whether the unit lies finished in `out`, and of the same data and weights."""
-    done = unit.folder(out) / "metrics.json"
-    return done.is_file() and not _other(unit, done, data)
+def _is_done(unit: Unit, out: Path, data: Data, known: Truth) -> bool:
+    """Whether the unit lies finished in `out`, with its results, and of the same data and weights."""
+    folder = unit.folder(out)
+    done = folder / "metrics.json"
+    if not done.is_file() or _other(unit, done, data):
+        return False
+    if lost := are_lost(_read_unit(done)["scores"], folder, known):
+        log.warning("%s: left out, as results of it are gone from %s; ask for it again to have them anew", unit, folder)
+    return not lost
 
 
 def _accept_unit(unit: Unit, out: Path, data: Data) -> None:

@@ -4,7 +4,7 @@ Image ids in files are the data set's own, which restart in each split of PIDray
 numbers that are unique over the splits, so both are numbered when they are read.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +135,11 @@ def kinds_in(folder: Path, known: Truth) -> list[ResultKind]:
     masks = any("segmentation" in one for value in known.splits.values() for one in value["annotations"])
     scored = [kind for kind in KINDS if masks or kind == "bbox"]
     return [kind for kind in scored if all(results_file(folder, split, kind).is_file() for split in known.splits)]
+
+
+def are_lost(scores: Iterable[str], folder: Path, known: Truth) -> bool:
+    """Whether results that a finished unit's `scores` were taken from, by kind, are not in its folder any more."""
+    return not set(scores) <= set(kinds_in(folder, known))
 
 
 def clutters(known: Truth) -> dict[str, dict[int, float]]:

@@ -33,9 +33,6 @@ def summarise(known: Truth, folders: Mapping[tuple[str, str, int], Path]) -> dic
     comparison: dict[str, Any] = {}
     errors: dict[str, Any] = {}
     found = {folder: kinds_in(folder, known) for folder in folders.values()}
-    empty = [folder for folder, there in found.items() if not there]
-    if empty:
-        raise click.ClickException(f"{empty[0]}: its results files are gone; evaluate again, or bring them back")
     kinds = [kind for kind in KINDS if all(kind in there for there in found.values())]
     if not kinds:
         raise click.ClickException("the arms share no kind of result (boxes, masks, label maps); score them apart")

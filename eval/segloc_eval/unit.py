@@ -22,6 +22,7 @@ from segloc_eval.mm.predict import Results, predict_shared
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.mm.tuning import FineTuning
 from segloc_eval.recipe import DetectorName, Recipe, kinds
+from segloc_eval.results import results_file
 from segloc_synth.console import log, progress
 from segloc_synth.files import atomic_write, read_json, write_json
 from segloc_train.checkpoint import load_state, save_tensors
@@ -65,10 +66,10 @@ def run_unit(
     """Fine-tune, test, and write into `folder`; returns the unit's entry of metrics.json, but for the scores.
 
     Goes on from folder/last.pt, written every minute or so, and when SIGINT or SIGTERM comes; a unit that is done is
-    not done again. Writes log.jsonl (a record a step), detector.pth, SPLIT/results.KIND.json (COCO results under the
-    data set's own image ids), and detector.json last, which holds the entry too and is the mark of a finished unit.
-    Every rank calls it: they share the training batches and the test scans, and the first one writes. What one rank
-    cannot do, none goes on with.
+    not done again, but for results files that are lost. Writes log.jsonl (a record a step), detector.pth,
+    SPLIT/results.KIND.json (COCO results under the data set's own image ids), and detector.json last, which holds the
+    entry too and is the mark of a finished unit. Every rank calls it: they share the training batches and the test
+    scans, and the first one writes. What one rank cannot do, none goes on with.
 
     Raises:
         click.ClickException: the arm's weights do not fit, the loss is not finite, memory runs out, a scan cannot be
@@ -78,7 +79,12 @@ def run_unit(
     """
     key = _identity(unit, data, recipe, detector)
     if (folder / ABOUT).is_file():
-        return _entry_of(folder / ABOUT, key)
+        entry = _entry_of(folder / ABOUT, key)
+        if all(results_file(folder, split, kind).is_file() for split in data.tests for kind in kinds(detector)):
+            return entry
+        if (folder / DETECTOR).is_file():  # it finds again what is lost; without it the unit is done anew
+            eval_detector(folder / DETECTOR, data, folder, world, device)
+            return entry
     forget_peak(device)
     scans = data.train[: data.sizes[unit.labels]]
     with failing_together(world):
@@ -111,11 +117,8 @@ def run_unit(
                 **{"format": 1, "detector": detector, "arch": recipe.arch, "width": recipe.width, "size": recipe.size},
                 "classes": [{"id": id, "name": name} for id, name in data.classes.items()],
                 **{"recipe": recipe.as_dict(), "source": unit.source, "sha256": unit.sha256, "versions": versions()},
-                **{
-                    "unit": key,
-                    "entry": entry,
-                    "learnt": sorted({_mark(scan) for scan in scans} | learnt_by(unit.source)),
-                },
+                **{"unit": key, "entry": entry},
+                "learnt": sorted({_mark(scan) for scan in scans} | learnt_by(unit.source)),
             }
             write_json(folder / ABOUT, about)
             (folder / LAST).unlink(missing_ok=True)

@@ -207,12 +207,35 @@ def test_evaluations_merge(
     assert "no finished evaluation" in capsys.readouterr().err
     for lost, message in (
         (one / "random/8/seed-0/easy", "seed-0: its results files are gone"),
+        (one / "random/8/seed-0/easy/results.bbox.json", "seed-0: its results files are gone"),
         (two / "truth", "is missing, and with it what is scored against"),
     ):
         lost.rename(tmp_path / "lost")
         assert run(monkeypatch, "report", two, one, "--out", tmp_path / "no") == 1
         assert message in capsys.readouterr().err
         (tmp_path / "lost").rename(lost)
+
+
+def test_lost_results_are_made_anew(
+    pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    args = ("--ckpt", "random", "--data", pidray(train=9, test=1), "--out", out, *TINY[2:], "--labels")
+    assert run(monkeypatch, *args, "8") == 0
+    unit = out / "random" / "8" / "seed-0"
+    before, log = (unit / "easy" / "results.bbox.json").read_text(), (unit / "log.jsonl").stat().st_mtime_ns
+    metrics = valid_metrics(out)
+    for lost in (("easy/results.bbox.json",), ("easy/results.bbox.json", "detector.pth")):
+        for name in lost:
+            (unit / name).unlink()
+        assert run(monkeypatch, *args, "8") == 0
+        assert (unit / "easy" / "results.bbox.json").read_text() == before and (unit / "detector.pth").is_file()
+        assert valid_metrics(out)["comparison"] == metrics["comparison"]
+        assert (lost[-1] == "detector.pth") is ((unit / "log.jsonl").stat().st_mtime_ns != log), "trained if need be"
+    (unit / "easy" / "results.bbox.json").unlink()
+    assert run(monkeypatch, *args, "4") == 0
+    assert list(valid_metrics(out)["comparison"]["4"]) == ["bbox", "segm"]
+    assert f"left out, as results of it are gone from {unit}" in caplog.text
 
 
 def test_arms_that_join_later_keep_their_names_apart(
