@@ -204,7 +204,7 @@ def _resume(tuning: FineTuning, last: Path, key: str) -> float:
     """Load `last`, if it is there; returns the seconds of training behind it. click.ClickException for another's."""
     if not last.is_file():
         return 0.0
-    state = load_state(last)
+    state = load_state(last, "delete it to start the unit anew")
     if not isinstance(state, dict) or state.get("unit") != key:
         raise click.ClickException(f"{last}: is not the state of this unit; name another --out, or delete the file")
     try:

@@ -209,7 +209,16 @@ def test_resume_refuses_a_step_outside_the_run(undisturbed: Path, tmp_path: Path
     state = torch.load(undisturbed / "last.pt", weights_only=True)
     save_tensors(tmp_path / "last.pt", {**state, "step": step})
     code, text = run("--resume", tmp_path)
-    assert code == 1 and "last.pt: is not the state of this run" in text, text
+    assert code == 1 and "last.pt: is not the state of this run; start a new run with --out" in text, text
+
+
+@pytest.mark.parametrize("name", ["config.json", "last.pt"])
+def test_a_torn_file_of_a_run_is_told_with_the_remedy(undisturbed: Path, tmp_path: Path, name: str) -> None:
+    for one in ("config.json", "last.pt"):
+        shutil.copyfile(undisturbed / one, tmp_path / one)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
+    code, text = run("--resume", tmp_path)
+    assert code == 1 and f"{tmp_path / name}: " in text and text.endswith("; start a new run with --out\n"), text
 
 
 def test_a_restart_goes_on_with_no_run_but_its_own(

@@ -133,6 +133,7 @@ def test_a_hostile_pair_is_one_line_or_stood_in_for(
     first = next(batches(Pairs(sources, True, decode), order, 0, CPU))
     assert isinstance(first, click.ClickException) and told in first.message, first
     assert "segloc-00000000.tar" in first.message and "000000000005" in first.message and "\n" not in first.message
+    assert first.message.endswith(f"; run segloc-synth verify {folder} --repair") and ".cpp" not in first.message
     lenient = open_sources([str(folder)], on_bad_shard="skip")
     pairs = Pairs(lenient, True, decode, np.array([9, 20, 21, 22]))
     with caplog.at_level(logging.WARNING, "segloc"):

@@ -177,6 +177,25 @@ def test_a_remote_shard_that_was_altered_is_not_kept(shards: Path, tmp_path: Pat
         ShardCache(tmp_path / "c", 10**9).open(tmp_path / "nothing.tar", entry)
 
 
+def test_a_path_is_told_once(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> Callable[..., None]:
+        def fail(*_: Any, **__: Any) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        return fail
+
+    sources, tar = open_sources([str(shards)]), shards / "segloc-00000000.tar"
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardReader, "__getitem__", refused(tar))
+        with pytest.raises(click.ClickException) as one:
+            sources.read(0)
+    assert one.value.message == f"{tar}: Permission denied"
+    monkeypatch.setattr(ShardReader, "__init__", refused(shards / "manifest.json"))
+    with pytest.raises(click.ClickException) as two:
+        open_sources([str(shards)])
+    assert two.value.message == f"{shards / 'manifest.json'}: Permission denied"
+
+
 def side(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     """Alter the second shard's sidecar."""
 

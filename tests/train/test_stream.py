@@ -149,6 +149,7 @@ def test_a_hostile_shard_is_one_line_or_left_out(uneven: Path, tmp_path: Path, k
     with pytest.raises(click.ClickException) as caught:
         read(open_sources([str(folder)], stream=True))
     assert "segloc-00000001.tar" in caught.value.message and "\n" not in caught.value.message
+    assert caught.value.message.endswith(f"; run segloc-synth verify {folder} --repair")
     lenient = open_sources([str(folder)], on_bad_shard="skip", stream=True)
     for workers in (0, 2):
         batches = read(lenient, workers)

@@ -30,8 +30,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return value
 
 
-def load_state(path: Path) -> Any:
-    """What a checkpoint holds, on the CPU, by safe loading only; errors as in load_tensors."""
+def load_state(path: Path, remedy: str = "") -> Any:
+    """What a checkpoint holds, on the CPU, by safe loading only; errors as in load_tensors, with a remedy."""
     if not path.is_file():
         raise click.ClickException(f"{path}: no such file")
     try:
@@ -47,7 +47,7 @@ def load_state(path: Path) -> Any:
             reason = "it holds code or objects, not only tensors"
         else:
             reason = "damaged, or no file of tensors"
-        raise click.ClickException(f"{path}: refused: {reason}") from None
+        raise click.ClickException(f"{path}: refused: {reason}{remedy and '; '}{remedy}") from None
 
 
 def load_strict(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:

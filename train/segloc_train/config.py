@@ -176,7 +176,10 @@ def check_share(config: Config, ranks: int) -> None:
 
 def stored(path: Path) -> Config:
     """The config of RUN/config.json; click.ClickException where it is none that the flags would have made."""
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except click.ClickException as error:
+        raise click.ClickException(f"{error.message}; {ANEW}") from None
     if not isinstance(values, dict):
         raise click.ClickException(f"{path}: is no run's config; {ANEW}")
     types = get_type_hints(Config)

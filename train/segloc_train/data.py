@@ -5,6 +5,7 @@ fit the picture, and whatever does not is one line that names the shard and the 
 """
 
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -199,9 +200,9 @@ class Pairs(Dataset[Batch]):
         for name, data in (("query", sample.query), ("key", sample.key)):
             if (found := jpeg_size(data)) != (size, size):
                 fault = f"is {found[0]}x{found[1]} pixels, the manifest says {size}x{size}" if found else "is no JPEG"
-                raise click.ClickException(f"{self.sources.name(place)}.{name}.jpg: {fault}; build the shard anew")
+                raise self.sources.damaged(place, f".{name}.jpg: {fault}")
             if len(data) > MAX_JPEG[0] + MAX_JPEG[1] * size * size:
-                raise click.ClickException(f"{self.sources.name(place)}.{name}.jpg: is {len(data)} bytes long")
+                raise self.sources.damaged(place, f".{name}.jpg: is {len(data)} bytes long")
             try:
                 record = sample.meta[name]
                 x, y, w, h = map(float, record["box"])
@@ -209,9 +210,7 @@ class Pairs(Dataset[Batch]):
                     raise ValueError
                 boxes.append([x, y, x + w, y + h])
             except (KeyError, TypeError, ValueError, OverflowError):
-                raise click.ClickException(
-                    f"{self.sources.name(place)}.json: {name} has no box in its picture"
-                ) from None
+                raise self.sources.damaged(place, f".json: {name} has no box in its picture") from None
             if self.masks:
                 masks.append(self._rle(record, place, name))
         jpegs = (torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in (sample.query, sample.key))
@@ -225,7 +224,7 @@ class Pairs(Dataset[Batch]):
                 return record["mask"]["counts"].encode("ascii")
         except (KeyError, TypeError, AttributeError, UnicodeEncodeError):
             pass
-        raise click.ClickException(f"{self.sources.name(place)}.json: {name} has no mask of its picture")
+        raise self.sources.damaged(place, f".json: {name} has no mask of its picture")
 
     def try_decode(self, pair: Pair) -> None:
         """click.ClickException names a picture that cannot be decoded, or a mask."""
@@ -233,17 +232,13 @@ class Pairs(Dataset[Batch]):
             try:
                 rle_pixels([counts], self.sources.image_size**2)
             except ValueError as error:
-                raise click.ClickException(
-                    f"{self.sources.name(pair.place)}.json: the mask of {name} is damaged ({error})"
-                ) from None
+                raise self.sources.damaged(pair.place, f".json: the mask of {name} is damaged ({error})") from None
         for name, jpeg in zip(("query", "key"), pair.jpegs, strict=True):
             try:
                 decode_jpeg(jpeg, ImageReadMode.RGB)
             except RuntimeError as error:
-                raise click.ClickException(
-                    f"{self.sources.name(pair.place)}.{name}.jpg: not a readable JPEG ({str(error).splitlines()[0]}); "
-                    "build the shard anew"
-                ) from None
+                reason = re.sub(r".*\.cpp:\d+, ", "", str(error).splitlines()[0])  # without where torchvision found it
+                raise self.sources.damaged(pair.place, f".{name}.jpg: not a readable JPEG ({reason})") from None
 
 
 _kept: list[NDArray[np.uint8]] = []  # memory of earlier batches, of this process

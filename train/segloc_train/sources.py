@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 from braceexpand import braceexpand
 from numpy.typing import NDArray
 
-from segloc_synth.console import faults_of, log
+from segloc_synth.console import fault, faults_of, log
 from segloc_synth.files import as_path, cache_dir, in_threads, is_local
+from segloc_synth.manifest import mend
 from segloc_synth.shards import Sample, Shard, ShardReader
 from segloc_train.cache import LIMIT, ShardCache
 
@@ -124,11 +126,27 @@ class Sources:
         part = self.part(place)
         return f"{part.path}: {place + part.offset:012d}"
 
+    def damaged(self, place: int, what: str) -> click.ClickException:
+        """The line that tells of a damaged pair: its name, `what` follows upon it, and the remedy."""
+        return click.ClickException(f"{self.name(place)}{what}; {mend(self.part(place).reader.folder)}")
+
     def read(self, place: int) -> Sample:
         """A pair as stored; click.ClickException names the shard, and the key, of a damaged one."""
         part = self.part(place)
-        with faults_of(part.path):
+        with _faults_of(part.path):
             return part.reader[place + part.offset]
+
+
+@contextmanager
+def _faults_of(what: object) -> Iterator[None]:
+    """As console.faults_of, but a path that the error tells itself is not told twice."""
+    with faults_of(what):
+        try:
+            yield
+        except OSError as error:
+            if not str(error.filename).startswith(str(what)):
+                raise
+            raise click.ClickException(fault(error) or str(error)) from None
 
 
 def _open(
@@ -198,7 +216,7 @@ def open_sources(
     sets = []
     for text in paths:
         folder, names = _named(text)
-        with faults_of(text):
+        with _faults_of(text):
             try:
                 where = as_path(folder)
                 local = None if stream or is_local(where) else cache.open

@@ -44,6 +44,12 @@ def initialise(backbone: SDANet, arch: str, source: str) -> str:
             )
     tensors = load_tensors(path)
     if any(name.split(".")[0] in ("trunk", "pyramid", "attention") for name in tensors):
+        known = tensors.get("pyramid.lateral.0.0.weight")
+        own = backbone.state_dict()["pyramid.lateral.0.0.weight"]
+        if known is not None and known.ndim == own.ndim and len(known) != len(own):
+            raise click.ClickException(
+                f"{path}: is of width {len(known)}, this run has {len(own)}; name weights of that width"
+            )
         load_strict(backbone, tensors, path)
         return f"backbone from {path}"
     if not {"conv1.weight", "layer1.0.conv1.weight"} & set(tensors):

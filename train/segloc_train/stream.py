@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from segloc_synth.console import faults_of
 from segloc_synth.files import as_path
+from segloc_synth.manifest import mend
 from segloc_synth.shards import MAX_RECORD, MEMBERS, Sample, parse_record
 from segloc_train.data import MAX_JPEG, Batch, Encoded, Pair, Pairs
 from segloc_train.loader import StoodIn, decode_on, leave_group
@@ -192,7 +193,7 @@ class Stream(IterableDataset[Any]):
             for row, sample in enumerate(webdataset.tariterators.group_by_keys(members)):
                 key = f"{row + part.offset + part.first:012d}"
                 if sample["__key__"] != key:
-                    raise click.ClickException(f"{part.path}: holds {sample['__key__'][:40]} where {key} should be")
+                    raise _damaged(part, f"holds {sample['__key__'][:40]} where {key} should be")
                 if row in wanted:
                     try:
                         yield self._checked(part, row, sample)
@@ -202,7 +203,7 @@ class Stream(IterableDataset[Any]):
                         problems.append(error.message)
                     wanted.discard(row)
             if wanted:
-                raise click.ClickException(f"{part.path}: ends before {min(wanted) + part.offset + part.first:012d}")
+                raise _damaged(part, f"ends before {min(wanted) + part.offset + part.first:012d}")
         except click.ClickException as error:
             if not skip:
                 raise
@@ -212,8 +213,12 @@ class Stream(IterableDataset[Any]):
         place = part.first + row
         meta = parse_record(sample.get("json", b""))
         if meta is None or "key.jpg" not in sample or "query.jpg" not in sample:
-            raise click.ClickException(f"{self.order.sources.name(place)}.json is damaged; build the shard anew")
+            raise self.order.sources.damaged(place, ".json is damaged")
         return self.pairs.checked(place, Sample(meta, sample["key.jpg"], sample["query.jpg"]))
+
+
+def _damaged(part: Part, what: str) -> click.ClickException:
+    return click.ClickException(f"{part.path}: {what}; {mend(part.reader.folder)}")
 
 
 def _members(part: Part, last: int, size: int) -> Iterator[dict[str, Any]]:
@@ -224,25 +229,25 @@ def _members(part: Part, last: int, size: int) -> Iterator[dict[str, Any]]:
     """
     path = str(part.path)
     limit = {MEMBERS[0]: MAX_RECORD, **dict.fromkeys(MEMBERS[1:], MAX_JPEG[0] + MAX_JPEG[1] * size * size)}
-    with faults_of(path, missing="is missing"):
+    with faults_of(path, missing=f"is missing; {mend(part.reader.folder)}"):
         try:
             with as_path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
                 for number, member in zip(range((last + 1) * len(MEMBERS)), tar, strict=False):
                     key, _, kind = member.name.partition(".")
                     plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.sparse
                     if not (plain and key.isdecimal() and kind == MEMBERS[number % len(MEMBERS)]):
-                        raise click.ClickException(f"{path}: member {member.name[:60]!r} is none of a sample's")
+                        raise _damaged(part, f"member {member.name[:60]!r} is none of a sample's")
                     if member.size > limit[kind]:
-                        raise click.ClickException(f"{path}: {member.name} is {member.size} bytes long")
+                        raise _damaged(part, f"{member.name} is {member.size} bytes long")
                     content = tar.extractfile(member)
                     assert content is not None
                     data = content.read()
                     if len(data) < member.size:
-                        raise click.ClickException(f"{path}: ends inside {member.name}")
+                        raise _damaged(part, f"ends inside {member.name}")
                     yield {"fname": member.name, "data": data, "__url__": path}
                     tar.members = []  # type: ignore[attr-defined]  # it keeps a list of all else
         except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
-            raise click.ClickException(f"{path}: is damaged ({str(error) or type(error).__name__})") from None
+            raise _damaged(part, f"is damaged ({str(error) or type(error).__name__})") from None
 
 
 def stream_batches(

@@ -10,7 +10,7 @@ from torch import Tensor
 from segloc_synth.console import log
 from segloc_train.backbone import LEVELS
 from segloc_train.checkpoint import load_state, save_tensors
-from segloc_train.config import Config
+from segloc_train.config import ANEW, Config
 from segloc_train.data import Batch
 from segloc_train.dist import World
 from segloc_train.export import sdanet_weights
@@ -178,7 +178,7 @@ class Trainer:
             if self.world.first:
                 log.info("Start: %s", told)
             return
-        state = load_state(path)
+        state = load_state(path, ANEW)
         try:
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -188,7 +188,7 @@ class Trainer:
             share = 1 if self.world.first else 0
             self.pending = [share * x.to(self.device) for x in state["pending"]]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
-            raise click.ClickException(f"{path}: is not the state of this run") from None
+            raise click.ClickException(f"{path}: is not the state of this run; {ANEW}") from None
 
 
 def by_level(name: str, values: Tensor) -> dict[str, float]:
