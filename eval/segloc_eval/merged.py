@@ -10,9 +10,9 @@ import click
 from segloc_eval.config import TRUTH
 from segloc_eval.report.merging import LISTS, merge
 from segloc_eval.report.page import write_report
-from segloc_eval.results import FORMAT, are_lost, pictures, read_truth
+from segloc_eval.results import FORMAT, are_lost, pictures, read_own, read_truth
 from segloc_eval.tables import summarise
-from segloc_synth.files import output_dir, read_json, write_json
+from segloc_synth.files import output_dir, write_json
 
 
 def report(folders: Sequence[Path], out: Path) -> Path:
@@ -47,7 +47,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
 def _read_metrics(folder: Path) -> dict[str, Any]:
     """The metrics.json of a finished evaluation; click.ClickException for any other folder."""
     file = folder / "metrics.json"
-    value = read_json(file) if file.is_file() else None
+    value = read_own(file, "evaluate again") if file.is_file() else None
     if not isinstance(value, dict) or not isinstance(value.get("units"), list) or not value["units"]:
         raise click.ClickException(f"{folder}: no finished evaluation; name a folder that segloc-eval wrote, or run it")
     if value.get("format") != FORMAT:

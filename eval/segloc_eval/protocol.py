@@ -6,6 +6,7 @@ A unit of work is one (label set, arm, seed); what docs/METRICS.md says of the f
 import shlex
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import choose_detector
 from segloc_eval.report.page import write_report
-from segloc_eval.results import FORMAT, Truth, are_lost, kinds_in, pictures, read_truth, write_truth
+from segloc_eval.results import FORMAT, Truth, are_lost, kinds_in, pictures, read_own, read_truth, write_truth
 from segloc_eval.tables import score_splits, summarise
 from segloc_eval.unit import Unit, accept_learnt, eval_detector, run_unit
 from segloc_synth.console import fault, log
@@ -175,7 +176,9 @@ def _command() -> str:
 
 def _failed_before(out: Path, left: set[Unit]) -> list[dict[str, Any]]:
     """Of the units that are `left` undone, those that failed in an earlier run, why, and of which command."""
-    before = read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {}
+    before: Any = {}
+    with suppress(click.ClickException):  # there is none yet, or a torn one, which is written anew
+        before = read_json(out / "metrics.json")
     told = before.get("failed", []) if isinstance(before, dict) else []
     undone = [_named(unit) for unit in left]
     return [one for one in told if {key: one.get(key) for key in ("arm", "labels", "seed")} in undone]
@@ -195,7 +198,7 @@ def _joined(config: Config, out: Path) -> tuple[Config, Config]:
         if out.exists():
             output_dir(out, "name another --out")
         return config, config
-    before, now = read_json(out / "config.json"), config.as_dict()
+    before, now = read_own(out / "config.json", "name another --out"), config.as_dict()
     before = before if isinstance(before, dict) else {}
     fixed = [key for key in now if key not in ("arms", "labels", "seeds")]
     different = [key for key in fixed if before.get(key) != now[key]]
@@ -254,9 +257,9 @@ def _other(unit: Unit, done: Path, data: Data) -> str:
 
 def _read_unit(file: Path) -> dict[str, Any]:
     """A unit's metrics.json; click.ClickException when it is none."""
-    about = read_json(file)
+    about = read_own(file, "delete it to have the unit scored anew")
     if not isinstance(about, dict) or not {"data", "source", "sha256", "scans", "scores", "hardware"} <= set(about):
-        raise click.ClickException(f"{file}: not as segloc-eval writes it; delete its folder to have it done anew")
+        raise click.ClickException(f"{file}: not as segloc-eval writes it; delete it to have the unit scored anew")
     return about
 
 

@@ -6,6 +6,7 @@ numbers that are unique over the splits, so both are numbered when they are read
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ class Truth:
     numbers: dict[str, dict[int | str, int]]
 
 
+def read_own(file: Path, remedy: str) -> Any:
+    """A JSON file that segloc-eval wrote; click.ClickException with the remedy when it is torn or gone."""
+    try:
+        return read_json(file)
+    except click.ClickException as error:
+        raise click.ClickException(f"{error.message}; {remedy}") from None
+
+
 def results_file(folder: Path, split: str, kind: str) -> Path:
     """Where the results of one fine-tuning on one split lie."""
     return folder / split / f"results.{kind}.json"
@@ -55,8 +64,9 @@ def write_truth(out: Path, data: Data) -> None:
             image["id"] = theirs[image["id"]].source_id
         for annotation in value["annotations"]:
             annotation["image_id"] = theirs[annotation["image_id"]].source_id
-        if file.is_file() and _unmeasured(read_json(file)) == value:
-            continue
+        with suppress(click.ClickException):  # a torn file is made anew
+            if _unmeasured(read_json(file)) == value:
+                continue
         with ThreadPoolExecutor() as pool:
             around = [one for scan in pool.map(_clutters, scans) for one in scan]
         for annotation, measured in zip(value["annotations"], around, strict=True):
@@ -85,7 +95,7 @@ def read_truth(out: Path, splits: Sequence[str]) -> Truth:
     numbers: dict[str, dict[int | str, int]] = {}
     images = annotations = 0
     for split in splits:
-        value = read_json(out / TRUTH / f"{split}.json")
+        value = read_own(out / TRUTH / f"{split}.json", "evaluate again")
         try:
             ids = {image["id"]: images + place for place, image in enumerate(value["images"], 1)}
             numbered[split] = {
@@ -106,7 +116,7 @@ def read_truth(out: Path, splits: Sequence[str]) -> Truth:
 
 def read_results(file: Path, split: str, known: Truth) -> list[dict[str, Any]]:
     """The results in a file of ours, under the numbered image ids; click.ClickException when they are of other data."""
-    value = read_json(file)
+    value = read_own(file, "delete it and evaluate again")
     numbers = known.numbers[split]
     try:
         return [{**result, "image_id": numbers[result["image_id"]]} for result in value]

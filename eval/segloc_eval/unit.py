@@ -22,9 +22,9 @@ from segloc_eval.mm.predict import Results, predict_shared
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.mm.tuning import FineTuning
 from segloc_eval.recipe import DetectorName, Recipe, kinds
-from segloc_eval.results import results_file
+from segloc_eval.results import read_own, results_file
 from segloc_synth.console import log, progress
-from segloc_synth.files import atomic_write, read_json, write_json
+from segloc_synth.files import atomic_write, write_json
 from segloc_train.checkpoint import load_state, save_tensors
 from segloc_train.dist import World
 from segloc_train.loop import stop_signals
@@ -167,7 +167,7 @@ def _mark(scan: Scan) -> str:
 
 def _entry_of(path: Path, key: str) -> dict[str, Any]:
     """The entry of a finished unit; click.ClickException when it is another one's."""
-    about = read_json(path)
+    about = read_own(path, "delete it to have the unit done anew")
     entry = about.get("entry") if isinstance(about, dict) else None
     if not isinstance(entry, dict) or about.get("unit") != key:
         raise click.ClickException(f"{path}: is of other data or options; name another --out")

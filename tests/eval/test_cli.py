@@ -216,8 +216,12 @@ def test_evaluations_merge(
         (tmp_path / "lost").rename(lost)
 
 
-def test_lost_results_are_made_anew(
-    pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_lost_and_torn_files_are_made_anew(
+    pidray: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = tmp_path / "out"
     args = ("--ckpt", "random", "--data", pidray(train=9, test=1), "--out", out, *TINY[2:], "--labels")
@@ -232,6 +236,21 @@ def test_lost_results_are_made_anew(
         assert (unit / "easy" / "results.bbox.json").read_text() == before and (unit / "detector.pth").is_file()
         assert valid_metrics(out)["comparison"] == metrics["comparison"]
         assert (lost[-1] == "detector.pth") is ((unit / "log.jsonl").stat().st_mtime_ns != log), "trained if need be"
+    capsys.readouterr()
+    for torn, remedy in (
+        (out / "truth" / "easy.json", ""),
+        (out / "metrics.json", ""),
+        (unit / "metrics.json", "delete it to have the unit scored anew"),
+        (unit / "easy" / "results.bbox.json", "delete it and evaluate again"),
+    ):
+        torn.write_bytes(torn.read_bytes()[:-9])
+        if remedy:
+            assert run(monkeypatch, *args, "8") == 1
+            error = capsys.readouterr().err
+            assert error.startswith(f"Error: {torn}: not valid JSON") and error.endswith(f"; {remedy}\n")
+            torn.unlink()
+        assert run(monkeypatch, *args, "8") == 0
+        assert valid_metrics(out)["comparison"] == metrics["comparison"]
     (unit / "easy" / "results.bbox.json").unlink()
     assert run(monkeypatch, *args, "4") == 0
     assert list(valid_metrics(out)["comparison"]["4"]) == ["bbox", "segm"]
