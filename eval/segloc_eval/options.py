@@ -53,7 +53,12 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def changed_recipe(name: str, told: dict[str, Any], changes: dict[str, Any]) -> Recipe:
-    """The recipe of that name with what checkpoints tell and options change; one line for an unknown architecture."""
+    """The recipe of that name with what checkpoints tell and options change.
+
+    click.ClickException for an unknown architecture, and for two lengths.
+    """
+    if None not in (changes["epochs"], changes["samples"]):
+        raise click.UsageError("--samples is instead of --epochs; give one of the two")
     from segloc_train.backbone import ARCHS
 
     chosen = RECIPES[name].changed(**told, **changes)

@@ -369,6 +369,7 @@ def test_mistakes_are_one_line(
         ([*base, "--ckpt", good, "--ckpt", other, "--out", out], 1, "width 64, but"),
         ([*base, "--ckpt", good, "--width", "32", "--out", out], 1, "the command line says 32"),
         ([*base, "--ckpt", "random", "--out", full], 1, "folder is not empty"),
+        ([*base, "--ckpt", "random", "--samples", "9", "--out", out], 2, "--samples is instead of --epochs"),
         ([*base, "--ckpt", "random", "--arch", "vgg", "--out", out], 1, "arch 'vgg' is none of"),
         ([*base, "--ckpt", "random", "--ckpt", "random", "--out", out], 1, "given twice"),
         ([*base, "--ckpt", "random", "--labels", "0", "--out", out], 2, "a number of scans above 0"),

@@ -341,6 +341,7 @@ def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
         (["--shards", tmp_path / "nowhere", *out], 1, "no such folder of shards"),
         (["--shards", tmp_path / "full", *out], 1, "no manifest.json"),
         (["--shards", shards, "--out", tmp_path / "full", *SMALL], 1, "--resume"),
+        (["--shards", shards, "--shards", shards, *out, *SMALL], 1, "00000.tar: --shards names it twice"),
         (["--shards", shards, *out, "--batch-size", 500], 1, "fewer than one batch of 500"),
         (["--shards", shards, *out, *SMALL, "--batch-size", 8], 1, "multiple of 16"),
         (["--shards", shards, *out, *SMALL, "--bn-group", 16], 1, "--bn-group 16"),

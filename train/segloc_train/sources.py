@@ -81,6 +81,7 @@ class Sources:
         labels: list[NDArray[np.int64]] = []
         scans: list[NDArray[np.int32]] = []
         told: list[Any] = []
+        seen: set[Path] = set()
         first = 0
         for reader, names in sets:
             self.starts.append(first)
@@ -90,6 +91,9 @@ class Sources:
             ours = np.array([known[entry["name"].casefold()] for entry in reader.classes], np.int64)
             opened = list(_open(reader, names, on_bad_shard))
             for number, shard, positions in opened:
+                if shard.path in seen:
+                    raise click.ClickException(f"{shard.path}: --shards names it twice; name every shard once")
+                seen.add(shard.path)
                 count, entry = len(positions), reader.entry(number)
                 part = (reader, number, shard.path, len(self.starts) - 1, first, count, reader.first(number) - first)
                 self.parts.append(Part(*part))
