@@ -122,12 +122,16 @@ def run(
     else:
         arms, told = resolve_arms(checkpoints, arch, width)
     with installed():  # behind the checks, for these imports take seconds
-        from segloc_eval.protocol import evaluate
+        from segloc_eval.data.splits import label_slug
+        from segloc_eval.protocol import accept_out, evaluate
         from segloc_train.dist import joined, local_device
 
         chosen = changed_recipe(recipe, told, changes)
     where = local_device(device)
-    if data is None:
+    accept_out(out)
+    for text in labels:
+        label_slug(text)
+    if data is None:  # behind the checks too, for simulating takes minutes
         from segloc_synth.phantom import default_phantom
 
         data = default_phantom(workers=console.cores()) / "pidray"

@@ -188,15 +188,20 @@ def _named(unit: Unit) -> dict[str, Any]:
     return {"arm": unit.arm, "labels": unit.labels, "seed": unit.seed}
 
 
+def accept_out(out: Path) -> None:
+    """click.ClickException when `out` holds anything but an evaluation."""
+    if out.exists() and not (out / "config.json").is_file():
+        output_dir(out, "name another --out")
+
+
 def _joined(config: Config, out: Path) -> tuple[Config, Config]:
     """The configuration with the arms, label sets and seeds that were evaluated in `out` before, and it alone.
 
     They are units of their own, so more may join. An arm of before keeps its name, a new one gets another.
     click.ClickException unless `out` is new, empty, or of the same data, recipe and weights.
     """
+    accept_out(out)
     if not (out / "config.json").is_file():
-        if out.exists():
-            output_dir(out, "name another --out")
         return config, config
     before, now = read_own(out / "config.json", "name another --out"), config.as_dict()
     before = before if isinstance(before, dict) else {}

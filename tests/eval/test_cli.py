@@ -356,6 +356,7 @@ def test_mistakes_are_one_line(
     wide = pretrained(tmp_path / "wide", width="many")
     listed = pretrained(tmp_path / "listed", arch=["resnet18"])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("segloc_synth.phantom.default_phantom", lambda **_: pytest.fail("scans are simulated"))
     full = tmp_path / "full"
     full.mkdir()
     (full / "letter.txt").write_text("mine")
@@ -369,6 +370,8 @@ def test_mistakes_are_one_line(
         ([*base, "--ckpt", good, "--ckpt", other, "--out", out], 1, "width 64, but"),
         ([*base, "--ckpt", good, "--width", "32", "--out", out], 1, "the command line says 32"),
         ([*base, "--ckpt", "random", "--out", full], 1, "folder is not empty"),
+        ([*TINY, "--ckpt", "random", "--out", full], 1, "folder is not empty"),  # before it simulates scans
+        ([*TINY, "--ckpt", "random", "--labels", "0%", "--out", out], 2, "--labels '0%': a share"),
         ([*base, "--ckpt", "random", "--samples", "9", "--out", out], 2, "--samples is instead of --epochs"),
         ([*base, "--ckpt", "random", "--arch", "vgg", "--out", out], 1, "arch 'vgg' is none of"),
         ([*base, "--ckpt", "random", "--ckpt", "random", "--out", out], 1, "given twice"),
