@@ -47,7 +47,7 @@ class Main(click.Group):
 
 
 @click.group(cls=Main, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(package_name="segloc", prog_name="segloc-eval")
+@click.version_option(package_name="segloc", prog_name="segloc-eval", message="%(prog)s %(version)s")
 def command() -> None:
     """Fine-tune detectors from several initialisations under one recipe, score them, and say which start pays.
 
@@ -207,7 +207,7 @@ def predict(images: tuple[Path, ...], ckpt: Path, out: Path, device: str) -> int
     """Find objects in any scans: IMAGES are files, or folders with them.
 
     Writes COCO results (results.bbox.json and the like), images.json (which id is which file) and, in pictures/, every
-    scan with what was found in it.
+    scan with what was found in it. The exit code is 3 where a picture is left out.
     """
     with installed():
         from segloc_eval.detect import predict_folder

@@ -331,7 +331,7 @@ def test_a_damaged_held_out_pair_is_named_when_another_stands_in(tmp_path: Path)
 def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
     code, text = finish(segloc_train("-h"))
     assert code == 0 and all(flag in text for flag in ("--shards", "--momentum-key", "(0.004 for", "--resume RUN"))
-    assert run("--version") == (0, "segloc-train, version 0.1.0\n")
+    assert run("--version") == (0, "segloc-train 0.1.0\n")
     code, text = run("--shards", shards, "--summary", *SMALL)
     assert code == 0 and "14 steps" in text and "K 16" in text and re.search(r"m [\d.e-]+ per 256", text)
     (tmp_path / "full").mkdir()

@@ -171,7 +171,7 @@ Examples:
     help="Also keep the backbone as epoch_NNN.pt every so many epochs; 0: never.",
 )
 @click.option("--summary", is_flag=True, help="Print parameters, steps, m, K, memory and expected time, and stop.")
-@click.version_option(package_name="segloc", prog_name="segloc-train")
+@click.version_option(package_name="segloc", prog_name="segloc-train", message="%(prog)s %(version)s")
 @click.pass_context
 def command(
     context: click.Context,
@@ -182,10 +182,10 @@ def command(
 ) -> int:
     """Pretrain an SDANet backbone on the image pairs of SHARDS.
 
-    Writes into OUT: config.json, log.jsonl, TensorBoard events, last.pt (to resume), embeddings_NNN.png, and at
-    the end the weights: backbone.pth and .safetensors (SDANet), resnet.pth (torchvision), detector_init.pth
-    (mmdet), meta.json. Ctrl-C finishes the step, saves (--stream: keeps the last epoch), and leaves a run that
-    --resume continues, on a CPU to the bit.
+    Writes into OUT: config.json, log.jsonl, TensorBoard events, projector/ and projector_config.pbtxt for its
+    projector, last.pt (to resume), embeddings_NNN.png, and at the end the weights: backbone.pth and .safetensors
+    (SDANet), resnet.pth (torchvision), detector_init.pth (mmdet), meta.json. Ctrl-C finishes the step, saves
+    (--stream: keeps the last epoch), and leaves a run that --resume continues, on a CPU to the bit.
     """
     options["width"] = int(options["width"])
     options["shards"] = [absolute(path) for path in options["shards"]]
