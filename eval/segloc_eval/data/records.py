@@ -14,9 +14,10 @@ import click
 
 from segloc_eval.data import preflight
 from segloc_eval.data.layouts import Split
-from segloc_eval.data.scans import Scan, classes_of, is_id, is_text, read_object, scan_name, short
+from segloc_eval.data.scans import Scan, classes_of, is_id, read_object, scan_name, short
 from segloc_eval.data.splits import Album, Looks, looks
 from segloc_synth.images import MAX_PIXELS, BadImage, read_image
+from segloc_synth.labelled import is_text
 from segloc_synth.masks import BadMask
 from segloc_synth.problems import EMPTY_CLASS, MISSING, TWICE, Problem, faults
 

@@ -84,13 +84,6 @@ def short(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def is_text(value: Any) -> TypeGuard[str]:
-    """A name: text of one line, not blank, that UTF-8 can hold."""
-    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1 or "\0" in value:
-        return False
-    return not any("\ud800" <= char <= "\udfff" for char in value)
-
-
 def is_id(value: Any) -> TypeGuard[int | str]:
     """An image's or annotation's, as COCO files have them."""
     return type(value) in (int, str)
