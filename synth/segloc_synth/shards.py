@@ -111,7 +111,7 @@ class ShardReader:
         self.folder, self._local = folder, local
         self.manifest = read_manifest(folder)
         for fault in unsound(self.manifest):
-            raise click.ClickException(f"{folder / 'manifest.json'}: {fault}; {mend(folder)}")
+            raise click.ClickException(f"{folder / 'manifest.json'}: {fault}; {self.remedy}")
         self.classes: list[dict[str, Any]] = self.manifest["classes"]
         self._pages: dict[int, tuple[list[dict[str, Any]], list[int]]] = {}
         self._shards: dict[Number, Shard] = {}
@@ -126,6 +126,11 @@ class ShardReader:
 
     def __len__(self) -> int:
         return self._starts[-1]
+
+    @property
+    def remedy(self) -> str:
+        """What to run where something in the build is damaged."""
+        return mend(self.folder)
 
     def numbers(self) -> list[Number]:
         """All shards, in order."""
@@ -151,9 +156,8 @@ class ShardReader:
         ascending = np.argsort(known)
         found = ascending[np.searchsorted(known[ascending], shard.classes).clip(max=len(known) - 1)]
         if (known[found] != shard.classes).any():
-            raise click.ClickException(
-                f"{sidecar_path(shard.path)}: names a class that the manifest lacks; {mend(self.folder)}"
-            )
+            side = sidecar_path(shard.path)
+            raise click.ClickException(f"{side}: names a class that the manifest lacks; {self.remedy}")
         return found
 
     @cached_property
@@ -177,10 +181,10 @@ class ShardReader:
         shard = self._ready((page, n))
         parts = shard.read(row)
         if len(parts[-1]) != shard.offsets[row, -1, 1]:
-            raise click.ClickException(f"{shard.path}: ends inside sample {place:012d}; {mend(self.folder)}")
+            raise click.ClickException(f"{shard.path}: ends inside sample {place:012d}; {self.remedy}")
         meta = parse_record(parts[0])
         if meta is None:
-            raise click.ClickException(f"{shard.path}: {place:012d}.json is damaged; {mend(self.folder)}")
+            raise click.ClickException(f"{shard.path}: {place:012d}.json is damaged; {self.remedy}")
         return Sample(meta, parts[1], parts[2])
 
     def complete(self, place: int) -> Sample:
@@ -188,7 +192,7 @@ class ShardReader:
         sample = self[place]
         if sample.meta.get("index") != place or not is_record(sample.meta):
             path = self.folder / self.entry(self._find(place)[:2])["url"]
-            raise click.ClickException(f"{path}: {place:012d}.json is damaged; {mend(self.folder)}")
+            raise click.ClickException(f"{path}: {place:012d}.json is damaged; {self.remedy}")
         return sample
 
     def _ready(self, number: Number) -> Shard:
@@ -230,7 +234,7 @@ class ShardReader:
             starts = _starts(entry["nsamples"] for entry in entries)
             if starts[-1] != self._starts[page + 1] - self._starts[page]:
                 where = self.folder / "manifest.json"
-                raise click.ClickException(f"{where}: totals and list disagree; {mend(self.folder)}")
+                raise click.ClickException(f"{where}: totals and list disagree; {self.remedy}")
             self._pages[page] = entries, starts
         return self._pages[page]
 
@@ -248,13 +252,13 @@ class ShardReader:
         try:
             size = path.stat().st_size
             if size != entry["filesize"]:
-                raise click.ClickException(f"{path}: has {size} bytes, {told_by}; {mend(self.folder)}")
+                raise click.ClickException(f"{path}: has {size} bytes, {told_by}; {self.remedy}")
             limit = MAX_SIDECAR[0] + MAX_SIDECAR[1] * entry["nsamples"]
             with side_path.open("rb") as file:
                 data = file.read(limit + 1)
         except FileNotFoundError as error:
             gone = side_path if str(error.filename or error).endswith(side_path.name) else path
-            raise click.ClickException(f"{gone}: is missing; {mend(self.folder)}") from None
+            raise click.ClickException(f"{gone}: is missing; {self.remedy}") from None
         except OSError as error:
             raise click.ClickException(f"{path}: cannot be read ({error.strerror or error})") from None
         try:
@@ -263,10 +267,10 @@ class ShardReader:
             side = json.loads(data)
             told = (FORMAT_VERSION, entry["nsamples"], entry["sha256"], self.manifest["config_hash"])
             if (side["format_version"], side["count"], side["sha256"], side["config_hash"]) != told:
-                raise click.ClickException(f"{side_path}: does not match the manifest; {mend(self.folder)}")
+                raise click.ClickException(f"{side_path}: does not match the manifest; {self.remedy}")
             return _checked(path, side, entry)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            raise click.ClickException(f"{side_path}: is damaged; {mend(self.folder)}") from None
+            raise click.ClickException(f"{side_path}: is damaged; {self.remedy}") from None
 
     def __getstate__(self) -> dict[str, Any]:
         shards = {number: replace(shard, descriptor=None) for number, shard in self._shards.items()}

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from segloc_synth.console import fault, faults_of, log
 from segloc_synth.files import as_path, cache_dir, in_threads, is_local
-from segloc_synth.manifest import mend
 from segloc_synth.shards import Sample, Shard, ShardReader
 from segloc_train.cache import LIMIT, ShardCache
 
@@ -132,7 +131,7 @@ class Sources:
 
     def damaged(self, place: int, what: str) -> click.ClickException:
         """The line that tells of a damaged pair: its name, `what` follows upon it, and the remedy."""
-        return click.ClickException(f"{self.name(place)}{what}; {mend(self.part(place).reader.folder)}")
+        return click.ClickException(f"{self.name(place)}{what}; {self.part(place).reader.remedy}")
 
     def read(self, place: int) -> Sample:
         """A pair as stored; click.ClickException names the shard, and the key, of a damaged one."""

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from segloc_train.backbone import SDANet
+from segloc_train.backbone import LEVELS, SDANet
 from segloc_train.checkpoint import load_strict, load_tensors
 
 RANDOM, IMAGENET = "random", "imagenet"
@@ -44,12 +44,9 @@ def initialise(backbone: SDANet, arch: str, source: str) -> str:
             )
     tensors = load_tensors(path)
     if any(name.split(".")[0] in ("trunk", "pyramid", "attention") for name in tensors):
-        known = tensors.get("pyramid.lateral.0.0.weight")
-        own = backbone.state_dict()["pyramid.lateral.0.0.weight"]
-        if known is not None and known.ndim == own.ndim and len(known) != len(own):
-            raise click.ClickException(
-                f"{path}: is of width {len(known)}, this run has {len(own)}; name weights of that width"
-            )
+        known, own = _width(tensors), _width(backbone.state_dict())
+        if known not in (None, own):
+            raise click.ClickException(f"{path}: is of width {known}, this run has {own}; name weights of that width")
         load_strict(backbone, tensors, path)
         return f"backbone from {path}"
     if not {"conv1.weight", "layer1.0.conv1.weight"} & set(tensors):
@@ -59,6 +56,13 @@ def initialise(backbone: SDANet, arch: str, source: str) -> str:
         )
     load_trunk(backbone, tensors, path)
     return f"trunk from {path}, pyramid and attention at random"
+
+
+def _width(tensors: Mapping[str, Tensor]) -> int | None:
+    """The width that all levels of an SDANet's pyramid have; None where they do not agree on one."""
+    laterals = (tensors.get(f"pyramid.lateral.{level}.0.weight") for level in range(LEVELS - 1))
+    widths = {len(one) if one is not None and one.ndim == 4 else None for one in laterals}
+    return widths.pop() if len(widths) == 1 else None
 
 
 def check_source(arch: str, width: int, source: str) -> None:

@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from segloc_synth.console import faults_of
 from segloc_synth.files import as_path
-from segloc_synth.manifest import mend
 from segloc_synth.shards import MAX_RECORD, MEMBERS, Sample, parse_record
 from segloc_train.data import MAX_JPEG, Batch, Encoded, Pair, Pairs
 from segloc_train.loader import StoodIn, decode_on, leave_group
@@ -218,7 +217,7 @@ class Stream(IterableDataset[Any]):
 
 
 def _damaged(part: Part, what: str) -> click.ClickException:
-    return click.ClickException(f"{part.path}: {what}; {mend(part.reader.folder)}")
+    return click.ClickException(f"{part.path}: {what}; {part.reader.remedy}")
 
 
 def _members(part: Part, last: int, size: int) -> Iterator[dict[str, Any]]:
@@ -229,7 +228,7 @@ def _members(part: Part, last: int, size: int) -> Iterator[dict[str, Any]]:
     """
     path = str(part.path)
     limit = {MEMBERS[0]: MAX_RECORD, **dict.fromkeys(MEMBERS[1:], MAX_JPEG[0] + MAX_JPEG[1] * size * size)}
-    with faults_of(path, missing=f"is missing; {mend(part.reader.folder)}"):
+    with faults_of(path, missing=f"is missing; {part.reader.remedy}"):
         try:
             with as_path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
                 for number, member in zip(range((last + 1) * len(MEMBERS)), tar, strict=False):
