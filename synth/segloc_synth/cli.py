@@ -92,6 +92,9 @@ def verify_command(folder: Path, repair: bool, as_json: bool, workers: int, **so
             raise click.ClickException(
                 f"{folder}: a larger build was begun in it; run the same segloc-synth build again with its larger --n"
             )
+        needed = "--repair needs the --objects, --backgrounds, --classes, --images and --masks-from-boxes of the build"
+        if not source["objects"] and "--objects" in about["command"]:  # before minutes of simulation
+            raise click.ClickException(f"{folder}: was made by {about['command']}; {needed}")
         sources = pipeline.read_sources(**source, workers=workers)
         for mine, theirs, path in (
             (sources.objects, config.objects, sources.labelled[0].path),
@@ -99,8 +102,7 @@ def verify_command(folder: Path, repair: bool, as_json: bool, workers: int, **so
         ):
             if mine != theirs:
                 raise click.ClickException(
-                    f"{path}: is not the source that {folder} was built from, or has changed since; --repair needs "
-                    "the --objects, --backgrounds, --classes, --images and --masks-from-boxes of the build"
+                    f"{path}: is not the source that {folder} was built from, or has changed since; {needed}"
                 )
         verify.forget(folder, config, layout, findings)
         pipeline.make(config, sources, folder, layout.samples, workers, **about)
@@ -108,7 +110,8 @@ def verify_command(folder: Path, repair: bool, as_json: bool, workers: int, **so
         wrong = [finding.as_dict() for finding in findings]
         click.echo(json_bytes({"shards": layout.shards, "samples": layout.samples, "wrong": wrong}).decode(), nl=False)
     else:
-        remedy = "" if not findings else "; made anew" if repair else "; --repair makes them anew"
+        anew = "made anew" if repair else "--repair makes them anew from the build's sources"
+        remedy = f"; {anew}" if findings else ""
         click.echo(f"{folder}: {layout.shards} shards read, {len(findings)} findings{remedy}", err=True)
     if findings and not repair:
         click.get_current_context().exit(1)

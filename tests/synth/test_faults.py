@@ -17,7 +17,7 @@ from tests.conftest import write_benign, write_labelled
 from tests.synth.conftest import COMMAND, Sources, build, build_args, content
 
 from segloc_synth import build as building
-from segloc_synth import card, manifest, sample
+from segloc_synth import card, manifest, pipeline, sample
 from segloc_synth.cli import cli
 from segloc_synth.console import fault
 from segloc_synth.shards import ShardReader
@@ -138,10 +138,16 @@ def test_verify_names_a_damaged_page_and_makes_it_anew(
     assert content(out) == whole
 
 
-def test_repair_refuses_other_sources_and_verify_an_unfinished_build(sources: Sources, tmp_path: Path) -> None:
+def test_repair_refuses_other_sources_and_verify_an_unfinished_build(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = build(sources, tmp_path / "out", "--n", 20)
     (out / "segloc-00000001.tar").unlink()
     before = content(out)
+    monkeypatch.setattr(pipeline, "read_sources", lambda **_: pytest.fail("sources were read"))
+    bare = run("verify", out, "--workers", 1, "--repair")
+    assert bare.exit_code == 1 and "--objects OBJECTS" in bare.output and "; --repair needs the --obj" in bare.output
+    monkeypatch.undo()
     other = write_benign(tmp_path / "other", 3)
     found = run("verify", out, "--workers", 1, "--repair", "--objects", sources[0], "--backgrounds", other)
     assert found.exit_code == 1

@@ -67,7 +67,7 @@ Examples:
 )
 @click.option("--epochs", type=TYPES["epochs"], default=30, help="Passes over the pairs.")
 @click.option(
-    "--batch-size", type=TYPES["batch_size"], default=256, help="Pairs per step on all ranks, a multiple of 16."
+    "--batch-size", type=TYPES["batch_size"], default=256, help="Pairs per step on all ranks, best a multiple of 16."
 )
 @click.option(
     "--queue-size",

@@ -111,7 +111,7 @@ def open_stored(run: Path, given: dict[str, Any]) -> tuple[Config, Sources]:
         raise click.ClickException(
             f"{', '.join(config.shards)}: holds other shards than {run} began with "
             f"({len(sources)} pairs, {sources.identity[:12]}; then {config.samples}, {config.shards_hash[:12]}); "
-            "it goes on with those alone: segloc-synth verify --repair makes lost ones anew"
+            "it goes on with those alone: segloc-synth verify --repair makes lost ones anew, from the build's sources"
         )
     training = len(split(sources.scans, sources.scan_names).train)
     if training != config.training:
