@@ -30,7 +30,6 @@ COMPOSITES = Arm("composites + labels", "composites")
 BOTH = Arm("segloc, then composites + labels", "pretrained, then composites")
 LONGER = Arm("2 x composites + labels", "composites", epochs=12)  # for the time of both
 ONCE = once(
-    replace(BOTH, name="classify, then composites + labels", train=CLASSIFY.train),
     *(method(name) for name in ("supcon", "moco", "insloc", "densecl", "cp2")),
     Arm("composites alone", "composites", length=0),
     *(Arm(f"random, {times} x", "random", length=times) for times in (2, 4)),
