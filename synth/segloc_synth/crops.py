@@ -1,6 +1,5 @@
 """Crops of objects with their surroundings, composited and real, and which of them are compared with which."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ import click
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segloc_synth.backgrounds import bag_mask
-from segloc_synth.images import WHITE, BadImage, Pixels, encode_jpeg, fit_to_canvas, read_image
+from segloc_synth.images import WHITE, BadImage, Pixels, decode_jpeg, encode_jpeg, fit_to_canvas, read_image
 from segloc_synth.masks import BadMask
 from segloc_synth.matching import FOLDS, Found, fold, group, match, unique
+from segloc_synth.preview import decode
 from segloc_synth.segments import SMALLEST, open_scan
 from segloc_synth.shards import ShardReader
 from segloc_synth.sources import read_labelled
@@ -145,10 +144,13 @@ def _rle(mask: Pixels) -> dict[str, Any]:
 
 def _load(item: Found, reader: ShardReader) -> tuple[Pixels, Pixels, Pixels]:
     """The canvas of an object, its mask, and the mask of all labelled objects."""
-    jpeg = item.source
-    if isinstance(jpeg, tuple):
-        jpeg = getattr(reader[jpeg[0]], jpeg[1])
-    picture = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+    if isinstance(item.source, tuple):
+        place, name = item.source
+        picture = decode(getattr(reader[place], name), place, reader.folder)
+    else:
+        own = decode_jpeg(item.source)
+        assert own is not None
+        picture = own
     mask = coco_mask.decode(item.mask)
     return picture, mask, np.bitwise_or.reduce([mask, *(coco_mask.decode(other) for other in item.others)])
 

@@ -1,6 +1,8 @@
 """The probe: its figures are what they claim to be, it sees what is there, and nothing where nothing is."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -165,6 +167,18 @@ def test_real_objects_lie_under_their_masks(many: tuple[Path, Path]) -> None:
     colours = np.array([crop.pixels[crop.mask == 1].mean(axis=0) for crop in real])
     assert len(colours) >= 40
     assert np.abs(colours - (30, 60, 150)).max() < 12
+
+
+def test_a_damaged_picture_names_the_remedy(many: tuple[Path, Path], tmp_path: Path) -> None:
+    out = shutil.copytree(many[0], tmp_path / "pairs")
+    with (out / "segloc-00000000.tar").open("r+b") as tar:
+        for row in json.loads((out / "segloc-00000000.json").read_text())["offsets"]:
+            for start in (row[2], row[4]):
+                tar.seek(start)
+                tar.write(bytes(20))
+    result = CliRunner().invoke(cli, ["probe", str(out)])
+    told = rf"Error: {re.escape(str(out))}: a picture of pair \d+ is damaged; run segloc-synth verify \S+ --repair\n"
+    assert result.exit_code == 1 and re.fullmatch(told, result.output), result.output
 
 
 def test_too_little_is_said_in_one_line(many: tuple[Path, Path], sources: tuple[Path, Path], tmp_path: Path) -> None:
