@@ -15,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 
+from segloc_synth.console import faults_of
 from segloc_synth.files import Hashed, atomic_write, in_threads, is_local, json_bytes, read_json, write_json
 
 FORMAT_VERSION = 2  # 2: sidecars tell the scans that segments come from
@@ -223,7 +224,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     local = is_local(folder)  # elsewhere there may be no folders to ask for, as on a plain web server
     if local and not folder.is_dir():
         raise click.ClickException(f"{folder}: no such folder of shards; make one with segloc-synth build")
-    if not ((folder / "manifest.json").is_file() if local else _there(folder / "manifest.json")):
+    if not ((folder / "manifest.json").is_file() if local else _there(folder)):
         raise click.ClickException(
             f"{folder}: no manifest.json, so no finished build; run segloc-synth build --out {folder}"
         )
@@ -245,15 +246,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _there(path: Path) -> bool:
-    """Is there such a file in a store? Opened to see: fsspec's exists() also says no where nobody answers."""
-    try:
-        path.open("rb").close()
-    except FileNotFoundError as error:
-        if isinstance(error.__cause__, OSError):  # fsspec says so of every failure over HTTP: the cause knows better
-            raise error.__cause__ from None
-        return False
-    return True
+def _there(folder: Path) -> bool:
+    """Is a manifest in this folder of a store? Opened to see: fsspec's exists() also says no where nobody answers."""
+    with faults_of(folder):
+        try:
+            (folder / "manifest.json").open("rb").close()
+        except FileNotFoundError as error:
+            if isinstance(error.__cause__, OSError):  # fsspec says so of any failure over HTTP: the cause knows better
+                raise error.__cause__ from None
+            return False
+        return True
 
 
 def is_count(value: Any) -> bool:

@@ -66,3 +66,10 @@ def test_the_output_is_looked_at_before_anything_is_simulated(tmp_path: Path, mo
 def test_a_store_that_cannot_be_reached_is_one_line(library: str) -> None:
     error = type("ConnectError", (Exception,), {"__module__": library})("no such host\nin detail")
     assert fault(error) == "no such host"
+
+
+@pytest.mark.parametrize("command", ["preview", "verify", "probe"])
+def test_a_build_that_cannot_be_reached_is_named(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "http://127.0.0.1:1/pairs"])
+    assert result.output.startswith("Error: http://127.0.0.1:1/pairs: ") and result.exit_code == 1
+    assert len(result.output.splitlines()) == 1
