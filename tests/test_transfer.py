@@ -80,6 +80,15 @@ def test_units_share_their_commands_and_do_none_twice(calls: Path, tmp_path: Pat
     assert str(work) not in " ".join(found[0]["commands"])
 
 
+def test_a_curve_that_pairs_of_few_scans_do_not_have_is_left_empty(calls: Path, tmp_path: Path) -> None:
+    unit = Unit(PROBE, SEGLOC, "50%", 0)
+    stages(tmp_path / "work").unit(unit)
+    (log,) = (tmp_path / "work").rglob("run-*/log.jsonl")
+    log.write_text('{"loss": 1.0}\n{"knn_accuracy": 0.25}\n')
+    told = stages(tmp_path / "work").unit(unit)["pretraining"]
+    assert (told["knn_accuracy"], told["held_out_accuracy"]) == ([0.25], [])
+
+
 @pytest.mark.parametrize("start", ["random", "pretrained", "composites", "pretrained, then composites"])
 def test_labels_count_once(calls: Path, tmp_path: Path, start: Start) -> None:
     unit = Unit(replace(PROBE, probe=False), Arm("it", start), "50%", 3)

@@ -117,9 +117,8 @@ class _Unit:
         method = next((b for a, b in itertools.pairwise(flags) if a == "--method"), "segloc")
         run = self._do("pretraining", "segloc-train", flags, f"run-{label_slug(self.own.share)}-{method}")
         records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        ends = [record for record in records if "knn_accuracy" in record]
-        for name in ("knn_accuracy", "held_out_accuracy"):
-            self.pretraining[name] = [round(record[name], 4) for record in ends]
+        for name in ("knn_accuracy", "held_out_accuracy"):  # neither can be told of pairs from very few scans
+            self.pretraining[name] = [round(record[name], 4) for record in records if name in record]
         return str(run)
 
     def _neighbours(self, start: str) -> dict[str, float]:
