@@ -262,6 +262,32 @@ def test_a_chart_needs_two_seeds_and_stands_alone(tmp_path: Path) -> None:
     assert style is not None and "--up" in str(style.text) and "prefers-color-scheme: dark" in str(style.text)
 
 
+def test_the_curve_over_pairs_shown(tmp_path: Path) -> None:
+    arms = tuple(Arm(f"{pairs} x {epochs}", pairs=pairs, epochs=epochs) for pairs, epochs in ((2000, 10), (2000, 5)))
+    more = (Arm("10000 x 1", pairs=10_000, epochs=1), Arm("on scans", "detection", pairs=2000, epochs=9))
+    experiment = Experiment("scale", "How many?", (RANDOM, *arms, *more), ("10%",), 1, on="val")
+    scores = zip(experiment.arms, (0.1, 0.3, 0.2, 0.25, 0.9), strict=True)
+    known = [record(arm.name, 0, ap, "scale", pretraining={"scan_knn": {"val": 2 * ap}}) for arm, ap in scores]
+    assert charts.over_samples(known[:2], experiment, "10%") is None, "one place is no curve"
+    (path,) = charts.write(known, [experiment], tmp_path)
+    space = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(path.read_text())
+    assert path.name == "evidence-scale-curve.svg" and {"2k pairs", "10k pairs", "random"} <= {
+        text.text for text in root.findall(f"{space}text")
+    }
+    ap, knn = root.findall(f"{space}svg")
+    places = [
+        [tuple(map(float, place.split(","))) for place in line.get("points", "").split()]
+        for line in ap.iter(f"{space}polyline")
+    ]
+    (left, low), (right, high) = places[0]
+    ((alone, between),) = places[1]
+    assert left < right and low > between > high, "more pairs shown to the right, more AP above"
+    assert alone == pytest.approx(left, abs=3.1), "beside the line shown as many pairs"
+    assert places[2][0][1] == places[2][1][1] > low, "the base is level and below"
+    assert "60" in {text.text for text in knn.iter(f"{space}text")}, "an axis of its own"
+
+
 def test_every_committed_record_belongs_to_an_experiment() -> None:
     known = {(e.name, arm.name, share) for e in EXPERIMENTS for arm in e.arms for share in e.shares}
     for one in records.read():
