@@ -286,6 +286,7 @@ def test_the_curve_over_pairs_shown(tmp_path: Path) -> None:
     assert alone == pytest.approx(left, abs=3.1), "beside the line shown as many pairs"
     assert places[2][0][1] == places[2][1][1] > low, "the base is level and below"
     assert "60" in {text.text for text in knn.iter(f"{space}text")}, "an axis of its own"
+    assert charts.apart([10, 12, 15, 20, 60]) == [10, 15, 60], "labels that would lie on each other are left out"
 
 
 def test_every_committed_record_belongs_to_an_experiment() -> None:

@@ -56,7 +56,7 @@ def over_samples(records: Sequence[dict[str, Any]], experiment: Experiment, shar
                 return None
             named |= {line.name: line.hue for line in series}
             x = charts.Axis("pairs shown, those of every pass counted", shown[0] / WIDER, shown[-1] * WIDER, log=True)
-            x = replace(x, ticks=[(at, f"{at / 1000:g}k") for at in shown])
+            x = replace(x, ticks=[(at, f"{at / 1000:g}k") for at in apart(shown)])
             highest = max(one.high or one.y for line in series for one in line.points)
             y = charts.per_cent_axis(f"{column.name}, %", highest)
             drawn = charts.lines(series, x, y, f"{column.name} over the pairs shown", marks=True)
@@ -69,6 +69,15 @@ def over_samples(records: Sequence[dict[str, Any]], experiment: Experiment, shar
     size = f"0 0 {2 * charts.WIDTH + GAP:g} {PANEL + 22:g}"
     title = f"{experiment.question} Box AP and k-NN accuracy over the pairs shown"
     return standalone(tag("svg", tag("title", title), *panels, viewBox=size, role="img", aria_label=title))
+
+
+def apart(places: Sequence[int]) -> list[int]:
+    """Those of ascending places that leave room for a label on a logarithmic axis: each 1.5 times the one before."""
+    kept: list[int] = []
+    for place in places:
+        if not kept or place >= 1.5 * kept[-1]:
+            kept.append(place)
+    return kept
 
 
 def curves(
