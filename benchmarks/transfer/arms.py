@@ -86,7 +86,7 @@ class Arm:
         length: of the fine-tuning, times the profile's; 0 scores the start as it is.
         labels: share of the labels that fine-tuning has, where it differs from that of the unit.
         pairs, epochs: instead of the experiment's or the profile's.
-        backgrounds: benign scans under the objects; `simulated` ones under real objects are PhantomRay's.
+        objects, backgrounds: what pairs are made of, where scans are real; `simulated` ones are PhantomRay's.
         seeds: instead of the experiment's; one for what nothing is claimed about.
     """
 
@@ -98,6 +98,7 @@ class Arm:
     labels: str | None = None
     pairs: int | None = None
     epochs: int | None = None
+    objects: Literal["own", "simulated"] = "own"
     backgrounds: Literal["own", "simulated"] = "own"
     seeds: int | None = None
 
@@ -118,8 +119,8 @@ class Experiment:
         probe: pretrains only, and looks at what nearest neighbours make of the features; no detector.
         epochs: passes over the pairs, instead of the profile's.
         look_at_pairs: tells too what was learnt on the pairs, and how well a classifier finds what was pasted.
-        real: instead of PhantomRay, segments and benign scans of SIXray, fine-tuned on boxes of four other scanners;
-            pretraining has other labels than fine-tuning. The scans lie below SEGLOC_SCANS.
+        real: instead of PhantomRay, segments and benign scans of SIXray (but see Arm.objects), fine-tuned on boxes of
+            four other scanners; pretraining has other labels than fine-tuning. The scans lie below SEGLOC_SCANS.
     """
 
     name: str

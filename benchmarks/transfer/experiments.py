@@ -29,10 +29,12 @@ RANDOM, SEGLOC, CLASSIFY = Arm("random", "random"), Arm("segloc"), method("class
 COMPOSITES = Arm("composites + labels", "composites")
 BOTH = Arm("segloc, then composites + labels", "pretrained, then composites")
 LONGER = Arm("2 x composites + labels", "composites", epochs=12)  # for the time of both
+PATIENT = Arm("random, 4 x", "random", length=4)  # for the time of composites and labels
+SIMULATED = Arm("simulated composites + labels", "composites", objects="simulated", backgrounds="simulated", epochs=6)
 ONCE = once(
     *(method(name) for name in ("supcon", "moco", "insloc", "densecl", "cp2")),
     Arm("composites alone", "composites", length=0),
-    *(Arm(f"random, {times} x", "random", length=times) for times in (2, 4)),
+    Arm("random, 2 x", "random", length=2),
     Arm("10 x labels", "random", labels="100%"),
     Arm("10 x labels, 4 x", "random", length=4, labels="100%"),
 )
@@ -50,7 +52,7 @@ EXPERIMENTS = (
     Experiment(
         "arms",
         "Which start pays, at few labels?",
-        (RANDOM, SEGLOC, COMPOSITES, CLASSIFY, BOTH, LONGER, *ONCE),
+        (RANDOM, SEGLOC, COMPOSITES, CLASSIFY, BOTH, LONGER, PATIENT, *ONCE),
         ("10%",),
         seeds=3,
     ),
@@ -63,10 +65,10 @@ EXPERIMENTS = (
     ),
     Experiment(
         "real",
-        "Real scans: does pretraining on eleven labelled scans of another scanner pay?",
-        (RANDOM, SEGLOC, COMPOSITES),
+        "Real scans: does pretraining pay on eleven labelled scans of another scanner, or on simulated ones?",
+        (RANDOM, SIMULATED, *once(SEGLOC, COMPOSITES)),
         ("all",),
-        seeds=1,
+        seeds=3,
         epochs=2,
         real=True,
     ),

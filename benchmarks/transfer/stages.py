@@ -99,7 +99,8 @@ class _Unit:
         simulated = not self.real or self.arm.backgrounds == "simulated"
         backgrounds = self._scans() / "sixray" if simulated else SCANS / "sixray_negatives"
         if self.real:
-            objects = ["--objects", str(SCANS / "sixray_masks")]
+            scans = self._scans() / "pidray" if self.arm.objects == "simulated" else SCANS / "sixray_masks"
+            objects = ["--objects", str(scans)]
         else:
             objects = ["--objects", str(self._data()), "--images", str(self._labels(self.own.share))]
         flags = [
