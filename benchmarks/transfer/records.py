@@ -73,9 +73,10 @@ def generator() -> str:
 
 
 def processor() -> str:
-    """This machine's, as Linux calls it: times of another are not comparable."""
-    found = re.search(r"model name\s*: (.*)", CPUINFO)
-    return found[1] if found else platform.machine()
+    """This machine's, as Linux calls it, and its model's number, since virtual ones hide the rest of the name: times
+    of another are not comparable."""
+    name, model = (re.search(rf"^{field}\s*: (.*)", CPUINFO, re.MULTILINE) for field in ("model name", "model"))
+    return f"{name[1]}, model {model[1]}" if name and model else platform.machine()
 
 
 def timed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
