@@ -111,6 +111,7 @@ EXPERIMENTS = (
                 pretrained("positives of a class", synth=("--positives", "class")),
                 pretrained("balanced by class", synth=("--balance", "class")),
                 pretrained("1 to 3 items", synth=("--items", "1", "3")),
+                pretrained("pasted hard", synth=("--blend", "hard")),
                 pretrained("slow keys", *SLOW),
                 pretrained("moco, slow keys", "--method", "moco", *SLOW),
                 pretrained("published: SGD, slow keys, whole pictures", "--optimizer", "sgd", "--crop", "1", *SLOW),
