@@ -89,7 +89,7 @@ def test_a_curve_that_pairs_of_few_scans_do_not_have_is_left_empty(calls: Path, 
     assert (told["knn_accuracy"], told["held_out_accuracy"]) == ([0.25], [])
 
 
-@pytest.mark.parametrize("start", ["random", "pretrained", "composites", "pretrained, then composites"])
+@pytest.mark.parametrize("start", ["random", "pretrained", "composites", "pretrained, then composites", "backbone"])
 def test_labels_count_once(calls: Path, tmp_path: Path, start: Start) -> None:
     unit = Unit(replace(PROBE, probe=False), Arm("it", start), "50%", 3)
     commands = [line.split() for line in stages(tmp_path / "work").unit(unit)["commands"]]
@@ -323,7 +323,7 @@ def test_a_unit_of_every_kind_runs(tmp_path: Path) -> None:
     """With the real programs, as small as they go."""
     arms = (
         *(RANDOM, SEGLOC, Arm("then labels", "composites"), Arm("alone", "composites", length=0)),
-        Arm("both", "pretrained, then composites"),
+        *(Arm("both", "pretrained, then composites"), Arm("backbone", "backbone")),
         Arm("fewer", "random", labels="50%"),
     )
     experiment = Experiment("tiny", "?", arms, ("100%",), 1)  # of fewer labels not every class would have objects

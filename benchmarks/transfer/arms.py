@@ -70,7 +70,7 @@ GPU = Profile(
     composites=200_000,
 )
 
-Start = Literal["random", "imagenet", "pretrained", "composites", "pretrained, then composites"]
+Start = Literal["random", "imagenet", "pretrained", "composites", "pretrained, then composites", "backbone"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Arm:
         name: in records and tables.
         start: where the detector's weights come from: nowhere, ImageNet, pretraining on pairs, or detection learnt on
             the composites themselves (both pictures of every pair), for as long as pretraining takes; or on both, one
-            after the other.
+            after the other; or from the backbone alone of a detector that learnt on composites, under new heads.
         synth, train: flags beside those of the profile; the last of a kind counts.
         length: of the fine-tuning, times the profile's; 0 scores the start as it is.
         labels: share of the labels that fine-tuning has, where it differs from that of the unit.

@@ -23,7 +23,7 @@ PROGRAMS = {  # and the sources that decide what each of them writes: of other s
     "segloc-synth": ("synth",),
     "segloc-train": ("synth", "train"),
     "segloc-eval": ("synth", "train", "eval"),
-    "python": ("synth", "train", "eval", "benchmarks/transfer/neighbours.py"),
+    "python": ("synth", "train", "eval", "benchmarks/transfer/backbone.py", "benchmarks/transfer/neighbours.py"),
 }
 NOTES = "notes"  # folder of each command's output, lock, and NAME.json: what it took; the mark that it is finished
 NOTHING: dict[str, Any] = {"cpu_seconds": 0.0, "seconds": 0.0, "peak_bytes": 0}  # that a command took

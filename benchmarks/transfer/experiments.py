@@ -130,6 +130,7 @@ EXPERIMENTS = (
         (
             *(RANDOM, COMPOSITES, replace(COMPOSITES, name="composites of 2k pairs + labels", pairs=2_000)),
             replace(COMPOSITES, name="3 x composites + labels", epochs=18),
+            Arm("backbone of 8k composites", "backbone", epochs=2),
             *(scaled(2_000, epochs) for epochs in (5, 10, 30)),
             *(scaled(10_000, epochs) for epochs in (5, 10)),
             scaled(50_000, 2),

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.transfer.arms import Arm, Experiment, Profile
 from benchmarks.transfer.commands import NOTHING, Runner, plus
 
+from segloc_eval.config import BACKBONE
 from segloc_eval.data.splits import label_slug
 from segloc_eval.numbers.score import MEAN, POOLED
 
@@ -72,8 +73,9 @@ class _Unit:
             "pretrained": self._pretrained,
             "composites": lambda: self._learnt_on_composites("random"),
             "pretrained, then composites": lambda: self._learnt_on_composites(self._pretrained()),
+            "backbone": lambda: self._backbone(self._learnt_on_composites("random")),
         }[self.arm.start]()
-        if "composites" not in self.arm.start:
+        if not self.arm.start.endswith("composites"):
             self.pretraining["scan_knn"] = self._neighbours(start)
         if self.own.experiment.look_at_pairs and self.arm.on_pairs:
             self.pretraining["paste_auc"] = self._paste_auc()
@@ -148,6 +150,10 @@ class _Unit:
         ]
         return str(self._do("fine-tuning", "segloc-eval", flags, f"composites-{label_slug(self.own.share)}"))
 
+    def _backbone(self, detector: str) -> str:
+        flags = ["-m", "benchmarks.transfer.backbone", "--ckpt", detector]
+        return str(self._do("backbone", "python", flags, f"backbone-{label_slug(self.own.share)}") / BACKBONE)
+
     def _scored(self, start: str) -> dict[str, Any]:
         data = self._data()
         share = self.arm.labels or self.own.share
@@ -177,7 +183,7 @@ class _Unit:
         """Flags of how a detector learns."""
         return [
             *("--detector", self.profile.detector, "--samples", str(samples), "--size", str(self.profile.size)),
-            *(self.profile.encoder if start in ("random", "imagenet") else ()),
+            *(self.profile.encoder if start in ("random", "imagenet") or start.endswith(BACKBONE) else ()),
             *("--device", self.stages.device),
         ]
 

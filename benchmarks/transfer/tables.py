@@ -197,7 +197,7 @@ def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) ->
     total = FIXED_COST + (0 if unit.experiment.probe else scans * SCAN_COST)
     if arm.start.startswith("pretrained"):
         total += pairs * unit.experiment.passes(arm, profile) * PAIR_COST
-    if arm.start.endswith("composites"):
+    if arm.start.endswith(("composites", "backbone")):
         total += profile.composites * unit.experiment.passes(arm, profile) / profile.epochs * SCAN_COST
     return total + (pairs * BUILD_COST if arm.on_pairs else 0)
 
