@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,13 @@ from xml.etree import ElementTree
 
 import pytest
 from benchmarks.transfer import charts, records
+from benchmarks.transfer.__main__ import main
 from benchmarks.transfer.arms import CPU, GPU, Arm, Experiment, Profile, Start
 from benchmarks.transfer.commands import Runner, Stopped
 from benchmarks.transfer.experiments import EXPERIMENTS, RANDOM, SEGLOC
 from benchmarks.transfer.stages import Stages, Unit
 from benchmarks.transfer.tables import Estimate, columns, costs, difference, table
+from click.testing import CliRunner
 
 from segloc_synth.cli_build import build_command
 from segloc_train.cli import command
@@ -296,6 +299,23 @@ def test_every_committed_record_belongs_to_an_experiment() -> None:
         assert len(one["generator"]) == 12 and one["commands"] and one["versions"]["torch"]
     assert len(set(map(records.key, records.read()))) == len(records.read()), "one for each unit"
     assert len({(e.name, arm.name) for e in EXPERIMENTS for arm in e.arms}) == sum(len(e.arms) for e in EXPERIMENTS)
+
+
+def test_a_runner_in_the_background_stops_its_commands_too(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    for name, stand_in in (("generator", lambda: "0" * 12), ("read", lambda gpu=False: made), ("append", made.append)):
+        monkeypatch.setattr(records, name, stand_in)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("SLOW", "1")
+    before = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        told = CliRunner().invoke(main, f"run labels --arm random --seeds 1 --hours 0.0002 --work {tmp_path}")
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    assert "segloc-synth ended with 130: saved" in told.output and not made
 
 
 @pytest.mark.slow

@@ -75,7 +75,8 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
     profile = GPU if gpu else CPU
     device, jobs, threads = ("cuda", 1, os.cpu_count() or 1) if gpu else ("cpu", jobs, 1)
     deadline = time.monotonic() + 3600 * hours
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have background jobs ignore the first: so would tools
+        signal.signal(number, signal.default_int_handler)
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     made_by = records.generator()

@@ -66,9 +66,9 @@ EXPERIMENTS = (
     Experiment(
         "real",
         "Real scans: does pretraining pay on eleven labelled scans of another scanner, or on simulated ones?",
-        (RANDOM, SIMULATED, *once(SEGLOC, COMPOSITES)),
+        (RANDOM, *once(SIMULATED, SEGLOC, COMPOSITES)),
         ("all",),
-        seeds=3,
+        seeds=2,
         epochs=2,
         real=True,
     ),
