@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from benchmarks.transfer.arms import CPU, GPU, Arm, Experiment, Profile, Start
 from benchmarks.transfer.commands import Runner, Stopped
 from benchmarks.transfer.experiments import EXPERIMENTS, RANDOM, SEGLOC
 from benchmarks.transfer.stages import Stages, Unit
-from benchmarks.transfer.tables import Estimate, columns, costs, difference, table
+from benchmarks.transfer.tables import Estimate, columns, costs, difference, processor_hours, table
 from click.testing import CliRunner
 
 from segloc_synth.cli_build import build_command
@@ -235,6 +236,7 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
     head, *_, row = table([looked], blends, columns(blends)).splitlines()[2:]
     assert "| paste AUC |" in head and "| 93.1 |" in row and "found again" not in head, "no column without values"
     assert segloc[5:8] == ["19.0 ± 2.5", "17.0 ± 2.5", "15.0 ± 2.5"] and segloc[-2:] == ["50.0 ± 0.0", "2.0 ± 0.0"]
+    assert processor_hours(known[:2]) == pytest.approx(300 / 3600)
     told = [table(known, experiment, costs(gpu)).splitlines()[-1].split(" | ")[2:] for gpu in (False, True)]
     assert told[0] == ["0.5 ± 0.0", "0.0 ± 0.0", "2.0 ± 0.0", "1.0 ± 0.0 |"]
     assert told[1] == ["1.0 ± 0.0", "0.0 ± 0.0", "4.0 ± 0.0", "1.0 ± 0.0 |"]
@@ -316,6 +318,14 @@ def test_a_runner_in_the_background_stops_its_commands_too(
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)
     assert "segloc-synth ended with 130: saved" in told.output and not made
+
+
+def test_the_docs_tables_are_those_that_the_records_make() -> None:
+    """Row by row: a record that was added shows at once that the page lags behind."""
+    known = records.timed(records.read())
+    printed = {line for one in EXPERIMENTS for line in table(known, one, columns(one)).splitlines()}
+    rows = re.findall(r"^\| .*\|$", (records.ROOT / "docs/EXPERIMENTS.md").read_text(), re.MULTILINE)
+    assert rows and not [row for row in rows if row not in printed]
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from benchmarks.transfer.arms import CPU, GPU, Experiment
 from benchmarks.transfer.commands import Runner, Stopped
 from benchmarks.transfer.experiments import EXPERIMENTS
 from benchmarks.transfer.stages import Stages, Unit
-from benchmarks.transfer.tables import columns, costs, foretold, table
+from benchmarks.transfer.tables import columns, costs, foretold, processor_hours, table
 
 from segloc_eval.machine import versions
 from segloc_synth import console
@@ -46,18 +46,20 @@ def main() -> None:
 @main.command()
 @names
 def plan(names: Sequence[str]) -> None:
-    """Units done and missing, and the processor hours that they take."""
+    """Units done and missing, and the processor hours that they took and take."""
     known = records.read()
-    total = 0.0
+    taken = total = 0.0
     for experiment in chosen(names):
         missing = missing_units(experiment, known)
         hours = sum(foretold(known, unit, CPU) for unit in missing) / 3600
         total += hours
+        taken += (spent := processor_hours(record for record in known if record["experiment"] == experiment.name))
         units = len(all_units(experiment))
         click.echo(
-            f"{experiment.name}: {units - len(missing)} of {units} units, {hours:.1f} h left. {experiment.question}"
+            f"{experiment.name}: {units - len(missing)} of {units} units, {spent:.1f} h taken, {hours:.1f} h left. "
+            f"{experiment.question}"
         )
-    click.echo(f"in all {total:.1f} hours of one core")
+    click.echo(f"in all {taken:.1f} hours of one core taken, without simulating scans, and {total:.1f} left")
 
 
 @main.command()

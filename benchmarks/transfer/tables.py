@@ -186,6 +186,12 @@ def peak(record: dict[str, Any]) -> float | None:
     return held / 2**30
 
 
+def processor_hours(records: Iterable[dict[str, Any]]) -> float:
+    """Hours of one core that units took, as far as known; scans are not counted: units share them."""
+    costs = [cost for record in records for stage, cost in record["cost"].items() if stage != "simulate"]
+    return sum(cost["cpu_seconds"] or 0.0 for cost in costs) / 3600
+
+
 def foretold(records: Sequence[dict[str, Any]], unit: Unit, profile: Profile) -> float:
     """Processor seconds of a unit: as the same arm took on this processor, else by what its samples usually cost."""
     same = [r for r in records if (r["experiment"], r["arm"]) == unit.key[:2] and r.get("processor") == processor()]
