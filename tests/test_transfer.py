@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import platform
-import re
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import pytest
@@ -106,9 +105,22 @@ def test_labels_count_once(calls: Path, tmp_path: Path, start: Start) -> None:
     lists = [line[-1] for line in commands if line[1] == "labels"]
     assert [str(Path(images).parent) for images in told("--images") if images.endswith(".txt")] == lists
     assert len(lists) == (start != "random")
+    assert sum(path.endswith("/backbone.pth") for path in told("--ckpt")) == 2 * (start == "backbone")
     ceiling = replace(unit, arm=Arm("more", start, labels="100%"))
     more = [line.split() for line in stages(tmp_path / "work").unit(ceiling)["commands"]]
     assert [line for line in more if line not in commands] == [more[-1]] and "100%" in more[-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("own", ["sixray_masks", "sixray_negatives"]), ("simulated", ["pidray", "sixray"])]
+)
+def test_real_scans_have_pairs_of_real_or_simulated_ones(
+    calls: Path, tmp_path: Path, kind: Literal["own", "simulated"], names: list[str]
+) -> None:
+    unit = Unit(replace(PROBE, real=True), Arm("it", objects=kind, backgrounds=kind), "all", 0)
+    commands = [line.split() for line in stages(tmp_path / "work").unit(unit)["commands"]]
+    (build,) = (line for line in commands if line[1] == "build")
+    assert [Path(build[build.index(flag) + 1]).name for flag in ("--objects", "--backgrounds")] == names
 
 
 def test_where_blends_are_compared_a_classifier_looks_for_the_paste(calls: Path, tmp_path: Path) -> None:
@@ -236,7 +248,8 @@ def test_a_table_tells_what_the_records_hold(tmp_path: Path) -> None:
     head, *_, row = table([looked], blends, columns(blends)).splitlines()[2:]
     assert "| paste AUC |" in head and "| 93.1 |" in row and "found again" not in head, "no column without values"
     assert segloc[5:8] == ["19.0 ± 2.5", "17.0 ± 2.5", "15.0 ± 2.5"] and segloc[-2:] == ["50.0 ± 0.0", "2.0 ± 0.0"]
-    assert processor_hours(known[:2]) == pytest.approx(300 / 3600)
+    parts = {"simulate": spent(999.0), "labels": spent(60.0), "probe": {**spent(1.0), "cpu_seconds": None}}
+    assert processor_hours([known[0], {**known[0], "cost": parts}]) == pytest.approx(210 / 3600)
     told = [table(known, experiment, costs(gpu)).splitlines()[-1].split(" | ")[2:] for gpu in (False, True)]
     assert told[0] == ["0.5 ± 0.0", "0.0 ± 0.0", "2.0 ± 0.0", "1.0 ± 0.0 |"]
     assert told[1] == ["1.0 ± 0.0", "0.0 ± 0.0", "4.0 ± 0.0", "1.0 ± 0.0 |"]
@@ -321,11 +334,14 @@ def test_a_runner_in_the_background_stops_its_commands_too(
 
 
 def test_the_docs_tables_are_those_that_the_records_make() -> None:
-    """Row by row: a record that was added shows at once that the page lags behind."""
+    """None is missing, and none lags behind a record that was added."""
+
+    def tables(text: str) -> list[str]:
+        return sorted(block.strip() for block in text.split("\n\n") if block.startswith("| "))
+
     known = records.timed(records.read())
-    printed = {line for one in EXPERIMENTS for line in table(known, one, columns(one)).splitlines()}
-    rows = re.findall(r"^\| .*\|$", (records.ROOT / "docs/EXPERIMENTS.md").read_text(), re.MULTILINE)
-    assert rows and not [row for row in rows if row not in printed]
+    made = "\n\n".join(table(known, one, columns(one)) for one in EXPERIMENTS)
+    assert tables((records.ROOT / "docs/EXPERIMENTS.md").read_text()) == tables(made) != []
 
 
 @pytest.mark.slow

@@ -52,14 +52,14 @@ def plan(names: Sequence[str]) -> None:
     for experiment in chosen(names):
         missing = missing_units(experiment, known)
         hours = sum(foretold(known, unit, CPU) for unit in missing) / 3600
-        total += hours
-        taken += (spent := processor_hours(record for record in known if record["experiment"] == experiment.name))
+        spent = processor_hours(record for record in known if record["experiment"] == experiment.name)
+        taken, total = taken + spent, total + hours
         units = len(all_units(experiment))
         click.echo(
             f"{experiment.name}: {units - len(missing)} of {units} units, {spent:.1f} h taken, {hours:.1f} h left. "
             f"{experiment.question}"
         )
-    click.echo(f"in all {taken:.1f} hours of one core taken, without simulating scans, and {total:.1f} left")
+    click.echo(f"in all {taken:.1f} hours of one core known, without simulating scans; {total:.1f} left, with it")
 
 
 @main.command()
@@ -77,7 +77,10 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
     profile = GPU if gpu else CPU
     device, jobs, threads = ("cuda", 1, os.cpu_count() or 1) if gpu else ("cpu", jobs, 1)
     deadline = time.monotonic() + 3600 * hours
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have background jobs ignore the first: so would tools
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # scripts start background jobs with SIGINT ignored: tools would inherit it
         signal.signal(number, signal.default_int_handler)
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)

@@ -119,8 +119,9 @@ class Experiment:
         probe: pretrains only, and looks at what nearest neighbours make of the features; no detector.
         epochs: passes over the pairs, instead of the profile's.
         look_at_pairs: tells too what was learnt on the pairs, and how well a classifier finds what was pasted.
-        real: instead of PhantomRay, segments and benign scans of SIXray (but see Arm.objects), fine-tuned on boxes of
-            four other scanners; pretraining has other labels than fine-tuning. The scans lie below SEGLOC_SCANS.
+        real: instead of PhantomRay, segments and benign scans of SIXray (unless the arm says otherwise), fine-tuned on
+            boxes of four other scanners; pretraining has other labels than fine-tuning. The scans lie below
+            SEGLOC_SCANS.
     """
 
     name: str

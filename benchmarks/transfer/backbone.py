@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import click
-import torch
 
 from segloc_eval.config import BACKBONE, DETECTOR
-from segloc_train.checkpoint import load_tensors
+from segloc_train.checkpoint import load_tensors, save_tensors
 
 PREFIX = "backbone."
 
@@ -19,7 +18,7 @@ def main(ckpt: Path, out: Path) -> None:
     tensors = load_tensors(ckpt / DETECTOR)
     out.mkdir(parents=True, exist_ok=True)
     own = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-    torch.save(own, out / BACKBONE)
+    save_tensors(out / BACKBONE, own)
 
 
 if __name__ == "__main__":

@@ -73,10 +73,11 @@ def generator() -> str:
 
 
 def processor() -> str:
-    """This machine's, as Linux calls it, and its model's number, since virtual ones hide the rest of the name: times
-    of another are not comparable."""
-    name, model = (re.search(rf"^{field}\s*: (.*)", CPUINFO, re.MULTILINE) for field in ("model name", "model"))
-    return f"{name[1]}, model {model[1]}" if name and model else platform.machine()
+    """This machine's, as Linux calls it, with its numbers, since virtual ones hide the rest of the name: times of
+    another are not comparable."""
+    fields = ("model name", "cpu family", "model")
+    name, family, model = (re.search(rf"^{field}\s*: (.*)", CPUINFO, re.MULTILINE) for field in fields)
+    return f"{name[1]}, family {family[1]}, model {model[1]}" if name and family and model else platform.machine()
 
 
 def timed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

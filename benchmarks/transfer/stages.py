@@ -180,10 +180,11 @@ class _Unit:
         return self._do("fine-tuning", "segloc-eval", flags, name)
 
     def _detector(self, start: str, samples: int) -> list[str]:
-        """Flags of how a detector learns."""
+        """Flags of how a detector learns; a run or a detector tells its architecture itself."""
+        tells = start not in ("random", "imagenet") and not start.endswith(BACKBONE)
         return [
             *("--detector", self.profile.detector, "--samples", str(samples), "--size", str(self.profile.size)),
-            *(self.profile.encoder if start in ("random", "imagenet") or start.endswith(BACKBONE) else ()),
+            *(() if tells else self.profile.encoder),
             *("--device", self.stages.device),
         ]
 

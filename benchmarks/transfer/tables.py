@@ -187,7 +187,7 @@ def peak(record: dict[str, Any]) -> float | None:
 
 
 def processor_hours(records: Iterable[dict[str, Any]]) -> float:
-    """Hours of one core that units took, as far as known; scans are not counted: units share them."""
+    """Processor hours of units. Unknown times count as none, shared stages once a unit, simulated scans not."""
     costs = [cost for record in records for stage, cost in record["cost"].items() if stage != "simulate"]
     return sum(cost["cpu_seconds"] or 0.0 for cost in costs) / 3600
 
