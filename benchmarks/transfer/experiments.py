@@ -135,6 +135,8 @@ EXPERIMENTS = (
             *(scaled(10_000, epochs) for epochs in (5, 10)),
             scaled(50_000, 2),
             scaled(200_000, 1),
+            replace(SEGLOC, name="20k pairs, once", epochs=1),
+            replace(SEGLOC, name="20k pairs pasted hard, once", epochs=1, synth=("--blend", "hard")),
         ),
         ("10%",),
         seeds=1,
