@@ -77,10 +77,8 @@ def run(names: Sequence[str], hours: float, jobs: int, seeds: int, arms: Sequenc
     profile = GPU if gpu else CPU
     device, jobs, threads = ("cuda", 1, os.cpu_count() or 1) if gpu else ("cpu", jobs, 1)
     deadline = time.monotonic() + 3600 * hours
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # scripts start background jobs with SIGINT ignored: tools would inherit it
+    # Scripts start background jobs with SIGINT ignored, which the tools would inherit.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
