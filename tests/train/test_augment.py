@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -38,6 +38,7 @@ def dark(image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=30)
+@example(seed=0, corners=[0, 61, 0, 54])  # a crop to the object alone, but for rounding
 @given(seed=st.integers(0, 10_000), corners=st.lists(st.integers(0, SIZE), min_size=4, max_size=4))
 def test_boxes_and_masks_stay_on_their_objects(kind: str, seed: int, corners: list[int]) -> None:
     (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
@@ -55,7 +56,7 @@ def test_boxes_and_masks_stay_on_their_objects(kind: str, seed: int, corners: li
     if box[2] - box[0] == SIZE and box[3] - box[1] == SIZE:
         return  # nothing but the object
     for image, moved in zip(view.images, view.boxes, strict=True):
-        if (moved == torch.tensor([0.0, 0, SIZE, SIZE])).all():
+        if torch.allclose(moved, torch.tensor([0.0, 0, SIZE, SIZE]), atol=1e-3):
             continue  # the crop shows nothing but the object
         found = masks_to_boxes(dark(image)[None])[0] + ends
         # A blur closes a gap to the picture's border that is narrower than its sigma, at most 2 pixels.
