@@ -25,11 +25,11 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from segloc_synth.console import cores
 from segloc_synth.files import write_json
-from segloc_train.data import Pairs
-from segloc_train.loader import batches
-from segloc_train.order import BatchOrder, split
-from segloc_train.sources import Sources, open_sources
-from segloc_train.stream import StreamOrder, stream_batches
+from segloc_train.data.data import Pairs
+from segloc_train.data.loader import batches
+from segloc_train.data.order import BatchOrder, split
+from segloc_train.data.sources import Sources, open_sources
+from segloc_train.data.stream import StreamOrder, stream_batches
 
 PAIRS, SIZE, BATCH = 2000, 256, 64
 GOAL = 0.8  # of the yardstick's pairs a second

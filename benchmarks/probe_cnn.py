@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segloc_synth.console import run
-from segloc_synth.crops import Crop, Trial, trials
-from segloc_synth.matching import FOLDS
-from segloc_synth.probe import Verdict, judge
+from segloc_synth.realism.crops import Crop, Trial, trials
+from segloc_synth.realism.matching import FOLDS
+from segloc_synth.realism.probe import Verdict, judge
 
 SIDE = 64  # of the network's window; of larger objects it sees the middle
 EPOCHS = 16

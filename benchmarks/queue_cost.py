@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segloc_synth.files import write_json
-from segloc_train.contrast import info_nce
-from segloc_train.queues import KeyStore
+from segloc_train.methods.common.contrast import info_nce
+from segloc_train.methods.common.queues import KeyStore
 
 LEVELS, DIM, CLASSES, TEMPERATURE = 5, 128, 12, 0.2
 Batch = tuple[Tensor, Tensor, Tensor]  # queries and keys [B, levels, dim] on the device, labels int64 [B] on the CPU

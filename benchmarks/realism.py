@@ -24,15 +24,15 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth.config import BLENDS
 from segloc_synth.console import cores, progress, run
-from segloc_synth.crops import CONTROLS, Trial, trials
 from segloc_synth.engines import run_local
 from segloc_synth.files import write_json
-from segloc_synth.manifest import Layout, shard_path, write_manifest
 from segloc_synth.phantom import write_phantom
 from segloc_synth.phantom.scene import CLASSES
-from segloc_synth.probe import Verdict, linear
-from segloc_synth.shards import Sample, ShardReader
-from segloc_synth.writer import write_shard
+from segloc_synth.realism.crops import CONTROLS, Trial, trials
+from segloc_synth.realism.probe import Verdict, linear
+from segloc_synth.shards.format import Sample, ShardReader
+from segloc_synth.shards.manifest import Layout, shard_path, write_manifest
+from segloc_synth.shards.writer import write_shard
 
 sys.path.insert(0, str(Path(__file__).parent))
 import probe_cnn

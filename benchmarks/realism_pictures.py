@@ -8,8 +8,8 @@ import realism_truth
 from pycocotools import mask as coco_mask
 
 from segloc_synth.files import atomic_write
-from segloc_synth.images import Pixels
-from segloc_synth.shards import ShardReader
+from segloc_synth.shards.format import ShardReader
+from segloc_synth.sources.images import Pixels
 
 LOOKED_AT = 60  # composites
 SHOWN = 8

@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segloc_synth.backgrounds import bag_mask
-from segloc_synth.crops import IN_BAG, fit_mask
+from segloc_synth.bank.scenes import fit_scan
 from segloc_synth.files import read_json
-from segloc_synth.images import Pixels
-from segloc_synth.masks import segmentation_to_mask
 from segloc_synth.phantom import SIXRAY
 from segloc_synth.phantom.annotate import annotation
 from segloc_synth.phantom.outlines import apply, chain, pose
@@ -32,8 +29,11 @@ from segloc_synth.phantom.scene import (
     silhouette,
 )
 from segloc_synth.phantom.shapes import bounds
-from segloc_synth.scenes import fit_scan
-from segloc_synth.shards import Sample
+from segloc_synth.realism.crops import IN_BAG, fit_mask
+from segloc_synth.shards.format import Sample
+from segloc_synth.sources.backgrounds import bag_mask
+from segloc_synth.sources.images import Pixels
+from segloc_synth.sources.masks import segmentation_to_mask
 
 TRIES = 8  # places for an object
 OTHER_NOISE = 6  # names a stream of random numbers that no scan uses

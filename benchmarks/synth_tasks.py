@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
-from segloc_synth.listing import list_images
-from segloc_synth.shards import ShardReader
+from segloc_synth.shards.format import ShardReader
+from segloc_synth.sources.listing import list_images
 
 SIZE, QUALITY = 256, 90
 ENCODED = 500  # pairs of the yardstick

@@ -13,7 +13,7 @@ top of it.
   foreach          both updates for all parameters at once
   key store        one queue per class, walked in chunks
   nothing read     the loss stays on the device
-  trainer          and pinned, non-blocking copies: segloc_train.trainer.Trainer.advance
+  trainer          and pinned, non-blocking copies: segloc_train.run.trainer.Trainer.advance
 
 Rungs take turns, the ratio is that of the medians. On CUDA it is time between events, with nothing waited for inside;
 on the CPU it is CPU time of one core, steadier than wall time on a shared machine. The real run at the end reads a
@@ -42,10 +42,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from train_ways import Run, ladder, random_batch, runs_of, settings
 
 from segloc_synth.files import write_json
-from segloc_train.backbone import ARCHS
 from segloc_train.config import Config
-from segloc_train.data import Batch
+from segloc_train.data.data import Batch
 from segloc_train.dist import local_device
+from segloc_train.model.backbone import ARCHS
 
 ROUNDS = 3  # turns of every rung
 STEPS = 30  # of the real run, and a few more: a part of the pairs is held out

@@ -9,16 +9,16 @@ import torch
 from queue_cost import CLASSES, Moco
 from torch import Tensor, nn
 
-from segloc_train.augment import plain
-from segloc_train.backbone import LEVELS, SDANet
 from segloc_train.cli import command
 from segloc_train.config import Config, resolve
-from segloc_train.contrast import info_nce
-from segloc_train.data import Batch, View
+from segloc_train.data.augment import plain
+from segloc_train.data.data import Batch, View
 from segloc_train.dist import World
-from segloc_train.encoder import Encoder, momentum_update
-from segloc_train.step import Step
-from segloc_train.trainer import Trainer, build
+from segloc_train.methods.common.contrast import info_nce
+from segloc_train.methods.common.step import Step
+from segloc_train.model.backbone import LEVELS, SDANet
+from segloc_train.model.encoder import Encoder, momentum_update
+from segloc_train.run.trainer import Trainer, build
 
 Run = Callable[[Batch], object]
 

@@ -11,14 +11,20 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("segloc_synth", "segloc_train", "segloc_eval")
 MAY_IMPORT = {
     "segloc_synth": set(),
-    "segloc_train": {f"segloc_synth.{name}" for name in ("shards", "files", "console", "rle")},
+    "segloc_train": {f"segloc_synth.{name}" for name in ("shards.format", "files", "console", "rle")},
     "segloc_eval": {
-        f"segloc_synth.{name}"
-        for name in ("files", "console", "coco", "voc", "labelled", "listing", "masks", "phantom", "images", "problems")
+        f"segloc_synth.{name}" for name in ("files", "console", "sources", "phantom", "shards.format", "look.export")
     }
-    | {f"segloc_synth.{name}" for name in ("shards", "export")}
-    | {f"segloc_train.{name}" for name in ("backbone", "checkpoint", "dist", "loop", "start")},
+    | {f"segloc_train.{name}" for name in ("model.backbone", "model.checkpoint", "model.start", "dist", "run.loop")},
 }
+# The rooms of each stage, from the ground up: one imports only from those before it.
+ROOMS = {
+    "segloc_synth": "files console rle engines phantom shards config sources colour bank check compose look build "
+    "realism cli_build cli",
+    "segloc_train": "dist data model methods flags config run summary cli",
+    "segloc_eval": "recipe config numbers data report mm run options cli",
+}
+LARGEST = 14  # files in a folder
 
 
 def imports(path: Path) -> set[str]:
@@ -44,11 +50,8 @@ def test_a_stage_imports_only_what_it_may_from_earlier_ones(stage: str) -> None:
     others = {f"{other}." for other in STAGES if other != stage}
     for name, path in modules(stage).items():
         foreign = {module for module in imports(path) if any(module.startswith(other) for other in others)}
-        unwanted = {
-            module
-            for module in foreign
-            if not any(module == good or module.startswith(f"{good}.") for good in MAY_IMPORT[stage])
-        }
+        good = MAY_IMPORT[stage]  # or what is inside it, or a package on the way to it
+        unwanted = {m for m in foreign if not any(f"{m}.".startswith(f"{g}.") or g.startswith(f"{m}.") for g in good)}
         assert not unwanted, f"{name} imports {unwanted}"
 
 
@@ -63,6 +66,26 @@ def test_imports_inside_a_stage_have_no_cycle(stage: str) -> None:
             del graph[leaf]
         graph = {name: others - set(leaves) for name, others in graph.items()}
     assert not graph, f"cycle among {sorted(graph)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_rooms_import_from_those_below(stage: str) -> None:
+    floors = ROOMS[stage].split()
+    found = {name.split(".")[1] for name in modules(stage) if "." in name} - {"__main__"}
+    assert sorted(floors) == sorted(found)
+    for name, path in modules(stage).items():
+        room = name.partition(".")[2].split(".")[0]
+        below = floors[: floors.index(room) + 1] if room in floors else floors
+        inside = {module.split(".")[1] for module in imports(path) if module.startswith(f"{stage}.")} & set(floors)
+        assert inside <= set(below), f"{name} imports from {inside - set(below)}"
+
+
+def test_folders_are_small_and_say_what_comes_in_and_what_goes_out() -> None:
+    for stage in STAGES:
+        for folder in {path.parent for path in modules(stage).values()}:
+            assert len(list(folder.glob("*.py"))) <= LARGEST, folder
+            doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+            assert doc, folder
 
 
 def test_mm_libraries_are_imported_in_one_place() -> None:

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from segloc_eval.cli import command
-from segloc_train.checkpoint import load_state, load_tensors
+from segloc_train.model.checkpoint import load_state, load_tensors
 
 TRAIN = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "1"]
 TUNE = ["--epochs", "1", "--size", "64", "--seeds", "1"]

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth.cli import cli
 from segloc_synth.phantom import write_phantom
-from segloc_synth.shards import ShardReader
+from segloc_synth.shards.format import ShardReader
 from tests.conftest import ROOT
 
 

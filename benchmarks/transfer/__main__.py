@@ -30,7 +30,7 @@ from benchmarks.transfer.experiments import EXPERIMENTS
 from benchmarks.transfer.stages import Stages, Unit
 from benchmarks.transfer.tables import columns, costs, foretold, processor_hours, table
 
-from segloc_eval.machine import versions
+from segloc_eval.run.machine import versions
 from segloc_synth import console
 
 ORDER = {experiment.name: experiment for experiment in EXPERIMENTS}

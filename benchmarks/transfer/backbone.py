@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from segloc_eval.config import BACKBONE, DETECTOR
-from segloc_train.checkpoint import load_tensors, save_tensors
+from segloc_train.model.checkpoint import load_tensors, save_tensors
 
 PREFIX = "backbone."
 

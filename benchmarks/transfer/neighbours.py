@@ -17,10 +17,10 @@ from segloc_eval.data.datasets import Data, load_data
 from segloc_eval.data.scans import Scan
 from segloc_eval.mm.data import example
 from segloc_synth.files import write_json
-from segloc_train import start
-from segloc_train.backbone import SDANet
-from segloc_train.data import View
-from segloc_train.watch import knn_accuracy, roi_features
+from segloc_train.data.data import View
+from segloc_train.model import start
+from segloc_train.model.backbone import SDANet
+from segloc_train.run.watch import knn_accuracy, roi_features
 
 
 @click.command()

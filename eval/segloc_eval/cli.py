@@ -123,7 +123,7 @@ def run(
         arms, told = resolve_arms(checkpoints, arch, width)
     with installed():  # behind the checks, for these imports take seconds
         from segloc_eval.data.splits import label_slug
-        from segloc_eval.protocol import accept_out, evaluate
+        from segloc_eval.run.protocol import accept_out, evaluate
         from segloc_train.dist import joined, local_device
 
         chosen = changed_recipe(recipe, told, changes)
@@ -185,8 +185,8 @@ def pretrain(
         changes["epochs"] = changes["epochs"] or 1
     (arm,), told = resolve_arms((ckpt,), arch, width)
     with installed():
-        from segloc_eval.composites import learn_composites
         from segloc_eval.data.preflight import describe
+        from segloc_eval.run.composites import learn_composites
         from segloc_train.dist import joined, local_device
 
         chosen = changed_recipe(recipe, told, changes)
@@ -210,8 +210,8 @@ def predict(images: tuple[Path, ...], ckpt: Path, out: Path, device: str) -> int
     scan with what was found in it. The exit code is 3 where a picture is left out.
     """
     with installed():
-        from segloc_eval.detect import predict_folder
-        from segloc_synth.problems import describe, faults
+        from segloc_eval.run.detect import predict_folder
+        from segloc_synth.sources.problems import describe, faults
         from segloc_train.dist import local_device
     problems = predict_folder(ckpt, images, out, local_device(device))
     click.echo(out)
@@ -226,7 +226,7 @@ def predict(images: tuple[Path, ...], ckpt: Path, out: Path, device: str) -> int
 def report(folders: tuple[Path, ...], out: Path) -> None:
     """Merge evaluations of the same data, recipe and --seed in one report: of other arms, label sets or --seeds."""
     with installed():
-        from segloc_eval import merged
+        from segloc_eval.run import merged
     click.echo(merged.report(folders, out))
 
 

@@ -59,7 +59,7 @@ def changed_recipe(name: str, told: dict[str, Any], changes: dict[str, Any]) -> 
     """
     if None not in (changes["epochs"], changes["samples"]):
         raise click.UsageError("--samples is instead of --epochs; give one of the two")
-    from segloc_train.backbone import ARCHS
+    from segloc_train.model.backbone import ARCHS
 
     chosen = RECIPES[name].changed(**told, **changes)
     if chosen.arch not in ARCHS:

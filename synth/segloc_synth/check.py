@@ -8,14 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segloc_synth.backgrounds import BenignSource, read_benign
+from segloc_synth.bank.boxes import annotation_mask
+from segloc_synth.bank.scenes import fit
 from segloc_synth.console import progress
 from segloc_synth.engines import check_stop, run_local
-from segloc_synth.images import BadImage, read_image
-from segloc_synth.labelled import Annotation, LabelledSource, Scan
-from segloc_synth.listing import list_images, reaching
-from segloc_synth.masks import BadMask, annotation_mask, annotations_of
-from segloc_synth.problems import (
+from segloc_synth.sources.backgrounds import BenignSource, read_benign
+from segloc_synth.sources.images import BadImage, read_image
+from segloc_synth.sources.labelled import Annotation, LabelledSource, Scan
+from segloc_synth.sources.listing import list_images, reaching
+from segloc_synth.sources.masks import BadMask, annotations_of
+from segloc_synth.sources.problems import (
     BOX_OUTSIDE,
     DUPLICATE,
     EMPTY_CLASS,
@@ -28,8 +30,7 @@ from segloc_synth.problems import (
     fate,
     faults,
 )
-from segloc_synth.scenes import fit
-from segloc_synth.sources import layout_of, read_labelled
+from segloc_synth.sources.sources import layout_of, read_labelled
 
 SLACK = 2.0  # pixels by which a box may reach over the edge (rounding)
 GLANCE = 256  # canvas on which a benign scan is looked at, build's default

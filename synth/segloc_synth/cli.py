@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 
-from segloc_synth import build, check, export, gallery, phantom, pipeline, preview, probe, verify
+from segloc_synth import check, phantom
+from segloc_synth.build import build, pipeline, verify
 from segloc_synth.cli_build import build_command, source_options
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl, json_bytes
+from segloc_synth.look import export, gallery, preview
+from segloc_synth.realism import probe
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 PATH = PathOrUrl()

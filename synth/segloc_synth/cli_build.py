@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
-from segloc_synth import build, card, pipeline, prepare
+from segloc_synth.bank import prepare
+from segloc_synth.build import build, pipeline
 from segloc_synth.config import BALANCES, BLENDS, COEFFICIENTS, POSITIVES, Balance, Blend, Config, Positives
 from segloc_synth.console import Finite, cores
 from segloc_synth.files import PathOrUrl
+from segloc_synth.look import card
 
 PATH = PathOrUrl()
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from segloc_synth.shards import config_hash
+from segloc_synth.shards.format import config_hash
 
 Blend = Literal["hard", "alpha", "multiply", "dual-energy"]
 BLENDS: tuple[Blend, ...] = get_args(Blend)

@@ -22,8 +22,8 @@ from segloc_eval.config import Arm, free_name, resolve_arms
 from segloc_eval.data.datasets import load_data
 from segloc_eval.mm.tuning import FineTuning
 from segloc_synth import console
-from segloc_train.backbone import SDANet
-from segloc_train.checkpoint import save_tensors
+from segloc_train.model.backbone import SDANet
+from segloc_train.model.checkpoint import save_tensors
 
 Make = Callable[..., Path]
 TINY = ["--labels", "8", "--epochs", "2", "--size", "64", "--width", "16", "--device", "cpu", "--seeds", "1"]

@@ -21,11 +21,11 @@ from segloc_eval.data.datasets import Data, load_data, truth, write_lists
 from segloc_eval.data.splits import label_slug
 from segloc_eval.mm.data import example
 from segloc_eval.numbers.score import score
-from segloc_eval.results import write_truth
-from segloc_synth import problems
-from segloc_synth.images import MAX_PIXELS, read_image
+from segloc_eval.run.results import write_truth
 from segloc_synth.phantom import write_phantom
-from segloc_synth.sources import read_labelled_all, read_names
+from segloc_synth.sources import problems
+from segloc_synth.sources.images import MAX_PIXELS, read_image
+from segloc_synth.sources.sources import read_labelled_all, read_names
 
 Make = Callable[..., Path]
 

@@ -22,7 +22,7 @@ from segloc_eval.data.label_files import LONE, split_name
 from segloc_eval.data.layouts import find_layout
 from segloc_eval.data.scans import scan_name
 from segloc_eval.data.yolo import yolo_line
-from segloc_synth import problems
+from segloc_synth.sources import problems
 
 Make = Callable[..., Path]
 NUMBERS = {id: place for place, id in enumerate(CLASSES)}  # of our classes, in YOLO

@@ -20,10 +20,10 @@ from segloc_eval.mm.configs import MEAN, STD
 from segloc_eval.mm.heads import places
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.recipe import DETECTORS, PAPER, QUICK, DetectorName, Recipe
-from segloc_train import augment
-from segloc_train.backbone import SDANet
-from segloc_train.checkpoint import load_tensors, save_tensors
-from segloc_train.export import export
+from segloc_train.data import augment
+from segloc_train.model.backbone import SDANet
+from segloc_train.model.checkpoint import load_tensors, save_tensors
+from segloc_train.run.export import export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTH = 16

@@ -23,14 +23,14 @@ from pycocotools.coco import COCO
 from tests.conftest import ROOT
 from tests.eval.test_model import Hostile
 
-from segloc_eval import unit as module
 from segloc_eval.data.datasets import Data, load_data
-from segloc_eval.detect import predict_folder
 from segloc_eval.recipe import QUICK, DetectorName, Recipe
-from segloc_eval.unit import Unit, accept_learnt, eval_detector, run_unit
-from segloc_synth.problems import faults
-from segloc_train.checkpoint import load_tensors
+from segloc_eval.run import unit as module
+from segloc_eval.run.detect import predict_folder
+from segloc_eval.run.unit import Unit, accept_learnt, eval_detector, run_unit
+from segloc_synth.sources.problems import faults
 from segloc_train.dist import ALONE, joined
+from segloc_train.model.checkpoint import load_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

@@ -14,17 +14,17 @@ from click.testing import CliRunner
 from hypothesis import strategies as st
 from tests.conftest import draw_scan, save
 
-from segloc_synth import learning, palette
-from segloc_synth.backgrounds import bag_mask
+from segloc_synth.bank.cutting import MARGIN, Segment
+from segloc_synth.bank.scenes import Scene, fit_background
 from segloc_synth.cli import cli
-from segloc_synth.cutting import MARGIN, Segment
-from segloc_synth.images import Pixels, fit_to_canvas
-from segloc_synth.palette import Palette
+from segloc_synth.colour import learning, palette
+from segloc_synth.colour.palette import Palette
+from segloc_synth.compose.place import Placed
+from segloc_synth.compose.plan import TRIES, Paste
 from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner
 from segloc_synth.phantom.scene import cast, expose, plan_scene, scan_rng, silhouette
-from segloc_synth.place import Placed
-from segloc_synth.plan import TRIES, Paste
-from segloc_synth.scenes import Scene, fit_background
+from segloc_synth.sources.backgrounds import bag_mask
+from segloc_synth.sources.images import Pixels, fit_to_canvas
 
 SIZE = 96
 CARRIER = (240, 200, 150)

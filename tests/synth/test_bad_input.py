@@ -17,10 +17,10 @@ from PIL import Image
 from tests.conftest import save, write_benign, write_labelled
 
 from segloc_synth.cli import cli
-from segloc_synth.images import BadImage, read_image
-from segloc_synth.shards import ShardReader
-from segloc_synth.sources import read_mapping
-from segloc_synth.voc import BadLabel, read_xml
+from segloc_synth.shards.format import ShardReader
+from segloc_synth.sources.images import BadImage, read_image
+from segloc_synth.sources.sources import read_mapping
+from segloc_synth.sources.voc import BadLabel, read_xml
 
 
 def run(out: Path, *args: object) -> Result:

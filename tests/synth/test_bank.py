@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from tests.conftest import draw_scan, save, write_benign, write_labelled
 from tests.synth.conftest import SIZE, Sources, build, content
 
-from segloc_synth import bank, prepare
-from segloc_synth.backgrounds import bag_mask, read_benign
-from segloc_synth.bank import READY, UNKNOWN, Backgrounds, Objects
+from segloc_synth.bank import bank, prepare
+from segloc_synth.bank.bank import READY, UNKNOWN, Backgrounds, Objects
+from segloc_synth.bank.prepare import prepare_backgrounds, prepare_objects
+from segloc_synth.bank.scenes import fit_scan, neighbours, without_frame
+from segloc_synth.compose.plan import plan_pair
+from segloc_synth.compose.sample import Materials, compose_pair, make_sample
 from segloc_synth.config import Config
-from segloc_synth.plan import plan_pair
-from segloc_synth.prepare import prepare_backgrounds, prepare_objects
-from segloc_synth.problems import NEAR
-from segloc_synth.sample import Materials, compose_pair, make_sample
-from segloc_synth.scenes import fit_scan, neighbours, without_frame
-from segloc_synth.shards import ShardReader
-from segloc_synth.sources import read_labelled
+from segloc_synth.shards.format import ShardReader
+from segloc_synth.sources.backgrounds import bag_mask, read_benign
+from segloc_synth.sources.problems import NEAR
+from segloc_synth.sources.sources import read_labelled
 
 
 def open_backgrounds(folder: Path, form: bank.Form = "raw") -> Backgrounds:
@@ -182,7 +182,7 @@ def test_what_one_process_prepared_others_read(tmp_path: Path, cold: Path) -> No
     folder = write_benign(tmp_path / "bags")
     mine = open_backgrounds(folder)
     code = (
-        "import sys; from pathlib import Path; from segloc_synth.bank import Backgrounds\n"
+        "import sys; from pathlib import Path; from segloc_synth.bank.bank import Backgrounds\n"
         "scene, kinds = Backgrounds(Path(sys.argv[1]), Path(sys.argv[2])).get(2)\n"
         "print(scene.pixels.sum(), kinds)"
     )

@@ -14,12 +14,12 @@ from PIL import Image
 from tests.conftest import cut_all, draw_scan, save, write_benign, write_labelled
 from tests.synth.test_sources import write_masks
 
-from segloc_synth.backgrounds import read_benign
 from segloc_synth.cli import cli
 from segloc_synth.files import as_path
-from segloc_synth.images import read_image
-from segloc_synth.listing import stems
-from segloc_synth.sources import read_labelled
+from segloc_synth.sources.backgrounds import read_benign
+from segloc_synth.sources.images import read_image
+from segloc_synth.sources.listing import stems
+from segloc_synth.sources.sources import read_labelled
 
 CSV = """name,Gun,Knife
 N0000001,-1,-1

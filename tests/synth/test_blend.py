@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.synth.conftest import CARRIER, SIZE, absorbed, feathered, paste, pastes, segment
 
-from segloc_synth import blend, palette
-from segloc_synth.blend import Translation
+from segloc_synth.bank.cutting import Segment, cut_out
+from segloc_synth.bank.scenes import Scene
+from segloc_synth.colour import palette
+from segloc_synth.colour.palette import Palette
+from segloc_synth.compose import blend
+from segloc_synth.compose.blend import Translation
+from segloc_synth.compose.place import Matrix, Placed, place
+from segloc_synth.compose.plan import Paste
 from segloc_synth.config import BLENDS, Blend
-from segloc_synth.cutting import Segment, cut_out
-from segloc_synth.images import Pixels
-from segloc_synth.palette import Palette
-from segloc_synth.place import Matrix, Placed, place
-from segloc_synth.plan import Paste
-from segloc_synth.scenes import Scene
+from segloc_synth.sources.images import Pixels
 
 Palettes = dict[str, Palette]
 

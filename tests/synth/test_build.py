@@ -20,15 +20,15 @@ from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 from tests.synth.conftest import COMMAND, SIZE, Sources, build, build_args, content
 
-from segloc_synth.backgrounds import read_benign
+from segloc_synth.bank.prepare import prepare_backgrounds, prepare_objects
 from segloc_synth.cli import cli
+from segloc_synth.compose.plan import plan_pair
+from segloc_synth.compose.sample import Materials, compose_pair, make_sample
 from segloc_synth.config import BLENDS, Config
-from segloc_synth.manifest import read_page
-from segloc_synth.plan import plan_pair
-from segloc_synth.prepare import prepare_backgrounds, prepare_objects
-from segloc_synth.sample import Materials, compose_pair, make_sample
-from segloc_synth.shards import ShardReader
-from segloc_synth.sources import read_labelled
+from segloc_synth.shards.format import ShardReader
+from segloc_synth.shards.manifest import read_page
+from segloc_synth.sources.backgrounds import read_benign
+from segloc_synth.sources.sources import read_labelled
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_manifest_and_sidecars_tell_the_truth(sources: Sources, tmp_path: Path) 
 
 def test_a_manifest_of_many_shards_has_pages(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ShardReader(build(sources, tmp_path / "whole", "--n", 20))
-    monkeypatch.setattr("segloc_synth.manifest.MAX_LISTED", 2)
+    monkeypatch.setattr("segloc_synth.shards.manifest.MAX_LISTED", 2)
     out = build(sources, tmp_path / "paged", "--n", 20)
     assert [len(path.read_text().splitlines()) for path in sorted(out.glob("shards-*.jsonl"))] == [2, 1]
     assert "shardlist" not in json.loads((out / "manifest.json").read_text())
@@ -241,7 +241,7 @@ def test_a_reader_of_many_shards_holds_few_open(tmp_path: Path, sources: tuple[P
     command = ["--n", "6", "--shard-size", "1", "--size", "64", "--workers", "1", "--out", str(out)]
     command += ["--objects", str(sources[0]), "--backgrounds", str(sources[1])]
     code = (
-        "import segloc_synth.shards as shards; shards.DESCRIPTORS = 2\n"
+        "import segloc_synth.shards.format as shards; shards.DESCRIPTORS = 2\n"
         "from pathlib import Path\n"
         f"reader = shards.ShardReader(Path({str(out)!r}))\n"
         "import os; before = len(os.listdir('/proc/self/fd'))\n"

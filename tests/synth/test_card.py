@@ -12,10 +12,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tests.synth.conftest import Sources, build
 
-from segloc_synth import charts
-from segloc_synth.card import Statistics, card, command_line, look, write_card
 from segloc_synth.files import PathOrUrl
-from segloc_synth.shards import ShardReader
+from segloc_synth.look import charts
+from segloc_synth.look.card import Statistics, card, command_line, look, write_card
+from segloc_synth.shards.format import ShardReader
 
 LICENCES = ("--licence", "objects:  drawn, CC0", "--licence", "backgrounds: 'ours'")
 

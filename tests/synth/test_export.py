@@ -15,11 +15,11 @@ from pycocotools.coco import COCO
 from tests.synth.conftest import Sources, build
 
 from segloc_eval.data.datasets import load_data
-from segloc_synth import shards
 from segloc_synth.cli import cli
-from segloc_synth.export import export_coco
-from segloc_synth.shards import Sample, ShardReader, parse_record
-from segloc_synth.sources import read_labelled
+from segloc_synth.look.export import export_coco
+from segloc_synth.shards import format as shards
+from segloc_synth.shards.format import Sample, ShardReader, parse_record
+from segloc_synth.sources.sources import read_labelled
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,14 @@ from PIL import Image
 from tests.conftest import write_benign, write_labelled
 from tests.synth.conftest import COMMAND, Sources, build, build_args, content
 
-from segloc_synth import build as building
-from segloc_synth import card, manifest, pipeline, sample
+from segloc_synth.build import build as building
+from segloc_synth.build import pipeline
 from segloc_synth.cli import cli
+from segloc_synth.compose import sample
 from segloc_synth.console import fault
-from segloc_synth.shards import ShardReader
+from segloc_synth.look import card
+from segloc_synth.shards import manifest
+from segloc_synth.shards.format import ShardReader
 
 
 def run(*args: object) -> Result:

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 from tests.synth.conftest import SIZE, Sources, build
 
-from segloc_synth import gallery
 from segloc_synth.cli import cli
-from segloc_synth.gallery import outline, write_gallery
-from segloc_synth.shards import Sample, ShardReader
+from segloc_synth.look import gallery
+from segloc_synth.look.gallery import outline, write_gallery
+from segloc_synth.shards.format import Sample, ShardReader
 
 
 @pytest.fixture(scope="module")

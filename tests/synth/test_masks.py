@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 from tests.conftest import rle, uncompressed
 
-from segloc_synth import masks
-from segloc_synth.masks import BadMask, segmentation_to_mask
 from segloc_synth.rle import rle_pixels
+from segloc_synth.sources import masks
+from segloc_synth.sources.masks import BadMask, segmentation_to_mask
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.synth.conftest import Scans
 
-from segloc_synth import learning, palette
-from segloc_synth.palette import LEVELS, MATERIALS, MIXED, Palette
+from segloc_synth.colour import learning, palette
+from segloc_synth.colour.palette import LEVELS, MATERIALS, MIXED, Palette
 from segloc_synth.phantom import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner
 
 Palettes = dict[str, Palette]

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.synth.conftest import SIZE, feathered, paste, pastes, segment
 
-from segloc_synth.backgrounds import bag_mask
-from segloc_synth.cutting import MARGIN
-from segloc_synth.place import IN_BAG, place
-from segloc_synth.plan import TRIES, Paste
-from segloc_synth.scenes import Scene
+from segloc_synth.bank.cutting import MARGIN
+from segloc_synth.bank.scenes import Scene
+from segloc_synth.compose.place import IN_BAG, place
+from segloc_synth.compose.plan import TRIES, Paste
+from segloc_synth.sources.backgrounds import bag_mask
 
 FINE = 4  # canvas pixels are looked at in that many parts a side
 

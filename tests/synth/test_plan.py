@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segloc_synth.compose.plan import Catalogue, Pair, Paste, catalogue, plan_pair
 from segloc_synth.config import BALANCES, POSITIVES, Config
-from segloc_synth.plan import Catalogue, Pair, Paste, catalogue, plan_pair
 
 COUNTS = (180, 45, 5)
 IDS = np.repeat([3, 5, 8], COUNTS)

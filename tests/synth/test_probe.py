@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.conftest import draw_scan, save, uncompressed
 
-from segloc_synth import matching, probe
 from segloc_synth.cli import cli
-from segloc_synth.crops import Crop, Trial, trials
-from segloc_synth.features import describe
-from segloc_synth.images import EXIF_ORIENTATION
-from segloc_synth.matching import Found
+from segloc_synth.realism import matching, probe
+from segloc_synth.realism.crops import Crop, Trial, trials
+from segloc_synth.realism.features import describe
+from segloc_synth.realism.matching import Found
+from segloc_synth.sources.images import EXIF_ORIENTATION
 
 ENTRIES = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1), st.integers(0, 3)), min_size=1)
 

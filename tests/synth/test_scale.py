@@ -24,11 +24,12 @@ from hypothesis import strategies as st
 from tests.synth.conftest import COMMAND, Sources, build, build_args, content
 from tests.synth.tasks import die, die_once, fail
 
-from segloc_synth import engines, manifest
+from segloc_synth import engines
 from segloc_synth.cli import cli
 from segloc_synth.files import as_path, remove_left_overs, write_json
-from segloc_synth.manifest import Layout, add_totals, note, page_path
-from segloc_synth.shards import ShardReader
+from segloc_synth.shards import manifest
+from segloc_synth.shards.format import ShardReader
+from segloc_synth.shards.manifest import Layout, add_totals, note, page_path
 
 # Parts and pages
 

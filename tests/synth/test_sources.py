@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.conftest import cut_all, draw_scan, save, write_benign, write_labelled
 
-from segloc_synth.boxes import mask_from_box
+from segloc_synth.bank.boxes import mask_from_box
+from segloc_synth.bank.cutting import MARGIN
 from segloc_synth.cli import cli
-from segloc_synth.cutting import MARGIN
-from segloc_synth.images import BadImage, corrupt_rows, read_image
-from segloc_synth.labelled import limit_all
-from segloc_synth.sources import read_labelled, read_labelled_all, read_mapping
+from segloc_synth.sources.images import BadImage, corrupt_rows, read_image
+from segloc_synth.sources.labelled import limit_all
+from segloc_synth.sources.sources import read_labelled, read_labelled_all, read_mapping
 
 BLADE = [20, 20, 70, 24, 70, 32, 20, 34]
 

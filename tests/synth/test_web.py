@@ -15,7 +15,7 @@ from segloc_synth import phantom
 from segloc_synth.cli import cli
 from segloc_synth.console import fault
 from segloc_synth.files import as_path
-from segloc_synth.shards import ShardReader
+from segloc_synth.shards.format import ShardReader
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -47,7 +47,7 @@ def test_pairs_are_read_where_ranges_are_not_known(pairs: Path, url: str) -> Non
 def test_a_store_that_can_only_be_read_takes_no_output(
     sources: Sources, pairs: Path, url: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segloc_synth.prepare.prepare_objects", None)  # it is refused before
+    monkeypatch.setattr("segloc_synth.bank.prepare.prepare_objects", None)  # it is refused before
     args = build_args(sources, f"{url}/new") if command == "build" else ["preview", str(pairs), "--out", f"{url}/a.png"]
     error = CliRunner().invoke(cli, args).exception
     assert isinstance(error, Exception)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tests.conftest import rle
 
-from segloc_synth.manifest import Layout, shard_path, write_manifest
-from segloc_synth.shards import Sample, config_hash
-from segloc_synth.writer import write_shard
+from segloc_synth.shards.format import Sample, config_hash
+from segloc_synth.shards.manifest import Layout, shard_path, write_manifest
+from segloc_synth.shards.writer import write_shard
 
 CLASSES = ("disc", "square", "triangle", "ring")
 USES = 4  # pairs that show objects of one scan

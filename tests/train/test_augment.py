@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torchvision.ops import box_iou, masks_to_boxes
 from torchvision.transforms import functional as reference
 
-from segloc_train.augment import KINDS, MEAN, STD, augment, cropped_size, jitter, normalise, plain, vary_colour
-from segloc_train.data import View
+from segloc_train.data.augment import KINDS, MEAN, STD, augment, cropped_size, jitter, normalise, plain, vary_colour
+from segloc_train.data.data import View
 
 SIZE = 64
 ROOM = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)

@@ -12,9 +12,9 @@ import torchvision
 from torch import nn
 
 from segloc_synth.files import atomic_write, read_json
-from segloc_train.backbone import SDANet
-from segloc_train.checkpoint import load_strict, load_tensors, save_tensors
-from segloc_train.export import export, fold_batch_norm
+from segloc_train.model.backbone import SDANet
+from segloc_train.model.checkpoint import load_strict, load_tensors, save_tensors
+from segloc_train.run.export import export, fold_batch_norm
 
 
 def trained_like(module: nn.Module) -> nn.Module:

@@ -22,11 +22,11 @@ from tests.train.conftest import make_shards
 
 from segloc_synth.files import read_json, write_json
 from segloc_train import config as settings
-from segloc_train.checkpoint import load_tensors, save_tensors
 from segloc_train.cli import main
-from segloc_train.order import split
-from segloc_train.sources import open_sources
-from segloc_train.trainer import Trainer, build
+from segloc_train.data.order import split
+from segloc_train.data.sources import open_sources
+from segloc_train.model.checkpoint import load_tensors, save_tensors
+from segloc_train.run.trainer import Trainer, build
 
 SMALL = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "2", "--workers", "0"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -248,7 +248,7 @@ def test_the_backbone_of_an_epoch_is_there_before_the_state_behind_it(
         written.append(path.name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segloc_train.trainer.save_tensors", stop_behind_the_first)
+    monkeypatch.setattr("segloc_train.run.trainer.save_tensors", stop_behind_the_first)
     assert run("--shards", shards, "--out", tmp_path / "run", *SMALL, "--save-every", 1)[0] == 130
     assert written == ["epoch_001.pt"]
 
@@ -257,7 +257,7 @@ def test_too_large_a_queue_is_said_in_a_line(shards: Path, tmp_path: Path, monke
     def nothing_left(*_: Any, **__: Any) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("segloc_train.queues.torch.randn", nothing_left)
+    monkeypatch.setattr("segloc_train.methods.common.queues.torch.randn", nothing_left)
     code, text = run("--shards", shards, "--out", tmp_path / "run", *SMALL)
     assert code == 1 and text.count("Error: ") == 1 and "--queue-size" in text and "Traceback" not in text
 

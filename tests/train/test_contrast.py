@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segloc_train import contrast
-from segloc_train.contrast import info_nce, sup_con
-from segloc_train.queues import NO_CLASS, KeyStore
+from segloc_train.methods.common import contrast
+from segloc_train.methods.common.contrast import info_nce, sup_con
+from segloc_train.methods.common.queues import NO_CLASS, KeyStore
 
 CLASSES = 3
 

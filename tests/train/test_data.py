@@ -20,15 +20,15 @@ from pycocotools import mask as coco_mask
 from tests.train.conftest import CLASSES, pair
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from segloc_synth.manifest import Layout, shard_path, write_manifest
-from segloc_synth.shards import Sample, config_hash
-from segloc_synth.writer import write_shard
-from segloc_train import loader
-from segloc_train.data import Batch, Pairs
-from segloc_train.loader import batches
-from segloc_train.loop import next_batch
-from segloc_train.raw import jpeg_size
-from segloc_train.sources import open_sources
+from segloc_synth.shards.format import Sample, config_hash
+from segloc_synth.shards.manifest import Layout, shard_path, write_manifest
+from segloc_synth.shards.writer import write_shard
+from segloc_train.data import loader
+from segloc_train.data.data import Batch, Pairs
+from segloc_train.data.loader import batches
+from segloc_train.data.raw import jpeg_size
+from segloc_train.data.sources import open_sources
+from segloc_train.run.loop import next_batch
 
 CPU = torch.device("cpu")
 Change = Callable[[Sample], Sample]
@@ -71,7 +71,7 @@ def raw(data: bytes) -> Change:
 
 @pytest.fixture(autouse=True)
 def _write_raw(monkeypatch: pytest.MonkeyPatch) -> None:
-    from segloc_synth import writer
+    from segloc_synth.shards import writer
 
     written = writer.json_bytes
     monkeypatch.setattr(

@@ -6,15 +6,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from segloc_train.backbone import LEVELS, SDANet, SelectiveDenseAttention
-from segloc_train.data import Batch, View
+from segloc_train.data.data import Batch, View
 from segloc_train.dist import World
-from segloc_train.encoder import Encoder, averaged_statistics, momentum_copy, momentum_update
-from segloc_train.head import LevelBatchNorm, RoiHead
-from segloc_train.method import Settings
+from segloc_train.methods.common.method import Settings
+from segloc_train.methods.common.step import Step
 from segloc_train.methods.segloc import Method
-from segloc_train.observe import own_key_first
-from segloc_train.step import Step
+from segloc_train.model.backbone import LEVELS, SDANet, SelectiveDenseAttention
+from segloc_train.model.encoder import Encoder, averaged_statistics, momentum_copy, momentum_update
+from segloc_train.model.head import LevelBatchNorm, RoiHead
+from segloc_train.run.observe import own_key_first
 
 COUNT, GROUP = 16, 8
 

@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from segloc_train import cli, flags, methods
-from segloc_train.backbone import LEVELS
-from segloc_train.contrast import info_nce, sup_con
-from segloc_train.data import Batch, View
+from segloc_train.data.data import Batch, View
 from segloc_train.dist import World
-from segloc_train.encoder import Encoder
-from segloc_train.method import Contrast, Method, Settings
 from segloc_train.methods import insloc
+from segloc_train.methods.common.contrast import info_nce, sup_con
+from segloc_train.methods.common.method import Contrast, Method, Settings
+from segloc_train.methods.common.queues import NO_CLASS
+from segloc_train.methods.common.step import Group, Step
 from segloc_train.methods.cp2 import foreground
 from segloc_train.methods.densecl import matched
-from segloc_train.queues import NO_CLASS
-from segloc_train.step import Group, Step
+from segloc_train.model.backbone import LEVELS
+from segloc_train.model.encoder import Encoder
 
 NAMES = [module.name for module in pkgutil.iter_modules(methods.__path__)]
 CONTRASTIVE = [name for name in NAMES if name != "classify"]

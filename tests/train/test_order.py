@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segloc_train.order import HELD_OUT_MAX, BatchOrder, Places, cut, derived_seed, epoch_places, quotas, split
+from segloc_train.data.order import HELD_OUT_MAX, BatchOrder, Places, cut, derived_seed, epoch_places, quotas, split
 
 
 def epoch_order(seed: int, epoch: int, count: int, batch: int, rank: int = 0, world: int = 1) -> Places:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from segloc_train.queues import GROWTH, NO_CLASS, KeyStore
+from segloc_train.methods.common.queues import GROWTH, NO_CLASS, KeyStore
 
 LEVELS, DIM = 2, 3
 

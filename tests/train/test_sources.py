@@ -18,16 +18,16 @@ import pytest
 import torch
 from tests.train.conftest import USES, make_shards
 
-from segloc_synth.shards import ShardReader
-from segloc_train.cache import ShardCache, _files
+from segloc_synth.shards.format import ShardReader
 from segloc_train.cli import command
 from segloc_train.config import Config
-from segloc_train.data import Pairs
+from segloc_train.data.cache import ShardCache, _files
+from segloc_train.data.data import Pairs
+from segloc_train.data.loader import batches
+from segloc_train.data.order import split
+from segloc_train.data.sources import open_sources
 from segloc_train.dist import ALONE
-from segloc_train.feed import Feed, open_new
-from segloc_train.loader import batches
-from segloc_train.order import split
-from segloc_train.sources import open_sources
+from segloc_train.run.feed import Feed, open_new
 
 
 @pytest.fixture(scope="module")

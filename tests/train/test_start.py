@@ -10,10 +10,10 @@ import torch
 import torchvision
 from torch import Tensor
 
-from segloc_train.backbone import SDANet
-from segloc_train.checkpoint import save_tensors
-from segloc_train.export import export
-from segloc_train.start import IMAGENET, RANDOM, initialise
+from segloc_train.model.backbone import SDANet
+from segloc_train.model.checkpoint import save_tensors
+from segloc_train.model.start import IMAGENET, RANDOM, initialise
+from segloc_train.run.export import export
 
 ARCH, WIDTH = "resnet18", 8
 

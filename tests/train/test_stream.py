@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.train.conftest import make_shards
 
-from segloc_train.data import Batch, Pairs
-from segloc_train.order import quotas, split
-from segloc_train.sources import Sources, open_sources
-from segloc_train.stream import StreamOrder, epoch_runs, stream_batches
+from segloc_train.data.data import Batch, Pairs
+from segloc_train.data.order import quotas, split
+from segloc_train.data.sources import Sources, open_sources
+from segloc_train.data.stream import StreamOrder, epoch_runs, stream_batches
 
 CPU = torch.device("cpu")
 

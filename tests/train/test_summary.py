@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from segloc_train.config import resolve
-from segloc_train.data import View
-from segloc_train.encoder import Encoder
-from segloc_train.head import RoiHead
+from segloc_train.data.data import View
+from segloc_train.model.encoder import Encoder
+from segloc_train.model.head import RoiHead
 from segloc_train.summary import Cost, computed_in, dry_run, expected_time, matrix_rate, sample_flops, summary
 
 OPTIONS = {

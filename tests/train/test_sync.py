@@ -14,13 +14,13 @@ from torch import Tensor
 
 from segloc_train.cli import command
 from segloc_train.config import Config, resolve
-from segloc_train.contrast import info_nce
-from segloc_train.data import Batch, View
+from segloc_train.data.data import Batch, View
 from segloc_train.dist import World
 from segloc_train.flags import METHODS
 from segloc_train.methods import moco
-from segloc_train.queues import KeyStore
-from segloc_train.trainer import Trainer
+from segloc_train.methods.common.contrast import info_nce
+from segloc_train.methods.common.queues import KeyStore
+from segloc_train.run.trainer import Trainer
 
 SIZE, BATCH, GROUP, CLASSES, QUEUE = 48, 16, 8, 4, 72  # the queue still holds start keys after three steps
 

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segloc_train.augment import augment
-from segloc_train.backbone import STRIDES, SDANet
-from segloc_train.data import Pairs, View
-from segloc_train.runlog import RunLog, duration, tag
-from segloc_train.sources import open_sources
-from segloc_train.watch import (
+from segloc_train.data.augment import augment
+from segloc_train.data.data import Pairs, View
+from segloc_train.data.sources import open_sources
+from segloc_train.model.backbone import STRIDES, SDANet
+from segloc_train.run.runlog import RunLog, duration, tag
+from segloc_train.run.watch import (
     examples,
     knn_accuracy,
     knn_classes,

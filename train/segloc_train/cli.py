@@ -8,7 +8,7 @@ from click.core import ParameterSource
 
 from segloc_synth import console
 from segloc_synth.files import output_dir, write_json
-from segloc_train.cache import LIMIT
+from segloc_train.data.cache import LIMIT
 from segloc_train.flags import TYPES
 
 EPILOG = """\b
@@ -206,9 +206,9 @@ def command(
 
     from segloc_train.config import as_json, check_share
     from segloc_train.dist import joined, local_device, mark_launch, restarted
-    from segloc_train.feed import Feed, open_new, open_stored, stored_config
-    from segloc_train.loop import train
-    from segloc_train.start import check_source
+    from segloc_train.model.start import check_source
+    from segloc_train.run.feed import Feed, open_new, open_stored, stored_config
+    from segloc_train.run.loop import train
 
     device = local_device(options["device"] if resume is None or "device" in given else stored_device(resume))
     with joined(device) as world:
@@ -241,7 +241,7 @@ def command(
 
 def stored_device(run: Path) -> str:
     """--device of the run that goes on; click.ClickException where there is no such run."""
-    from segloc_train.feed import stored_config
+    from segloc_train.run.feed import stored_config
 
     return stored_config(run).device
 

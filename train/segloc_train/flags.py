@@ -7,7 +7,7 @@ import click
 from segloc_synth.console import Finite
 from segloc_train import methods
 
-METHODS = [module.name for module in pkgutil.iter_modules(methods.__path__)]
+METHODS = [module.name for module in pkgutil.iter_modules(methods.__path__) if not module.ispkg]
 TYPES: dict[str, click.ParamType] = {  # by field of Config; a list's is that of its values
     "weights": Finite(0, min_open=True),
     "method": click.Choice(METHODS),

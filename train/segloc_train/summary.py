@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segloc_train.augment import cropped_size
-from segloc_train.backbone import LEVELS
 from segloc_train.config import Config
-from segloc_train.data import View
-from segloc_train.encoder import Encoder
-from segloc_train.head import DIM, RoiHead
-from segloc_train.method import Contrast
-from segloc_train.runlog import duration
+from segloc_train.data.augment import cropped_size
+from segloc_train.data.data import View
+from segloc_train.methods.common.method import Contrast
+from segloc_train.model.backbone import LEVELS
+from segloc_train.model.encoder import Encoder
+from segloc_train.model.head import DIM, RoiHead
+from segloc_train.run.runlog import duration
 
 # Share of the device's matrix rate, by precision, that a whole run keeps up, held-out scoring and data included. CPU:
 # measured with ResNet-18, 64 channels, 96 and 128 px (docs/BENCHMARKS.md). CUDA: assumed.

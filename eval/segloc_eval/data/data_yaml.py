@@ -12,7 +12,7 @@ from segloc_eval.data.label_files import SPLITS, TEST, TRAIN, VAL
 from segloc_eval.data.yolo import Part, yolo_folders
 from segloc_synth.console import log
 from segloc_synth.files import absolute
-from segloc_synth.listing import list_images
+from segloc_synth.sources.listing import list_images
 
 LARGEST = 1_000_000  # bytes
 

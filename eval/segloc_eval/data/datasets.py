@@ -15,7 +15,7 @@ from segloc_eval.data.records import Reader
 from segloc_eval.data.scans import Scan, classes_of, scan_name
 from segloc_eval.data.splits import carve, label_count, label_order, label_slug, split_apart
 from segloc_synth.files import atomic_write, output_dir, write_json
-from segloc_synth.problems import SHORT, Problem
+from segloc_synth.sources.problems import SHORT, Problem
 
 TRAIN_SHARE = 0.6  # of data that have no splits
 

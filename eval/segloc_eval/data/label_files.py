@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from segloc_eval.numbers.score import MEAN, POOLED
-from segloc_synth.images import EXIF_ORIENTATION, BadImage, opened
-from segloc_synth.problems import Problem
+from segloc_synth.sources.images import EXIF_ORIENTATION, BadImage, opened
+from segloc_synth.sources.problems import Problem
 
 TRAIN, VAL, TEST = "train", "val", "test"
 LEVELS = ("easy", "hard", "hidden")  # PIDray's test splits

@@ -23,10 +23,10 @@ from segloc_eval.data.data_yaml import class_names, stated_parts
 from segloc_eval.data.label_files import LEVELS, LONE, SPLITS, TEST, TRAIN, VAL, by_split, split_name
 from segloc_eval.data.voc import Listing, VocFolder
 from segloc_eval.data.yolo import read_yolo, yolo_folders
-from segloc_synth.coco import PIDRAY_TRAIN, find_coco
 from segloc_synth.files import read_json
-from segloc_synth.listing import is_image
-from segloc_synth.problems import Problem
+from segloc_synth.sources.coco import PIDRAY_TRAIN, find_coco
+from segloc_synth.sources.listing import is_image
+from segloc_synth.sources.problems import Problem
 
 ROBOFLOW = "_annotations.coco.json"
 WHAT = (

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import click
 
-from segloc_synth import problems
-from segloc_synth.problems import Problem
+from segloc_synth.sources import problems
+from segloc_synth.sources.problems import Problem
 
 # Kinds that stop an evaluation, and their remedies.
 UNREADABLE = "labels that cannot be read"

@@ -16,10 +16,10 @@ from segloc_eval.data import preflight
 from segloc_eval.data.layouts import Split
 from segloc_eval.data.scans import Scan, classes_of, is_id, read_object, scan_name, short
 from segloc_eval.data.splits import Album, Looks, looks
-from segloc_synth.images import MAX_PIXELS, BadImage, read_image
-from segloc_synth.labelled import is_text
-from segloc_synth.masks import BadMask
-from segloc_synth.problems import EMPTY_CLASS, MISSING, TWICE, Problem, faults
+from segloc_synth.sources.images import MAX_PIXELS, BadImage, read_image
+from segloc_synth.sources.labelled import is_text
+from segloc_synth.sources.masks import BadMask
+from segloc_synth.sources.problems import EMPTY_CLASS, MISSING, TWICE, Problem, faults
 
 LARGEST_ID = 2**31 - 1  # of a category
 

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segloc_synth.masks import FAR, BadMask, segmentation_to_mask
+from segloc_synth.sources.masks import FAR, BadMask, segmentation_to_mask
 
 SLACK = 2.0  # pixels by which a box may reach over the edge (rounding); it is cut there
 LONGEST = 300  # characters of a foreign record that are told

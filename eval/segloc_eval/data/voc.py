@@ -6,10 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from segloc_eval.data.label_files import NO_TEXT, as_coco, stem_path, with_sizes
-from segloc_synth.labelled import ClassIds
-from segloc_synth.listing import is_image, list_files
-from segloc_synth.problems import MISSING, UNLISTED, Problem
-from segloc_synth.voc import BadLabel, Label, read_xml
+from segloc_synth.sources.labelled import ClassIds
+from segloc_synth.sources.listing import is_image, list_files
+from segloc_synth.sources.problems import MISSING, UNLISTED, Problem
+from segloc_synth.sources.voc import BadLabel, Label, read_xml
 
 NO_LABEL = "listed image without a label file"
 AMBIGUOUS = "label file that fits several pictures"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segloc_eval.data.label_files import LONE, NO_TEXT, as_coco, by_split, stem_path, with_sizes
-from segloc_synth.listing import list_files, list_images
-from segloc_synth.problems import MISSING, Problem
-from segloc_synth.voc import BadLabel
+from segloc_synth.sources.listing import list_files, list_images
+from segloc_synth.sources.problems import MISSING, Problem
+from segloc_synth.sources.voc import BadLabel
 
 LOOKED_INTO = 100  # text files that are read to tell YOLO's labels from other text
 NO_LINE = "label line that reads neither `class x y w h` nor `class x1 y1 x2 y2 x3 y3 ...`"

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from segloc_eval.data.scans import Scan
 from segloc_eval.numbers.semantic import paint
 from segloc_synth.console import cause, cores
-from segloc_synth.images import BadImage, read_image, resize
+from segloc_synth.sources.images import BadImage, read_image, resize
 
 WHITE = 255
 GRID = 32  # the canvas' side is a multiple of it, as the pyramid halves five times

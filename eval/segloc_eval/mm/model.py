@@ -21,9 +21,9 @@ from segloc_eval.mm.configs import detector_config
 from segloc_eval.mm.heads import for_classes, places
 from segloc_eval.recipe import DETECTORS, FAMILIES, WITH_MASKS, DetectorName, Recipe
 from segloc_synth.files import read_json
-from segloc_train import start
-from segloc_train.backbone import ARCHS, SDANet
-from segloc_train.checkpoint import load_strict, load_tensors
+from segloc_train.model import start
+from segloc_train.model.backbone import ARCHS, SDANet
+from segloc_train.model.checkpoint import load_strict, load_tensors
 
 ABOUT = "detector.json"
 MASK_HEAD = "roi_head.mask_head."

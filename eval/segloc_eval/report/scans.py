@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segloc_eval.config import unit_folder
-from segloc_eval.drawing import draw, marks
 from segloc_eval.numbers.matches import to_rle
+from segloc_eval.report.drawing import draw, marks
 from segloc_eval.report.markup import Markup, dim, tag
 from segloc_eval.report.view import View
 from segloc_synth.files import read_json

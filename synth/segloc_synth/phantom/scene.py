@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segloc_synth.phantom import arms, bags, clothing, clutter, guns, hardware, loads, tools, trolley
 from segloc_synth.phantom.outlines import Matrix, Points, Rng, apply, chain, pose
 from segloc_synth.phantom.physics import Array, Image, Scanner, develop
 from segloc_synth.phantom.shapes import Bag, Item, Soft, bounds, confined, draw, moved
+from segloc_synth.phantom.things import arms, bags, clothing, clutter, guns, hardware, loads, tools, trolley
 
 CLASSES = (
     ("Baton", arms.baton),

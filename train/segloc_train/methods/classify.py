@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segloc_train import method
-from segloc_train.backbone import LEVELS
-from segloc_train.data import View
-from segloc_train.encoder import Encoder
-from segloc_train.head import RoiHead, cells
-from segloc_train.method import Settings, Terms
-from segloc_train.step import Step
+from segloc_train.data.data import View
+from segloc_train.methods.common import method
+from segloc_train.methods.common.method import Settings, Terms
+from segloc_train.methods.common.step import Step
+from segloc_train.model.backbone import LEVELS
+from segloc_train.model.encoder import Encoder
+from segloc_train.model.head import RoiHead, cells
 
 
 class ClassHead(RoiHead):

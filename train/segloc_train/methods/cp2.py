@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from segloc_train.contrast import info_nce
-from segloc_train.data import View
-from segloc_train.head import DIM, ROI, RoiHead, cells
-from segloc_train.method import Contrast, Settings, Terms
-from segloc_train.step import Step
+from segloc_train.data.data import View
+from segloc_train.methods.common.contrast import info_nce
+from segloc_train.methods.common.method import Contrast, Settings, Terms
+from segloc_train.methods.common.step import Step
+from segloc_train.model.head import DIM, ROI, RoiHead, cells
 
 DENSE = 0.2  # weight of the dense loss
 GROWN = 1.5  # side of the box that is looked at, by the pasted one's

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segloc_train.contrast import info_nce
-from segloc_train.data import View
-from segloc_train.head import DIM, LevelBatchNorm, RoiHead, cells
-from segloc_train.method import Contrast, Settings, Terms
-from segloc_train.queues import KeyStore
-from segloc_train.step import Step
+from segloc_train.data.data import View
+from segloc_train.methods.common.contrast import info_nce
+from segloc_train.methods.common.method import Contrast, Settings, Terms
+from segloc_train.methods.common.queues import KeyStore
+from segloc_train.methods.common.step import Step
+from segloc_train.model.head import DIM, LevelBatchNorm, RoiHead, cells
 
 DENSE = 0.5  # share of the dense loss, lambda in the source
 

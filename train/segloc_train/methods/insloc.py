@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from segloc_train.backbone import LEVELS
-from segloc_train.data import View
+from segloc_train.data.data import View
 from segloc_train.methods import moco
-from segloc_train.step import Group
+from segloc_train.methods.common.step import Group
+from segloc_train.model.backbone import LEVELS
 
 STRIDE = 16  # pixels between anchors
 SCALES = (2, 4, 8, 16)  # of the stride

@@ -8,10 +8,10 @@ classes, so some negatives show the query's own class.
 
 from collections.abc import Iterator
 
-from segloc_train.contrast import info_nce
-from segloc_train.data import View
-from segloc_train.method import Contrast, Terms
-from segloc_train.step import Group, Step
+from segloc_train.data.data import View
+from segloc_train.methods.common.contrast import info_nce
+from segloc_train.methods.common.method import Contrast, Terms
+from segloc_train.methods.common.step import Group, Step
 
 
 class Method(Contrast):

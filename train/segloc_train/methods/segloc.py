@@ -9,9 +9,9 @@ whole global batch, and a batch's keys enter them before its loss.
 
 from collections.abc import Iterator
 
-from segloc_train.contrast import info_nce
-from segloc_train.method import Contrast, Terms
-from segloc_train.step import Step
+from segloc_train.methods.common.contrast import info_nce
+from segloc_train.methods.common.method import Contrast, Terms
+from segloc_train.methods.common.step import Step
 
 
 class Method(Contrast):

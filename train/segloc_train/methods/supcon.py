@@ -8,9 +8,9 @@ them, RoIAlign on the pasted box at every level, the temperature that all method
 
 from collections.abc import Iterator
 
-from segloc_train.contrast import sup_con
-from segloc_train.method import Contrast, Terms
-from segloc_train.step import Step
+from segloc_train.methods.common.contrast import sup_con
+from segloc_train.methods.common.method import Contrast, Terms
+from segloc_train.methods.common.step import Step
 
 
 class Method(Contrast):

@@ -1,0 +1,1 @@
+"""In: scans of one scanner. Out: its palette, colours read as material and attenuation and back."""

@@ -1,0 +1,1 @@
+"""In: a finished build. Out: what people look at, contact sheet, gallery and data card, and its COCO export."""

@@ -1,0 +1,1 @@
+"""In: a config. Out: a run folder, trained, observed, resumable and exported."""
