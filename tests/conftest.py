@@ -21,9 +21,9 @@ from moto.server import ThreadedMotoServer
 from pycocotools import mask as coco_mask
 
 from segloc_synth.bank.cutting import Segment
+from segloc_synth.bank.labelled import LabelledSource
 from segloc_synth.bank.segments import cut_segments, learn_palettes
 from segloc_synth.colour import palette
-from segloc_synth.sources.labelled import LabelledSource
 from segloc_synth.sources.problems import Problem
 
 # Machines are shared: how long an example takes says nothing about it.

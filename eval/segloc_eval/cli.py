@@ -10,7 +10,7 @@ import click
 from segloc_eval.config import Config, resolve_arms, resolve_given
 from segloc_eval.options import DEVICE, ON, OUT, changed_recipe, recipe_options
 from segloc_synth import console
-from segloc_synth.files import PathOrUrl, absolute
+from segloc_synth.files import PathOrUrl, absolute, is_local
 
 EXAMPLES = """\b
 Examples:
@@ -36,6 +36,11 @@ def tell(source: str | Path, lines: Iterable[str]) -> None:
     """What is wrong with the records of `source`, on stderr."""
     for line in lines:
         click.echo(f"{source}: {line}", err=True)
+
+
+def whole(path: Path) -> Path:
+    """A path that means the same from everywhere."""
+    return absolute(path) if is_local(path) else path
 
 
 class Main(click.Group):
@@ -66,7 +71,7 @@ def command() -> None:
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PathOrUrl(),
     help="PIDray's folder, COCO json or folder, VOC or YOLO folder. Default: simulated scans (PhantomRay).",
 )
 @OUT
@@ -137,7 +142,7 @@ def run(
         data = default_phantom(workers=console.cores()) / "pidray"
     config = Config(
         arms=arms,
-        data=str(absolute(data)),
+        data=str(whole(data)),
         labels=tuple(dict.fromkeys(labels)),
         on=on,
         detector=detector,
@@ -231,19 +236,19 @@ def report(folders: tuple[Path, ...], out: Path) -> None:
 
 
 @command.command("convert", short_help="Write a data set of any layout as COCO.")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=PathOrUrl())
 @OUT
 def convert(data: Path, out: Path) -> None:
     """Write a data set of any layout as COCO, a json per split; pictures stay where they are."""
     with installed():
         from segloc_eval.data import datasets, preflight
-    problems = datasets.convert(absolute(data), out)
+    problems = datasets.convert(whole(data), out)
     click.echo(out)
     tell(data, preflight.describe(problems))
 
 
 @command.command("labels", short_help="List the scans that `run` would train on.")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=PathOrUrl())
 @click.option("--labels", multiple=True, default=["200"], help="As for run. Repeat it.")
 @click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), help="As for run.")
 @ON
@@ -256,7 +261,7 @@ def labels_(data: Path, labels: tuple[str, ...], seed: int, on: Literal["test", 
     with installed():
         from segloc_eval.data.datasets import load_data, write_lists
         from segloc_eval.data.preflight import describe
-    found = load_data(absolute(data), labels, seed, on)
+    found = load_data(whole(data), labels, seed, on)
     out.mkdir(parents=True, exist_ok=True)
     write_lists(found, out)
     click.echo(out)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from segloc_synth.bank.boxes import annotation_mask
+from segloc_synth.bank.labelled import LabelledSource, read_labelled
 from segloc_synth.bank.scenes import fit
 from segloc_synth.console import progress
 from segloc_synth.engines import check_stop, run_local
 from segloc_synth.sources.backgrounds import BenignSource, read_benign
 from segloc_synth.sources.images import BadImage, read_image
-from segloc_synth.sources.labelled import Annotation, LabelledSource, Scan
+from segloc_synth.sources.layouts.find import find_layout_or_none
 from segloc_synth.sources.listing import list_images, reaching
-from segloc_synth.sources.masks import BadMask, annotations_of
+from segloc_synth.sources.masks import annotations_of
 from segloc_synth.sources.problems import (
-    BOX_OUTSIDE,
     DUPLICATE,
     EMPTY_CLASS,
     NO_BAG,
@@ -30,9 +30,9 @@ from segloc_synth.sources.problems import (
     fate,
     faults,
 )
-from segloc_synth.sources.sources import layout_of, read_labelled
+from segloc_synth.sources.records import Scan
+from segloc_synth.sources.text import BadLabel
 
-SLACK = 2.0  # pixels by which a box may reach over the edge (rounding)
 GLANCE = 256  # canvas on which a benign scan is looked at, build's default
 
 
@@ -96,7 +96,7 @@ def check(path: Path, backgrounds: bool, allow_test: bool, masks_from_boxes: boo
     """
     with reaching(path):
         lists = path.suffix.lower() in (".csv", ".txt", ".lst")
-        bare = path.is_dir() and not any(layout_of(folder) for folder in (path, path / "train") if folder.is_dir())
+        bare = path.is_dir() and find_layout_or_none(path) is None
     if backgrounds or lists or bare:
         return _check_benign(read_benign(path, allow_test), workers)
     return _check_labelled(read_labelled(path, masks_from_boxes, allow_test), workers)
@@ -169,23 +169,13 @@ def _look_at_scan(scan: Scan) -> _Seen:
     try:
         pixels, kinds = read_image(scan.path, expect=scan.size)
         found += [problem_of(kind) for kind in kinds]
-        for annotation in annotations_of(scan, pixels):
+        for annotation in annotations_of(scan, pixels.shape[:2]):
             record = f"annotation {annotation.id}"
-            if _reaches_out(annotation, *pixels.shape[:2]):
-                found.append(problem_of(BOX_OUTSIDE, record=record))
             try:
                 annotation_mask(annotation, pixels)
                 good.append(annotation.class_id)
-            except BadMask as problem:
+            except BadLabel as problem:
                 found.append(problem_of(str(problem), record=record))
-    except (BadImage, BadMask) as problem:
+    except (BadImage, BadLabel) as problem:
         found.append(problem_of(str(problem), record=f"({len(scan.annotations)} annotations)"))
     return _Seen(_digest(scan.path), found, good)
-
-
-def _reaches_out(annotation: Annotation, height: int, width: int) -> bool:
-    """Whether the annotation has a box that leaves the picture by more than rounding."""
-    box = annotation.box
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
-        return False
-    return min(box[0], box[1], width - box[0] - box[2], height - box[1] - box[3]) < -SLACK

@@ -22,10 +22,10 @@ from segloc_eval.data.splits import label_slug
 from segloc_eval.mm.data import example
 from segloc_eval.numbers.score import score
 from segloc_eval.run.results import write_truth
+from segloc_synth.bank.merging import read_labelled_all, read_names
 from segloc_synth.phantom import write_phantom
 from segloc_synth.sources import problems
 from segloc_synth.sources.images import MAX_PIXELS, read_image
-from segloc_synth.sources.sources import read_labelled_all, read_names
 
 Make = Callable[..., Path]
 
@@ -240,14 +240,14 @@ def test_bad_records_are_counted_and_left_out(pidray: Make) -> None:
     edit(folder / "annotations" / "xray_train.json", spoil)
     data = load_data(folder, ["all"], 0)
     assert len(data.train) + len(data.val) == 8
-    assert [len(scan.objects) for scan in (*data.train, *data.val)].count(1) == 7, (
+    assert [len(scan.objects) for scan in (*data.train, *data.val)].count(1) == 6, (
         "only the bad object is left out, not its scan"
     )
     expected = [
         *("image file is missing", "image file of zero bytes", "image file is damaged or no picture"),
         *("image of another size than its json says (40x40)", "annotation of an unknown category"),
-        *("box without area or outside the image", "box without area or outside the image"),
-        *("box reaching outside the image", "polygon of fewer than 3 points"),
+        *("box without area or outside the image", "polygon of fewer than 3 points"),
+        *(problems.BOX_OF_MASK, problems.BOX_OUTSIDE, "box and mask that do not meet"),
         *("annotation without a mask, among others with masks", "RLE of another size than its image"),
         "annotation of an image that the file does not list",
     ]
@@ -331,11 +331,11 @@ def test_impossible_entries_are_left_out_before_anything_is_decoded(pidray: Make
     edit(folder / "annotations" / "xray_train.json", spoil)
     data = load_data(folder, ["all"], 0)
     assert sorted(scan.path.name[-5:] for scan in data.train) == ["3.png", "5.png"]
-    entries = [(problem.kind, problem.record) for problem in data.problems if problem.kind.startswith("image")]
+    entries = [(problem.kind, problem.where()) for problem in data.problems if problem.kind.startswith("image")]
     assert entries == [
         ("image entry of an impossible size", "xray_train00000.png image 0"),
         ("image entry of an impossible size", "xray_train00001.png image 1"),
-        ("image entry without id or file_name, or whose width or height is no whole number", "image no. 2"),
+        ("image entry without id or file_name", "xray_train.json image no. 2"),
         ("image entry whose id another has", "xray_train00004.png image 4"),
     ]
 

@@ -16,13 +16,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tests.eval.conftest import CLASSES, write_split, write_voc
 
-from segloc_eval.data import preflight, voc, yolo
-from segloc_eval.data.datasets import Data, convert, load_data, truth
-from segloc_eval.data.label_files import LONE, split_name
-from segloc_eval.data.layouts import find_layout
+from segloc_eval.data import preflight
+from segloc_eval.data.datasets import Data, convert, find_layout, load_data, truth
 from segloc_eval.data.scans import scan_name
-from segloc_eval.data.yolo import yolo_line
 from segloc_synth.sources import problems
+from segloc_synth.sources.layouts import voc, yolo
+from segloc_synth.sources.layouts.splits import LONE, split_name
+from segloc_synth.sources.layouts.yolo import yolo_line
+from segloc_synth.sources.text import NO_TEXT
 
 Make = Callable[..., Path]
 NUMBERS = {id: place for place, id in enumerate(CLASSES)}  # of our classes, in YOLO
@@ -338,7 +339,7 @@ HOSTILE_LINES = {
     "999999999 0.5 0.5 0.1 0.1": yolo.NO_CLASS,
     f"{'9' * 5000} 0.5 0.5 0.1 0.1": yolo.NO_LINE,
     "0 250 120 40 30": yolo.NO_SHARE,
-    "0 0.95 0.5 0.4 0.1": "box reaching outside the image",
+    "0 1.2 0.5 1 0.1": "box mostly outside the image",
 }
 
 
@@ -352,7 +353,7 @@ def test_hostile_yolo_lines_are_left_out_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "data" / "labels" / "test" / "xray_test00000.txt").write_bytes(b"\xff\xfe\x00")
     data = load_data(tmp_path / "data", ["all"], 0)
     told = [p.kind for p in problems.faults(data.problems)]
-    assert sorted(told) == sorted([*HOSTILE_LINES.values(), problems.MISSING, yolo.NO_TEXT])
+    assert sorted(told) == sorted([*HOSTILE_LINES.values(), problems.MISSING, NO_TEXT])
     mine = next(s for s in (*data.train, *data.val) if s.path.stem == label.stem)
     assert len(mine.objects) == 2
 
@@ -373,7 +374,7 @@ def test_hostile_yolo_lines_are_left_out_one_by_one(tmp_path: Path) -> None:
 def test_hostile_yaml_is_refused_in_a_line(content: str, tmp_path: Path) -> None:
     make_yolo(tmp_path, parts(tmp_path, {"train": 3, "test": 1}))
     (tmp_path / "data.yaml").write_text(content)
-    with pytest.raises(click.ClickException, match=r"not valid YAML|no names of their classes"):
+    with pytest.raises(click.ClickException, match=r"not valid YAML|no names of their classes|is no text"):
         load_data(tmp_path, ["all"], 0)
 
 
@@ -489,10 +490,12 @@ def test_hostile_records_are_left_out(lone_json: Make) -> None:
     assert {
         "annotation of an image that the file does not list",
         "annotation of an unknown category",
-        "annotation without a box",
-        "category without a number as id, without a name, or twice",
+        "annotation whose iscrowd, ignore or difficult is neither 0 nor 1",
+        "category without an id or name, or whose id another has",
+        "category whose name is not a line of text",
         "image entry of an impossible size",
-        "image entry without id or file_name, or whose width or height is no whole number",
+        "image entry whose width or height is no whole number",
+        "image entry without id or file_name",
         problems.MISSING,
     } <= {p.kind for p in loaded.problems}
     scans = [*loaded.train, *loaded.val, *loaded.tests["test"]]

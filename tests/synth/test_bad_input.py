@@ -16,11 +16,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tests.conftest import save, write_benign, write_labelled
 
+from segloc_synth.bank.merging import read_mapping
 from segloc_synth.cli import cli
 from segloc_synth.shards.format import ShardReader
 from segloc_synth.sources.images import BadImage, read_image
-from segloc_synth.sources.sources import read_mapping
-from segloc_synth.sources.voc import BadLabel, read_xml
+from segloc_synth.sources.layouts.voc import read_xml
+from segloc_synth.sources.text import BadLabel
 
 
 def run(out: Path, *args: object) -> Result:
@@ -65,7 +66,10 @@ def test_sources_that_cannot_serve(tmp_path: Path, labelled: Path, benign: Path,
         (empty, "no annotations"),
         (tmp_path / "text.json", "not valid JSON"),
         (tmp_path / "list.json", "not a COCO file"),
-        (tmp_path / "nulls.json", "nothing usable in it: annotation that names no image: nulls.json annotation no. 0"),
+        (
+            tmp_path / "nulls.json",
+            "nothing usable in it: annotation of an image that the file does not list: nulls.json",
+        ),
         (tmp_path / "boxes.json", "boxes without masks"),
         (tmp_path / "away.json", "nothing usable in it: image file is missing"),
     ):
@@ -127,10 +131,13 @@ NO_NAME = "category whose name is not a line of text: set.json category 2"
     ("change", "kind"),
     [
         (annotation(image_id=99), "an image that the file does not list: set.json annotation 0"),
-        (annotation(category_id=99), "unknown category: set.json annotation 0"),
-        (annotation(iscrowd=1), "crowd annotation: set.json annotation 0"),
-        (annotation(segmentation=[]), "without a mask: set.json annotation 0"),
-        (lambda data: data["images"][0].update(width=140.0), "width and height in whole numbers: set.json image 0"),
+        (annotation(category_id=99), "unknown category: scan 0 (a).png annotation 0"),
+        (annotation(iscrowd=1), "crowd annotation: scan 0 (a).png annotation 0"),
+        (annotation(segmentation=[]), "annotation without mask or box: scan 0 (a).png annotation 0"),
+        (
+            lambda data: data["images"][0].update(width=140.5),
+            "width or height is no whole number: scan 0 (a).png image 0",
+        ),
         (lambda data: data["images"][0].update(file_name="a" * 300 + ".png"), "image file is missing: aaaa"),
         *((lambda data, name=name: data["categories"].append({"id": 2, "name": name}), NO_NAME) for name in NO_NAMES),
         (annotation(segmentation=[[1, 1, 9, 9]]), "fewer than 3 points: scan 0 (a) annotation 0"),
@@ -355,7 +362,7 @@ def test_names_in_any_encoding_can_be_printed(labelled: Path, benign: Path, erro
     command[4] = str(labelled)
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert "Traceback" not in result.stderr
-    assert "image file is missing: \\ud800.png" in result.stdout
+    assert "image file is missing: ?.png" in result.stdout
 
 
 def test_the_program_itself_prints_one_line(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from PIL import Image
 from tests.conftest import cut_all, draw_scan, save, write_benign, write_labelled
 from tests.synth.test_sources import write_masks
 
+from segloc_synth.bank.labelled import read_labelled
 from segloc_synth.cli import cli
 from segloc_synth.files import as_path
 from segloc_synth.sources.backgrounds import read_benign
 from segloc_synth.sources.images import read_image
 from segloc_synth.sources.listing import stems
-from segloc_synth.sources.sources import read_labelled
 
 CSV = """name,Gun,Knife
 N0000001,-1,-1
@@ -217,6 +217,7 @@ def test_check_lists_everything_once(tmp_path: Path) -> None:
     assert counts == {
         "annotation of an unknown category": (1, "skipped"),
         "annotation whose id another has, renamed": (1, "used"),
+        "box and mask that do not meet": (1, "skipped"),
         "box reaching outside its image, cut at the edge": (1, "used"),
         "class without an object": (1, "noted"),
         "image entry whose id another has": (1, "skipped"),

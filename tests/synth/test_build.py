@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 from tests.synth.conftest import COMMAND, SIZE, Sources, build, build_args, content
 
+from segloc_synth.bank.labelled import read_labelled
 from segloc_synth.bank.prepare import prepare_backgrounds, prepare_objects
 from segloc_synth.cli import cli
 from segloc_synth.compose.plan import plan_pair
@@ -28,7 +29,6 @@ from segloc_synth.config import BLENDS, Config
 from segloc_synth.shards.format import ShardReader
 from segloc_synth.shards.manifest import read_page
 from segloc_synth.sources.backgrounds import read_benign
-from segloc_synth.sources.sources import read_labelled
 
 
 @pytest.mark.parametrize(

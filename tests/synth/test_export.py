@@ -15,11 +15,11 @@ from pycocotools.coco import COCO
 from tests.synth.conftest import Sources, build
 
 from segloc_eval.data.datasets import load_data
+from segloc_synth.bank.labelled import read_labelled
 from segloc_synth.cli import cli
 from segloc_synth.look.export import export_coco
 from segloc_synth.shards import format as shards
 from segloc_synth.shards.format import Sample, ShardReader, parse_record
-from segloc_synth.sources.sources import read_labelled
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,8 @@ def test_a_damaged_picture_is_not_exported(pairs: Path, tmp_path: Path) -> None:
 
 INTERRUPTED = """
 import os, signal
-from segloc_synth import cli, shards
+from segloc_synth import cli
+from segloc_synth.shards import format as shards
 read = shards.ShardReader.__getitem__
 def interrupted(self, place):
     if place == 9:

@@ -12,7 +12,8 @@ from tests.conftest import rle, uncompressed
 
 from segloc_synth.rle import rle_pixels
 from segloc_synth.sources import masks
-from segloc_synth.sources.masks import BadMask, segmentation_to_mask
+from segloc_synth.sources.masks import segmentation_to_mask
+from segloc_synth.sources.text import BadLabel
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))
@@ -21,7 +22,7 @@ def test_both_kinds_of_rle_give_the_mask_back(mask: np.ndarray) -> None:
         if mask.any():
             assert np.array_equal(segmentation_to_mask(encode(mask), *mask.shape), mask)
         else:
-            with pytest.raises(BadMask, match="without area"):
+            with pytest.raises(BadLabel, match="without area"):
                 segmentation_to_mask(encode(mask), *mask.shape)
 
 
@@ -41,7 +42,7 @@ def test_a_cut_rle_is_damaged_or_the_same(data: st.DataObject, height: int, widt
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(masks, "coco_mask", None)
                 found = segmentation_to_mask({**whole, "counts": whole["counts"][:cut]}, height, width)
-        except BadMask as problem:
+        except BadLabel as problem:
             assert (str(problem), cut < len(whole["counts"])) == ("damaged RLE", True)
         else:
             assert np.array_equal(found, mask)
@@ -105,5 +106,5 @@ def test_parts_of_a_polygon_are_united(boxes: list[tuple[int, int, int, int]]) -
     ],
 )
 def test_a_bad_segmentation_is_named(segmentation: Any, kind: str) -> None:
-    with pytest.raises(BadMask, match=kind):
+    with pytest.raises(BadLabel, match=kind):
         segmentation_to_mask(segmentation, 20, 20)

@@ -4,7 +4,6 @@ import copy
 import io
 import json
 import math
-import pkgutil
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module, reload
@@ -23,6 +22,7 @@ from torchvision.ops import box_iou
 from segloc_train import cli, flags, methods
 from segloc_train.data.data import Batch, View
 from segloc_train.dist import World
+from segloc_train.flags import METHODS
 from segloc_train.methods import insloc
 from segloc_train.methods.common.contrast import info_nce, sup_con
 from segloc_train.methods.common.method import Contrast, Method, Settings
@@ -33,7 +33,7 @@ from segloc_train.methods.densecl import matched
 from segloc_train.model.backbone import LEVELS
 from segloc_train.model.encoder import Encoder
 
-NAMES = [module.name for module in pkgutil.iter_modules(methods.__path__)]
+NAMES = METHODS
 CONTRASTIVE = [name for name in NAMES if name != "classify"]
 COUNT, GROUP, SIZE, CLASSES, K, T = 16, 8, 64, 3, 20, 0.2
 PAGE = Path(__file__).parents[2] / "docs" / "METHODS.md"

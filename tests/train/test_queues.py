@@ -180,7 +180,7 @@ import sys
 from datetime import timedelta
 import torch
 import torch.distributed as dist
-from segloc_train.queues import KeyStore
+from segloc_train.methods.common.queues import KeyStore
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/meet", 2), rank=rank, world_size=2,

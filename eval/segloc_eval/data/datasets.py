@@ -1,7 +1,7 @@
 """Labelled data for evaluation: read from any layout, checked before any training, and split."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -9,13 +9,16 @@ from typing import Any, Literal
 import click
 
 from segloc_eval.data import preflight
-from segloc_eval.data.label_files import LONE, TEST, TRAIN, VAL
-from segloc_eval.data.layouts import Layout, find_layout
 from segloc_eval.data.records import Reader
 from segloc_eval.data.scans import Scan, classes_of, scan_name
 from segloc_eval.data.splits import carve, label_count, label_order, label_slug, split_apart
+from segloc_eval.numbers.score import MEAN, POOLED
 from segloc_synth.files import atomic_write, output_dir, write_json
-from segloc_synth.sources.problems import SHORT, Problem
+from segloc_synth.sources.layouts import find
+from segloc_synth.sources.layouts.coco import PIDRAY
+from segloc_synth.sources.layouts.splits import LONE, TEST, TRAIN, VAL
+from segloc_synth.sources.problems import SHORT, Problem, faults
+from segloc_synth.sources.records import Layout
 
 TRAIN_SHARE = 0.6  # of data that have no splits
 
@@ -42,15 +45,20 @@ class Data:
 
 
 def load_data(
-    path: Path, labels: Sequence[str], seed: int, on: Literal["test", "val"] = "test", eval_only: bool = False
+    path: Path,
+    labels: Sequence[str],
+    seed: int,
+    on: Literal["test", "val"] = "test",
+    eval_only: bool = False,
+    boxes: bool = False,
 ) -> Data:
-    """Read and check a data set of any layout (see `layouts`), and choose the scans to train and to score on.
+    """Read and check a data set of any layout (see sources.layouts.find); choose the scans to train and to score on.
 
     A tenth of the training scans, at most 2,000, is set apart by `seed` to validate on, unless the data set has a
     val split of its own; `on` says whether that or the test splits are scored. Each of `labels` ("1%", "200", "all")
     takes the first so many of one stratified order of the other training scans, so smaller sets lie inside larger
     ones. Data without splits are cut 60/40, stratified too. `eval_only`: nothing is trained, and data without splits
-    are one test split.
+    are one test split. `boxes`: objects without a mask among others with masks are learnt and scored too.
 
     No scan is learnt from that is near-identical to a scored one. Training scans without a usable object are left
     out, as mmdet does. Every picture that is used was decoded once, so none fails later; no other one is. Records that
@@ -62,9 +70,9 @@ def load_data(
     layout = find_layout(path)
     reader = Reader(layout.root, str(path))
     if LONE in layout.splits:
-        train, val, tests = _cut(layout, reader, seed, on, eval_only)
+        train, val, tests = _cut(layout, reader, seed, on, eval_only, boxes)
     else:
-        train, val, tests = _read_splits(layout, reader, on, eval_only)
+        train, val, tests = _read_splits(layout, reader, on, eval_only, boxes)
     pool = [scan for scan in train if classes_of(scan)]
     if VAL not in layout.splits:
         apart = set(carve([classes_of(scan) for scan in pool], seed))
@@ -103,6 +111,7 @@ def load_training(path: Path, name: str) -> Data:
     reader = Reader(layout.root, str(path))
     groups = reader.masked([reader.read(split) for split in layout.splits.values()])
     reader.stop()
+    reader.keep_classes_met()
     chosen = [scan for scans in groups for scan in reader.check(scans) if classes_of(scan)]
     if not chosen:
         reader.fail(preflight.NO_SCAN, TRAIN)
@@ -111,13 +120,34 @@ def load_training(path: Path, name: str) -> Data:
     return Data(*about, chosen, {name: len(chosen)}, [], {}, reader.problems)
 
 
+def find_layout(path: Path) -> Layout:
+    """The layout of the data set at `path`, as it is learnt and scored: see sources.layouts.find.find_layout.
+
+    Where a data set has a val but no test split, as COCO's has, that is the test split; one with a training split
+    alone has no splits.
+    """
+    layout = find.find_layout(path)
+    splits = dict(layout.splits)
+    if VAL in splits and splits.keys() <= {TRAIN, VAL}:
+        splits[TEST] = splits.pop(VAL)
+    if splits.keys() == {TRAIN} and layout.kind == PIDRAY:
+        raise click.ClickException(
+            f"{layout.root}: no test split; expected xray_test_easy.json and the like, or test.json"
+        )
+    if splits.keys() == {TRAIN}:
+        splits = {LONE: splits[TRAIN]}
+    named = {f"{TEST}-{name}" if name in (MEAN, POOLED) else name: split for name, split in splits.items()}
+    return replace(layout, splits=named)
+
+
 Splits = tuple[list[Scan], list[Scan], dict[str, list[Scan]]]  # train, val, tests
 
 
-def _cut(layout: Layout, reader: Reader, seed: int, on: str, eval_only: bool) -> Splits:
+def _cut(layout: Layout, reader: Reader, seed: int, on: str, eval_only: bool, boxes: bool) -> Splits:
     """Data without splits: cut in two, near-identical scans on one side; one test split where that is all."""
-    whole = reader.masked([reader.read(layout.splits[LONE])])[0]
+    whole = reader.masked([reader.read(layout.splits[LONE])], boxes)[0]
     reader.stop()
+    reader.keep_classes_met()
     if eval_only and on == TEST:
         return [], [], {TEST: whole}
     usable = list(reader.check(whole))
@@ -126,7 +156,7 @@ def _cut(layout: Layout, reader: Reader, seed: int, on: str, eval_only: bool) ->
     return [usable[i] for i in first], [], {TEST: [usable[i] for i in second]}
 
 
-def _read_splits(layout: Layout, reader: Reader, on: str, eval_only: bool) -> Splits:
+def _read_splits(layout: Layout, reader: Reader, on: str, eval_only: bool, boxes: bool) -> Splits:
     """The splits of the data set that are needed. Those to score are read first: their ids hang on nothing else."""
     splits = layout.splits
     tests = {name: reader.read(splits[name]) for name in splits if on == TEST and name not in (TRAIN, VAL)}
@@ -136,7 +166,8 @@ def _read_splits(layout: Layout, reader: Reader, on: str, eval_only: bool) -> Sp
         reader.fail(preflight.NO_TRAINING, layout.root.name)
     train = reader.read(splits[TRAIN]) if needed and TRAIN in splits else []
     reader.stop()
-    train, val, *rest = reader.masked([train, val, *tests.values()])
+    reader.meet_classes(layout)
+    train, val, *rest = reader.masked([train, val, *tests.values()], boxes)
     return train, val, dict(zip(tests, rest, strict=True))
 
 
@@ -159,7 +190,10 @@ def convert(path: Path, out: Path) -> list[Problem]:
     layout = find_layout(path)
     reader = Reader(layout.root, str(path))
     splits = {name: reader.read(split) for name, split in layout.splits.items()}
+    if faults(reader.problems) and not any(scan.objects for scans in splits.values() for scan in scans):
+        reader.fail(preflight.NOTHING, str(layout.root.name))
     reader.stop()
+    reader.keep_classes_met()
     output_dir(out, "name another --out")
     (out / "annotations").mkdir()
     for name, scans in splits.items():
@@ -192,6 +226,7 @@ def truth(scans: Iterable[Scan], classes: dict[int, str], root: Path | None = No
             {
                 **{"id": number, "image_id": image, "category_id": thing.category_id},
                 **{"bbox": list(thing.box), "area": thing.area, "iscrowd": int(thing.crowd)},
+                **({"ignore": 1} if thing.difficult else {}),
                 **({"segmentation": thing.mask} if thing.mask else {}),
             }
             for number, (image, thing) in enumerate(objects, 1)

@@ -7,21 +7,21 @@ from collections.abc import Iterable
 
 import click
 
-from segloc_synth.sources import problems
+from segloc_synth.sources import paths, problems
 from segloc_synth.sources.problems import Problem
 
 # Kinds that stop an evaluation, and their remedies.
 UNREADABLE = "labels that cannot be read"
-NOT_COCO = "not a COCO file: it needs the lists images, annotations and categories"
 NO_CATEGORY = "no usable category"
+NOTHING = "no usable object"
 OTHER_CATEGORIES = "its categories are not those of the other splits"
 NO_TRAINING = "no training split"
 NO_SCAN = "no usable training scan"
 NO_OBJECT = "no usable object to score on"
 NO_VAL = "no scan left to validate on"
 FATAL = {
-    UNREADABLE: "write the file anew",
-    NOT_COCO: "name the json with the boxes or masks",
+    UNREADABLE: "mend that, or write the file anew",
+    NOTHING: "mend the problems of its records",
     NO_CATEGORY: "list the categories, each with a number as id and a name",
     OTHER_CATEGORIES: "give all splits the same ids and names",
     NO_TRAINING: "add its labels, or score only, with --eval-only",
@@ -32,16 +32,19 @@ FATAL = {
 # Kinds of problems with single records; those that are not here need their record mended.
 LEAK_SAME = "scan to learn from with the very pixels of a scan to score on"
 LEAK_NEAR = "scan to learn from that is near-identical to a scan to score on"
-OUTSIDE = "image entry with a file_name that is absolute or leads out of the folder"
 REMEDIES = {
     problems.MISSING: "copy the picture into the data set, or take its entry out",
     problems.TWICE: "nothing, unless other tools read the file",
     problems.EMPTY_CLASS: "expect no score for it there",
+    paths.UNREADABLE: "give its reader the permission",
+    problems.DIFFICULT: "nothing, if the mark is meant",
+    problems.FEW_MASKS: "nothing; data with masks need one for each object",
+    problems.UNLABELLED: "nothing, if they hold no object",
     problems.UNLISTED: "add its label file, an empty one if there is no object",
     problems.SHORT: "label more scans, or ask for fewer",
     LEAK_SAME: "nothing: it is left out, so that no score is flattered",
     LEAK_NEAR: "nothing: it is left out, so that no score is flattered",
-    OUTSIDE: "give the path below the folder of the pictures",
+    paths.OUTSIDE: "give the path below the folder of the pictures",
     **dict.fromkeys(problems.USABLE - {problems.TWICE}, "nothing, if the conversion is right"),
 }
 MEND = "mend the record; until then it is left out"

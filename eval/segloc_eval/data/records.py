@@ -1,27 +1,25 @@
-"""Scans and their objects, read from COCO data sets record by record: what cannot be used is left out and listed."""
+"""The scans of a data set as they are learnt and scored: masks decoded, pictures checked, what is lost listed."""
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import click
 
 from segloc_eval.data import preflight
-from segloc_eval.data.layouts import Split
-from segloc_eval.data.scans import Scan, classes_of, is_id, read_object, scan_name, short
+from segloc_eval.data.scans import Object, Scan, classes_of, read_object, scan_name
 from segloc_eval.data.splits import Album, Looks, looks
-from segloc_synth.sources.images import MAX_PIXELS, BadImage, read_image
-from segloc_synth.sources.labelled import is_text
-from segloc_synth.sources.masks import BadMask
-from segloc_synth.sources.problems import EMPTY_CLASS, MISSING, TWICE, Problem, faults
-
-LARGEST_ID = 2**31 - 1  # of a category
+from segloc_synth.sources.images import BadImage, read_image
+from segloc_synth.sources.masks import annotations_of, read_class_ids
+from segloc_synth.sources.problems import DIFFICULT, EMPTY_CLASS, FEW_MASKS, Problem, faults, short
+from segloc_synth.sources.records import Annotation, Layout, Records, Split
+from segloc_synth.sources.records import Scan as Labelled
+from segloc_synth.sources.rules import read_split
+from segloc_synth.sources.text import BadLabel
 
 
 class Reader:
@@ -36,6 +34,9 @@ class Reader:
         self._root = root
         self._source = source
         self._scans = 0
+        self.ignored = 0  # objects that are neither learnt nor scored
+        self._unnamed: frozenset[int] = frozenset()
+        self._met: set[int] = set()
         self._digest = hashlib.sha256()
 
     def fingerprint(self) -> str:
@@ -47,9 +48,12 @@ class Reader:
         preflight.stop(self.problems, self._source)
 
     def fail(self, kind: str, file: str) -> None:
-        """Add a fatal problem; the first record that was lost is told with it."""
+        """Add a fatal problem; the first record that was lost is told with it, or that the objects are all ignored."""
         lost = [problem for problem in faults(self.problems) if problem.kind not in preflight.FATAL]
-        self.note(kind, f"first problem: {lost[0].kind}: {lost[0].where()}" if lost else "", file=file)
+        why = f"first problem: {lost[0].kind}: {lost[0].where()}" if lost else ""
+        if not lost and self.ignored:
+            why = f"{self.ignored} objects are crowds (iscrowd 1) or difficult, which are neither learnt nor scored"
+        self.note(kind, why, file=file)
 
     def note(self, kind: str, *records: object, file: str) -> None:
         """Add a problem for each of the records, which lie in `file`, told on a line of bounded length."""
@@ -60,19 +64,28 @@ class Reader:
         seen = set[int]().union(*map(classes_of, scans))
         self.note(EMPTY_CLASS, *[name for id, name in self.classes.items() if scans and id not in seen], file=split)
 
-    def masked(self, groups: list[list[Scan]]) -> list[list[Scan]]:
-        """The splits; where the first that holds objects has masks, without the objects that lack one."""
+    def masked(self, groups: list[list[Scan]], boxes: bool = False) -> list[list[Scan]]:
+        """The splits; where most objects of the first that holds any have masks, without the objects that lack one.
+
+        Else no mask is used, and no object is lost. `boxes`: boxes are all that is learnt, so none is lost either way.
+        """
         objects = next((things for scans in groups if (things := [o for scan in scans for o in scan.objects])), [])
-        self.masks = any(thing.mask for thing in objects)
-        if not self.masks:
+        bare = sum(thing.mask is None for thing in objects)
+        self.masks = bool(objects) and 2 * bare < len(objects)
+        if self.masks and (boxes or not bare + sum(o.mask is None for s in groups for scan in s for o in scan.objects)):
             return groups
-        for scan in (scan for scans in groups for scan in scans):
-            bare = [f"annotation {thing.id}" for thing in scan.objects if thing.mask is None]
-            self.note("annotation without a mask, among others with masks", *bare, file=self._name(scan))
-        return [
-            [replace(scan, objects=tuple(thing for thing in scan.objects if thing.mask)) for scan in scans]
-            for scans in groups
-        ]
+        if not self.masks and bare < len(objects):
+            self.note(FEW_MASKS, f"{len(objects) - bare} of {len(objects)}", file=self._root.name)
+        if self.masks:
+            for scan in (scan for scans in groups for scan in scans):
+                lost = [f"annotation {thing.id}" for thing in scan.objects if thing.mask is None]
+                self.note("annotation without a mask, among others with masks", *lost, file=self._name(scan))
+        return [[replace(scan, objects=self._as_masked(scan)) for scan in scans] for scans in groups]
+
+    def _as_masked(self, scan: Scan) -> tuple[Object, ...]:
+        if self.masks:
+            return tuple(thing for thing in scan.objects if thing.mask)
+        return tuple(replace(thing, mask=None) for thing in scan.objects)
 
     def check(self, scans: Iterable[Scan]) -> Iterator[Scan]:
         """Pass on, lazily and in order, the scans whose picture decodes and has the size that its labels say."""
@@ -106,115 +119,84 @@ class Reader:
     def read(self, split: Split) -> list[Scan]:
         """The scans of a split that have a file; its categories must be those of the splits before."""
         name = self._relative(split.file)
-        told: list[Problem] = []
         try:
-            data, digest = split.read(told)
+            found = read_split(split)
         except click.ClickException as error:
             self.note(preflight.UNREADABLE, error.message.removeprefix(f"{split.file}: "), file=name)
             return []
         except OSError as error:
             self.note(preflight.UNREADABLE, f"{error.filename or name}: {error.strerror or error}", file=name)
             return []
-        self.problems += [Problem(problem.kind, short(problem.file), short(problem.record)) for problem in told]
-        parts = [data.get(k) if isinstance(data, dict) else None for k in ("images", "annotations", "categories")]
-        if not all(isinstance(part, list) for part in parts):
-            self.note(preflight.NOT_COCO, "", file=name)
+        self.problems += found.problems
+        if not self._same_classes(found, name):
             return []
-        images, annotations, categories = (list(part or []) for part in parts)
-        if not self._read_categories(categories, name):
-            return []
-        ids = (image.get("id") for image in images if isinstance(image, dict))
-        objects: dict[int | str, list[Any]] = {id: [] for id in ids if is_id(id)}
-        for number, record in enumerate(annotations):
-            id = record.get("image_id") if isinstance(record, dict) else None
-            if is_id(id) and id in objects:
-                objects[id].append(record)
-            else:
-                number = record.get("id", number) if isinstance(record, dict) else number
-                kind = "annotation of an image that the file does not list"
-                self.note(kind, f"annotation {short(number)}", file=name)
-        given = Counter(a["id"] for a in annotations if isinstance(a, dict) and is_id(a.get("id")))
-        self.note(TWICE, *[f"annotation {id}" for id, times in given.items() if times > 1], file=name)
-        scans, files = [], []
-        for number, image in enumerate(images):
-            scan = self._read_scan(image, number, objects, split.folders, name)
-            if scan is not None:
-                scans.append(scan)
-                files.append((image["file_name"], scan.path.stat().st_size))
-        self._digest.update(digest.encode())
-        self._digest.update(json.dumps(sorted(files)).encode())
-        return scans
+        self._digest.update(found.digest.encode())
+        self._digest.update(json.dumps(sorted((scan.name, scan.size_in_bytes) for scan in found.scans)).encode())
+        return [scan for one in found.scans if (scan := self._read_scan(one)) is not None]
 
     def _name(self, scan: Scan) -> str:
         return scan_name(scan, self._root)
 
     def _relative(self, file: Path) -> str:
-        inside = file.is_relative_to(self._root) and file != self._root
+        inside = self._root in file.parents
         return file.relative_to(self._root).as_posix() if inside else file.name
 
-    def _read_categories(self, categories: list[Any], file: str) -> bool:
-        classes: dict[int, str] = {}
-        for number, category in enumerate(categories):
-            id, name = (category.get(k) if isinstance(category, dict) else None for k in ("id", "name"))
-            if (
-                type(id) is int
-                and abs(id) <= LARGEST_ID
-                and is_text(name)
-                and not {id, name} & {*classes, *classes.values()}
-            ):
-                classes[id] = name
-            else:
-                kind = "category without a number as id, without a name, or twice"
-                self.note(kind, f"category no. {number}", file=file)
-        if not classes:
+    def _same_classes(self, found: Records, file: str) -> bool:
+        if not found.classes:
             self.note(preflight.NO_CATEGORY, "", file=file)
             return False
-        if self.classes and classes != self.classes:
-            names = sorted({str(name) for _, name in classes.items() ^ self.classes.items()})
+        if self.classes and found.classes != self.classes:
+            names = sorted({str(name) for _, name in found.classes.items() ^ self.classes.items()})
             self.note(preflight.OTHER_CATEGORIES, f"they differ in {', '.join(names)}", file=file)
             return False
-        self.classes = dict(sorted(classes.items()))  # one order, whichever json is read last
+        self.classes = dict(sorted(found.classes.items()))  # one order, whichever json is read last
+        self._unnamed |= found.unnamed
         return True
 
-    def _read_scan(
-        self, image: Any, number: int, objects: dict[int | str, list[Any]], folders: list[Path], file: str
-    ) -> Scan | None:
-        fields: dict[str, Any] = image if isinstance(image, dict) else {}
-        id, name, width, height = (fields.get(key) for key in ("id", "file_name", "width", "height"))
-        if not is_id(id) or not is_text(name) or type(width) is not int or type(height) is not int:
-            kind = "image entry without id or file_name, or whose width or height is no whole number"
-            self.note(kind, f"image no. {number}", file=file)
+    def _read_scan(self, found: Labelled) -> Scan | None:
+        """With masks decoded; None where its class-id picture cannot be used."""
+        objects = []
+        width, height = found.width, found.height
+        try:
+            annotations = annotations_of(found)
+        except (BadLabel, BadImage) as reason:
+            self.note(str(reason), "", file=found.name)
             return None
-        where = f"{short(name)} image {short(id)}"
-        if min(width, height) < 1 or width * height > MAX_PIXELS:
-            self.note("image entry of an impossible size", where, file=file)
-            return None
-        if id not in objects:
-            self.note("image entry whose id another has", where, file=file)
-            return None
-        records = objects.pop(id)
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-            self.note(preflight.OUTSIDE, where, file=file)
-            return None
-        path = next((folder / name for folder in folders if _is_file(folder / name)), None)
-        if path is None:
-            self.note(MISSING, where, file=file)
-            return None
-        things = []
-        for record in records:
+        if found.mask is not None:
+            size = annotations[0].segmentation["size"] if annotations else read_class_ids(found.mask).shape
+            height, width = size
+        for annotation in annotations:
             try:
-                things.append(read_object(record, self.classes, width, height))
-            except BadMask as reason:
-                self.note(str(reason), f"{short(name)} annotation {short(record.get('id', '?'))}", file=file)
+                thing = read_object(annotation, width, height)
+            except BadLabel as reason:
+                self.note(str(reason), f"annotation {annotation.id}", file=found.name)
+                continue
+            objects.append(thing)
+            if thing.ignored:
+                self.ignored += 1
+            if thing.difficult:
+                self.note(DIFFICULT, f"annotation {annotation.id}", file=found.name)
         self._scans += 1
-        return Scan(self._scans, id, path, width, height, tuple(things))
+        self._met |= {thing.category_id for thing in objects}
+        return Scan(self._scans, found.id, found.path, width, height, tuple(objects))
+
+    def meet_classes(self, layout: Layout) -> None:
+        """keep_classes_met, the objects of splits that are not needed looked at too: classes hang on the data alone."""
+        if self._unnamed:
+            for split in layout.splits.values():
+                self._met |= {a.class_id for scan in read_split(split).scans for a in _annotations(scan)}
+        self.keep_classes_met()
+
+    def keep_classes_met(self) -> None:
+        """Of classes whose names are ours, as those of pixel values without names, keep those that have an object."""
+        self.classes = {id: name for id, name in self.classes.items() if id not in self._unnamed or id in self._met}
 
 
-def _is_file(path: Path) -> bool:
+def _annotations(scan: Labelled) -> tuple[Annotation, ...]:
     try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
+        return annotations_of(scan)
+    except (BadLabel, BadImage):  # told where its split is read
+        return ()
 
 
 Seen = tuple[Looks | None, list[str]]  # None: the picture cannot be used; kinds of problem

@@ -58,7 +58,7 @@ def example(
     """(uint8 RGB [3, S, S], mmdet's sample) of one scan: aspect kept, padded with white right and below.
 
     S is `size`, the longer side's pixels, rounded up to a multiple of 32. `labels` maps category ids to 0..C-1; with
-    it the objects (crowds left out) are given, or with `semantic` the labels of all pixels, without it none.
+    it the objects (ignored ones left out) are given, or with `semantic` the labels of all pixels, without it none.
 
     click.ClickException names a picture that cannot be used.
     """
@@ -89,7 +89,7 @@ def example(
 def _instances(
     scan: Scan, labels: dict[int, int], size: tuple[int, int], factors: tuple[float, float], flip: bool
 ) -> InstanceData:
-    things = [thing for thing in scan.objects if not thing.crowd]
+    things = [thing for thing in scan.objects if not thing.ignored]
     boxes = torch.tensor([thing.box for thing in things]).reshape(-1, 4)
     boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1) * torch.tensor(factors * 2)
     if flip:

@@ -65,7 +65,10 @@ class Matches:
 
 
 def read_objects(truth: dict[str, Any], kind: Kind) -> Things:
-    """The annotations of a COCO data set; polygons and uncompressed RLE become RLE for kind segm."""
+    """The annotations of a COCO data set; polygons and uncompressed RLE become RLE for kind segm.
+
+    What is marked "ignore", as VOC's difficult objects are, is ignored as crowds are.
+    """
     images, labels = positions(truth)
     records = [a for a in truth["annotations"] if a["image_id"] in images and a["category_id"] in labels]
     if kind == "segm":
@@ -78,7 +81,7 @@ def read_objects(truth: dict[str, Any], kind: Kind) -> Things:
         label=np.array([labels[record["category_id"]] for record in records], np.int64),
         area=np.array([record["area"] for record in records], np.float64),
         shape=_shapes(shapes, kind),
-        crowd=np.array([bool(record.get("iscrowd", 0)) for record in records], np.bool_),
+        crowd=np.array([bool(r.get("iscrowd", 0) or r.get("ignore", 0)) for r in records], np.bool_),
         score=np.ones(len(records)),
         id=_objects([record["id"] for record in records]),
     )

@@ -53,7 +53,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class SplitTruth:
-    """A split's COCO data set: annotations by image (crowds left out), names of classes, images by id."""
+    """A split's COCO data set: annotations by image (ignored ones left out), names of classes, images by id."""
 
     things: Records
     names: dict[int, str]
@@ -237,7 +237,7 @@ def _truth(path: Path, masks: Iterable[Id] | None) -> SplitTruth:
     things: Records = {}
     for thing in content["annotations"]:
         id, shape = thing["image_id"], thing.get("segmentation")
-        if not thing.get("iscrowd"):
+        if not (thing.get("iscrowd") or thing.get("ignore")):
             mask = to_rle(shape, images[id]["height"], images[id]["width"]) if shape and id in wanted else None
             things.setdefault(id, []).append({**thing, "segmentation": mask})
     return SplitTruth(things, {category["id"]: category["name"] for category in content["categories"]}, images)

@@ -28,7 +28,7 @@ from segloc_eval.run.results import FORMAT, Truth, are_lost, kinds_in, pictures,
 from segloc_eval.run.tables import score_splits, summarise
 from segloc_eval.run.unit import Unit, accept_learnt, eval_detector, run_unit
 from segloc_synth.console import fault, log
-from segloc_synth.files import output_dir, read_json, write_json
+from segloc_synth.files import as_path, output_dir, read_json, write_json
 from segloc_train.dist import RankLost, World
 
 GIVEN = "given"  # in place of a label set, where nothing is trained
@@ -47,7 +47,8 @@ def evaluate(
     anything is trained; when every unit failed; and when a rank is lost.
     """
     whole, config = _joined(config, out)
-    data = load_data(Path(config.data), whole.labels, config.seed, config.on, config.given)
+    boxes = config.detector == "faster-rcnn"
+    data = load_data(as_path(config.data), whole.labels, config.seed, config.on, config.given, boxes)
     if strict:
         preflight.stop(data.problems, config.data, strict)
     units = _units(config)

@@ -22,7 +22,9 @@ from segloc_eval.numbers.errors import clutter
 from segloc_eval.recipe import ResultKind
 from segloc_synth.files import read_json, write_json
 from segloc_synth.sources.images import BadImage, read_image
-from segloc_synth.sources.masks import FAR, NO_AREA, BadMask, segmentation_to_mask
+from segloc_synth.sources.masks import NO_AREA, segmentation_to_mask
+from segloc_synth.sources.text import BadLabel
+from segloc_synth.sources.values import FAR
 
 FORMAT = 2  # of metrics.json
 KINDS: tuple[ResultKind, ...] = ("bbox", "segm", "semantic")
@@ -199,7 +201,7 @@ def _fault(
         return "segmentation is no RLE of the image's size"
     try:
         segmentation_to_mask(mask, *sizes[numbers[image]])
-    except BadMask as error:
+    except BadLabel as error:
         return "" if str(error) == NO_AREA else f"segmentation: {error}"  # an empty mask finds nothing, but is a result
     return ""
 

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 
 from segloc_synth.sources.images import WHITE, Pixels
-from segloc_synth.sources.labelled import Annotation
-from segloc_synth.sources.masks import BadMask, checked_box, segmentation_to_mask
+from segloc_synth.sources.masks import exact_mask
+from segloc_synth.sources.records import Annotation
+from segloc_synth.sources.text import BadLabel
 
 LEVELS = 32  # thresholds tried
 FLOOR = 0.45  # of the score, below which no object can be told from its surroundings; set by eye on 127 real boxes
@@ -20,14 +21,14 @@ def annotation_mask(annotation: Annotation, pixels: Pixels) -> Pixels:
     An annotation that has only a box gets the dark object found inside it (see `boxes`).
 
     Raises:
-        BadMask: the label cannot be decoded, lies outside the picture, or no object stands out in its box.
+        BadLabel: the label cannot be decoded, lies outside the picture, or no object stands out in its box.
     """
-    height, width = pixels.shape[:2]
     if not annotation.derived:
-        return segmentation_to_mask(annotation.segmentation, height, width)
-    mask = mask_from_box(pixels, checked_box(annotation.box, height, width))
+        return exact_mask(annotation, *pixels.shape[:2])
+    assert annotation.box is not None, "it has either"
+    mask = mask_from_box(pixels, annotation.box)
     if mask is None:
-        raise BadMask("box in which no object stands out")
+        raise BadLabel("box in which no object stands out")
     return mask
 
 

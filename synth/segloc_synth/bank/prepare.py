@@ -15,6 +15,7 @@ import numpy as np
 from segloc_synth.bank.bank import Backgrounds, Form, Objects, stem
 from segloc_synth.bank.cutting import Segment
 from segloc_synth.bank.distractors import cut_distractors
+from segloc_synth.bank.labelled import LabelledSource
 from segloc_synth.bank.scenes import fit_scan, slot_type
 from segloc_synth.bank.segments import cut_segments, learn_palettes
 from segloc_synth.colour import learning, palette
@@ -22,7 +23,6 @@ from segloc_synth.console import progress
 from segloc_synth.engines import run_local
 from segloc_synth.files import cache_dir, new_folder, write_json
 from segloc_synth.sources.backgrounds import BenignSource
-from segloc_synth.sources.labelled import LabelledSource
 from segloc_synth.sources.listing import spread
 from segloc_synth.sources.problems import Problem, faults
 

@@ -7,16 +7,18 @@ import numpy as np
 
 from segloc_synth.bank.boxes import annotation_mask
 from segloc_synth.bank.cutting import Segment, cut_out
+from segloc_synth.bank.labelled import LabelledSource
 from segloc_synth.bank.scenes import bag_area
 from segloc_synth.colour import learning, palette
 from segloc_synth.colour.palette import Palette
 from segloc_synth.engines import check_stop
 from segloc_synth.sources.backgrounds import bag_mask
 from segloc_synth.sources.images import BadImage, Pixels, corrupt_rows, fit_to_canvas, read_image, required
-from segloc_synth.sources.labelled import Annotation, LabelledSource, Scan
 from segloc_synth.sources.listing import spread
-from segloc_synth.sources.masks import BadMask, annotations_of
+from segloc_synth.sources.masks import annotations_of
 from segloc_synth.sources.problems import Problem
+from segloc_synth.sources.records import Annotation, Scan
+from segloc_synth.sources.text import BadLabel
 
 SMALLEST = 24  # pixels of a mask at canvas scale below which an object cannot be recognised
 ALONE = 4.0  # a bag of less than this many times the object's area is the object itself, and tells no size
@@ -32,7 +34,7 @@ def learn_palettes(source: LabelledSource, size: int) -> list[Palette]:
         check_stop()
         try:
             pixels, _, labelled, _ = open_scan(source.scans[place], source.bottom_rows)
-        except (BadImage, BadMask):
+        except (BadImage, BadLabel):
             continue
         picture = fit_to_canvas(pixels, size)
         free = fit_to_canvas(255 - 255 * np.dstack([labelled] * 3), size)[..., 0] == 255
@@ -56,7 +58,7 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
     check_stop()
     try:
         pixels, masks, labelled, found = open_scan(scan, bottom_rows)
-    except (BadImage, BadMask) as problem:
+    except (BadImage, BadLabel) as problem:
         return [], [Problem(str(problem), scan.name, f"({len(scan.annotations)} annotations)")]
     canvas_scale = size / max(pixels.shape[:2])
     picture = fit_to_canvas(pixels, size)
@@ -83,12 +85,12 @@ def open_scan(scan: Scan, bottom_rows: int) -> tuple[Pixels, list[tuple[Annotati
 
     Raises:
         BadImage: the scan cannot be used.
-        BadMask: its class-id picture cannot.
+        BadLabel: its class-id picture cannot.
         OSError: either vanished or may not be read.
     """
     with required():
         pixels, kinds = read_image(scan.path, expect=scan.size)
-        annotations = annotations_of(scan, pixels)
+        annotations = annotations_of(scan, pixels.shape[:2])
     found = [Problem(kind, scan.name) for kind in kinds]
     height = len(pixels) - max(bottom_rows, corrupt_rows(pixels))
     masks = []
@@ -96,7 +98,7 @@ def open_scan(scan: Scan, bottom_rows: int) -> tuple[Pixels, list[tuple[Annotati
     for annotation in annotations:
         try:
             mask = annotation_mask(annotation, pixels)[:height]
-        except BadMask as problem:
+        except BadLabel as problem:
             found.append(Problem(str(problem), scan.name, f"annotation {annotation.id}"))
             continue
         labelled |= mask

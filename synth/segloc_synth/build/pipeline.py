@@ -10,14 +10,14 @@ import click
 
 from segloc_synth import phantom
 from segloc_synth.bank import prepare
+from segloc_synth.bank.labelled import LabelledSource
+from segloc_synth.bank.merging import read_labelled_all, read_mapping, read_names
 from segloc_synth.build import build
 from segloc_synth.config import Config
 from segloc_synth.files import write_json
 from segloc_synth.look import card, preview
 from segloc_synth.sources.backgrounds import BenignSource, read_benign
-from segloc_synth.sources.labelled import LabelledSource
 from segloc_synth.sources.problems import describe, refuse
-from segloc_synth.sources.sources import read_labelled_all, read_mapping, read_names
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from segloc_synth.bank.labelled import read_labelled
 from segloc_synth.bank.segments import SMALLEST, open_scan
 from segloc_synth.look.preview import decode
 from segloc_synth.realism.matching import FOLDS, Found, fold, group, match, unique
 from segloc_synth.shards.format import ShardReader
 from segloc_synth.sources.backgrounds import bag_mask
 from segloc_synth.sources.images import WHITE, BadImage, Pixels, decode_jpeg, encode_jpeg, fit_to_canvas, read_image
-from segloc_synth.sources.masks import BadMask
-from segloc_synth.sources.sources import read_labelled
+from segloc_synth.sources.text import BadLabel
 
 MARGIN = 16  # pixels of surroundings on each side of an object
 SIDE = 64  # least side of a crop
@@ -120,7 +120,7 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
         try:
             whole, found, _, _ = open_scan(scan, source.bottom_rows)
             pixels, _ = read_image(scan.path, expect=scan.size, at_least=size)  # decoded as benign scans are
-        except (BadImage, BadMask):
+        except (BadImage, BadLabel):
             continue
         pixels = pixels[: round(len(whole) * pixels.shape[1] / whole.shape[1])]
         jpeg = encode_jpeg(fit_to_canvas(pixels, size), quality)

@@ -1,7 +1,5 @@
 """The benign source: scans without labels, and where in them a bag lies."""
 
-import csv
-import io
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -12,9 +10,10 @@ import numpy as np
 
 from segloc_synth.files import absolute, is_local
 from segloc_synth.sources.images import Pixels
-from segloc_synth.sources.labelled import named_test, refuse_test_folders
+from segloc_synth.sources.layouts.splits import named_test, refuse_test_folders
 from segloc_synth.sources.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below
 from segloc_synth.sources.problems import MISSING, Problem
+from segloc_synth.sources.text import csv_rows, read_text
 
 # A pixel this much darker than the empty belt belongs to something; real belts vary by about 3 grey levels.
 BAG_CONTRAST = 10
@@ -90,16 +89,9 @@ def _without_positives(folder: Path, files: Listed) -> Listed:
     return [(name, size) for name, size in files if not SIXRAY_POSITIVE.fullmatch(_stem(name))]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise click.ClickException(f"{path}: is no text in UTF-8") from None
-
-
 def _from_csv(path: Path) -> tuple[Path, Listed, list[Problem]]:
     """Negatives of an ImageSet csv: a column of names, then one of 1 (there), -1 (not there), 0 (unsure) per class."""
-    rows = [row for row in csv.reader(io.StringIO(_text(path))) if row]
+    rows = csv_rows(read_text(path))
     root = path.parent.parent.parent if path.parent.parent.name == "ImageSet" else path.parent
     if len(rows) < 2 or len(rows[0]) < 2:
         raise click.ClickException(f"{path}: not an ImageSet csv: it needs a column of names and one per class")
@@ -134,7 +126,7 @@ def _from_list(path: Path) -> tuple[Path, Listed, list[Problem]]:
     root = path.parent
     size_of = sizes_below(root)
     files = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         name = line.strip().replace("\\", "/")
         if not name or name.startswith("#"):
             continue

@@ -21,6 +21,8 @@ Depth = TypeVar("Depth", np.uint8, np.uint16)
 
 MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
 EXIF_ORIENTATION = 0x0112
+UPRIGHT, SIDEWAYS = 1, 5  # orientations: as stored; from here on width and height change places
+PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # formats with pages or frames; cameras hide previews in JPEG
 WHITE = 255
 DEPTHS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits
 
@@ -86,29 +88,48 @@ def read_image(
 ) -> tuple[Pixels, list[str]]:
     """Decode a picture as RGB uint8 [H, W, 3], with the kinds of conversion that were needed.
 
-    `expect` is the (width, height) that an annotation file states: a picture of another size is refused, unless
-    its EXIF orientation explains the difference. `at_least` allows a JPEG to be decoded at a half, quarter or
-    eighth as long as its longer side keeps that many pixels (libjpeg's scaled decoding).
+    A picture with an EXIF orientation is turned as the tag says, as viewers and cv2.imread do; unless `expect`, the
+    (width, height) that labels state, is the size as stored alone. A picture of another size is refused. `at_least`
+    allows a JPEG to be decoded at a half, quarter or eighth as long as its longer side keeps that many pixels
+    (libjpeg's scaled decoding).
 
     Raises:
         BadImage: lost (see `opened`), empty, truncated, not a picture, too large or of another size.
     """
     with opened(path) as image:
-        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-        if expect is not None and image.size != expect:
-            if not (turned and image.size[::-1] == expect):
-                raise BadImage(f"image of another size than its json says ({image.width}x{image.height})")
-        else:
-            turned = False  # annotations describe the pixels as they are stored
-        if at_least is not None and image.format == "JPEG" and not turned:
+        stored = image.size
+        turned = _turned(image)
+        upright = stored[::-1] if turned >= SIDEWAYS else stored
+        if expect is not None and expect != upright:
+            if expect != stored:
+                raise BadImage(f"image of another size than its json says ({stored[0]}x{stored[1]})")
+            turned = UPRIGHT  # these labels describe the pixels as they are stored
+        if at_least is not None and image.format == "JPEG" and turned == UPRIGHT:
             shrink = at_least / max(image.size)
             if shrink < 1:
                 image.draft(None, (max(1, int(image.width * shrink)), max(1, int(image.height * shrink))))
-        return _to_rgb(ImageOps.exif_transpose(image) if turned else image, turned)
+        notes = [problems.TURNED] if turned != UPRIGHT else []
+        if getattr(image, "n_frames", 1) > 1 and image.format in PAGED:
+            notes.append(problems.PAGES)
+        return _to_rgb(ImageOps.exif_transpose(image) if turned != UPRIGHT else image, notes)
 
 
-def _to_rgb(image: Image.Image, turned: bool) -> tuple[Pixels, list[str]]:
-    notes = [problems.TURNED] if turned else []
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture as its EXIF tag turns it, from its header. BadImage as read_image raises it."""
+    with opened(path) as image:
+        return image.size[::-1] if _turned(image) >= SIDEWAYS else image.size
+
+
+def _turned(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, UPRIGHT where there is none or no such one."""
+    try:
+        said = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
+    except Exception:  # whatever a damaged tag does to its parser, the picture is as good as without it
+        return UPRIGHT
+    return said if type(said) is int and UPRIGHT <= said <= 8 else UPRIGHT
+
+
+def _to_rgb(image: Image.Image, notes: list[str]) -> tuple[Pixels, list[str]]:
     if image.mode.startswith("I") or image.mode == "F":
         notes.append(problems.DEEP)
         deep = np.asarray(image, np.float64)

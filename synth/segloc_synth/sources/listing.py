@@ -13,7 +13,7 @@ import click
 import numpy as np
 from upath import UPath
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 Listed = list[tuple[str, int]]  # path relative to a folder, with "/", and bytes; sorted
 
@@ -26,7 +26,7 @@ def reaching(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise click.ClickException(f"{path}: no such file, folder or bucket") from None
     except PermissionError as error:
-        raise click.ClickException(f"{path}: may not be read ({error.strerror or error})") from None
+        raise click.ClickException(f"{error.filename or path}: may not be read ({error.strerror or error})") from None
     except ImportError as error:
         raise click.ClickException(f"{path}: needs a library for its protocol ({error})") from None
     except click.ClickException:
@@ -92,6 +92,30 @@ def _walk(folder: Path | str, prefix: str, seen: set[str]) -> Iterator[tuple[str
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", seen)
             elif entry.is_file():
                 yield prefix + entry.name, entry.stat().st_size
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in `folder`, in order of their names, hidden ones left out; none where it is no folder."""
+    return [path for path in _inside(folder) if path.is_dir()]
+
+
+def files_in(folder: Path, *extensions: str) -> list[Path]:
+    """The files in `folder` with one of these extensions (in any case), in order, hidden ones left out."""
+    return [path for path in _inside(folder) if path.suffix.lower() in extensions and path.is_file()]
+
+
+def _inside(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
+
+
+def child(folder: Path, name: str) -> Path:
+    """The folder of that name in `folder`, in whatever case it is written; `folder / name` where there is none."""
+    exact = folder / name
+    if exact.is_dir():
+        return exact
+    return next((path for path in subfolders(folder) if path.name.lower() == name.lower()), exact)
 
 
 def is_image(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Masks of labelled objects, from whatever a data set gives: COCO segmentations, class-id pictures, boxes."""
+"""Masks of labelled objects, from whatever a data set gives: COCO segmentations and class-id pictures."""
 
 from typing import Any
 
@@ -8,87 +8,110 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth.rle import rle_pixels
 from segloc_synth.sources.images import BadImage, Lost, Pixels, opened
-from segloc_synth.sources.labelled import Annotation, Scan
+from segloc_synth.sources.records import Annotation, Box, ClassIdPicture, Scan
+from segloc_synth.sources.text import BadLabel
+from segloc_synth.sources.values import numbers
 
 NO_AREA = "mask without area"
 DAMAGED = "damaged RLE"
-FAR = 1e12  # beyond it numbers are no coordinates, and arithmetic on them overflows
+MEETS = 0.5  # share of a mask that lies in its box, at least; boxes are drawn around masks
+BETWEEN = 0.25  # share of outlines with values between, above which a class-id picture was interpolated
 
 
-class BadMask(ValueError):
-    """A label that yields no mask; the message is the kind of problem."""
+def annotations_of(scan: Scan, size: tuple[int, ...] | None = None) -> tuple[Annotation, ...]:
+    """The annotations of a scan; one per connected component of a class-id picture, which is read here.
 
-
-def annotations_of(scan: Scan, pixels: Pixels) -> tuple[Annotation, ...]:
-    """The annotations of a scan with decoded `pixels` [H, W, 3]; one per connected component of a class-id picture.
-
-    That is read here. A component's id is "value.place", components of a value counted from 1 in reading order.
+    `size` is (height, width) of the decoded picture, where that is known. A component's id is "value.place", components
+    of a value counted from 1 in reading order; its segmentation is a compressed RLE, its box tight around it.
 
     Raises:
-        BadMask: the class-id picture is damaged, of another size, or holds values that are no class, or only such
-            as are to be ignored.
+        BadLabel: the class-id picture is damaged, of another size, was resized with interpolation, or holds values that
+            are no class, or only such as are to be ignored.
         Lost: it is missing or may not be read.
     """
     if scan.mask is None:
         return scan.annotations
-    values = read_class_ids(scan)
+    values = read_class_ids(scan.mask)
     height, width = values.shape
-    if values.shape != pixels.shape[:2]:
-        raise BadMask("mask of another size than its image")
+    if size is not None and values.shape != size:
+        raise BadLabel("mask of another size than its image")
     found = []
     drawn = [int(value) for value in np.unique(values) if value]
     present = [value for value in drawn if value not in scan.mask.void | scan.mask.left_out]
     if drawn and scan.mask.void.issuperset(drawn):
-        raise BadMask(f"mask of nothing but {drawn[0]}, which is no class but the border around objects")
+        raise BadLabel(f"mask of nothing but {drawn[0]}, which is no class but the border around objects")
+    if is_interpolated(np.where(np.isin(values, sorted(scan.mask.void)), 0, values).astype(np.uint8)):
+        raise BadLabel("mask with values between its classes, as resizing with interpolation or JPEG leave them")
     for value in present:
         if value not in scan.mask.class_of:
-            raise BadMask(f"mask value {value}, which is no class")
-        count, labels = cv2.connectedComponents((values == value).astype(np.uint8), connectivity=8)
+            raise BadLabel(f"mask value {value}, which is no class")
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((values == value).astype(np.uint8), connectivity=8)
         for place in range(1, count):
             rle = coco_mask.encode(np.asfortranarray(labels == place, np.uint8))
             segmentation = {"size": [height, width], "counts": rle["counts"].decode()}
-            found.append(Annotation(f"{value}.{place}", scan.mask.class_of[value], segmentation))
+            x, y, w, h, area = map(float, stats[place])
+            found.append(Annotation(f"{value}.{place}", scan.mask.class_of[value], segmentation, (x, y, w, h), area))
     return tuple(found)
 
 
-def checked_box(box: Any, height: int, width: int) -> tuple[float, float, float, float]:
-    """(x, y, w, h) cut to the picture; BadMask when it is no box, or without area there, or mostly outside."""
-    if (
-        not isinstance(box, list | tuple)
-        or len(box) != 4
-        or not all(type(number) in (int, float) and abs(number) < FAR for number in box)
-    ):
-        raise BadMask("box that is no list of four numbers")
-    x, y, w, h = (float(number) for number in box)
-    left, top, right, bottom = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
-    if right - left < 1 or bottom - top < 1:
-        raise BadMask("box without area or outside the image")
-    if (right - left) * (bottom - top) < 0.5 * w * h:
-        raise BadMask("box mostly outside the image")
-    return left, top, right - left, bottom - top
+def is_interpolated(values: Pixels) -> bool:
+    """Whether a picture, uint8 [H, W], 0 its background, is a class-id picture that was resized with interpolation.
+
+    Then most of the outlines of its higher classes are lined with values between them and the background; where objects
+    of two classes touch, few pixels have both a lower and a higher one beside them.
+    """
+    around = np.ones((3, 3), np.uint8)
+    low = cv2.erode(values, around, borderType=cv2.BORDER_REPLICATE)
+    high = cv2.dilate(values, around, borderType=cv2.BORDER_REPLICATE)
+    outline = (values > 0) & (low < values)
+    between = outline & (high > values)
+    return bool(between.sum() > BETWEEN * max(1, outline.sum()))
 
 
-def read_class_ids(scan: Scan) -> Pixels:
-    """The values of a scan's class-id picture, uint8 [H, W].
+def exact_mask(annotation: Annotation, height: int, width: int) -> Pixels:
+    """The mask that an annotation states, decoded as 0/1, uint8 [height, width].
 
     Raises:
-        BadMask: it is damaged or in colours.
+        BadLabel: it cannot be decoded, lies outside the picture, or elsewhere than the annotation's box says: of two
+            that contradict each other nobody knows which is meant.
+    """
+    mask = segmentation_to_mask(annotation.segmentation, height, width)
+    if annotation.box is not None and _share_inside(mask, annotation.box) < MEETS:
+        rle = annotation.segmentation
+        turned = np.ascontiguousarray(mask.T).reshape(height, width) if isinstance(rle, dict) else None
+        if turned is not None and _share_inside(turned, annotation.box) >= 1 - MEETS / 4:
+            raise BadLabel("mask whose run lengths are counted by rows; COCO's are by columns")
+        raise BadLabel("box and mask that do not meet")
+    return mask
+
+
+def _share_inside(mask: Pixels, box: Box) -> float:
+    """The share of a mask's pixels that lie in a box."""
+    left, top = max(0, round(box[0]) - 1), max(0, round(box[1]) - 1)
+    inside = mask[top : round(box[1] + box[3]) + 1, left : round(box[0] + box[2]) + 1]
+    return float(np.count_nonzero(inside) / max(1, np.count_nonzero(mask)))
+
+
+def read_class_ids(picture: ClassIdPicture) -> Pixels:
+    """The values of a class-id picture, uint8 [H, W].
+
+    Raises:
+        BadLabel: it is damaged or in colours.
         Lost: it is missing or may not be read.
     """
-    assert scan.mask is not None
     try:
-        with opened(scan.mask.path) as image:
+        with opened(picture.path) as image:
             single = image.mode in ("1", "L", "P") or image.mode.startswith("I")
             values = np.array(image if single else image.convert("RGB"))
     except BadImage as problem:
         kind = str(problem).replace("image file", "mask file")
-        raise (Lost(kind, problem.fault) if isinstance(problem, Lost) else BadMask(kind)) from None
+        raise (Lost(kind, problem.fault) if isinstance(problem, Lost) else BadLabel(kind)) from None
     if values.ndim == 3:
         if (values != values[..., :1]).any():
-            raise BadMask("mask in colours; pixel values must be class ids")
+            raise BadLabel("mask in colours; pixel values must be class ids")
         values = values[..., 0]
     if values.max() > 255 or values.min() < 0:
-        raise BadMask("mask with values over 255")
+        raise BadLabel("mask with values over 255")
     return np.ascontiguousarray(values, np.uint8)
 
 
@@ -98,7 +121,7 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Pixels:
     Takes polygons (several parts are united, parts of under 3 points dropped), compressed and uncompressed RLE.
 
     Raises:
-        BadMask: none of these, of another size than the image, outside of it or without area.
+        BadLabel: none of these, of another size than the image, outside of it or without area.
     """
     if isinstance(segmentation, dict):
         mask = _from_rle(segmentation, height, width)
@@ -106,46 +129,46 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Pixels:
         parts = coco_mask.frPyObjects(_checked_parts(segmentation, height, width), height, width)
         mask = coco_mask.decode(coco_mask.merge(parts))
     else:
-        raise BadMask("annotation without a mask")
+        raise BadLabel("annotation without a mask")
     if not mask.any():
-        raise BadMask(NO_AREA)
+        raise BadLabel(NO_AREA)
     return np.asarray(mask, np.uint8)
 
 
 def _from_rle(rle: dict[str, Any], height: int, width: int) -> Pixels:
     counts = rle.get("counts")
-    if rle.get("size") != [height, width]:
-        raise BadMask("RLE of another size than its image")
+    if numbers(rle.get("size")) != [height, width]:
+        raise BadLabel("RLE of another size than its image")
     if isinstance(counts, str):
         try:
             flat = rle_pixels([counts.encode("utf-8", "surrogatepass")], height * width)[0]
         except ValueError:
-            raise BadMask(DAMAGED) from None
+            raise BadLabel(DAMAGED) from None
         return flat.reshape(width, height).T
-    if not isinstance(counts, list) or not all(type(run) is int and abs(run) < FAR for run in counts):
-        raise BadMask(DAMAGED)
-    runs = np.asarray(counts, np.int64)
+    told = numbers(counts)
+    if told is None or not all(run == int(run) for run in told):
+        raise BadLabel(DAMAGED)
+    runs = np.asarray(told, np.int64)
     if not runs.size or runs.min() < 0 or runs.sum() != height * width:
-        raise BadMask(DAMAGED)
+        raise BadLabel(DAMAGED)
     return np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs).reshape(width, height).T
 
 
 def _checked_parts(parts: list[Any], height: int, width: int) -> list[list[float]]:
     good: list[list[float]] = []
-    for part in parts:
-        if not isinstance(part, list) or not all(type(number) in (int, float) for number in part):
-            raise BadMask("polygon that is no list of numbers")
-        if not all(abs(number) < FAR for number in part):  # nan fails too
-            raise BadMask("polygon that is no list of numbers")
+    for said in parts:
+        part = numbers(said)
+        if part is None:
+            raise BadLabel("polygon that is no list of numbers")
         if len(part) >= 6 and len(part) % 2 == 0:
             good.append(part)
     if not good:
-        raise BadMask("polygon of fewer than 3 points")
+        raise BadLabel("polygon of fewer than 3 points")
     x = np.concatenate([part[0::2] for part in good])
     y = np.concatenate([part[1::2] for part in good])
     outside = x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height
     # Rasterising walks along every edge, so a corner far out would cost memory without end.
     far = max(np.abs(x).max() - 2 * width, np.abs(y).max() - 2 * height) > 0
     if outside or far:
-        raise BadMask("polygon outside the image")
+        raise BadLabel("polygon outside the image")
     return good

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 SHOWN = 5  # records listed per kind
+LONGEST = 300  # characters of a foreign record that are told
 
 # Kinds whose record is used all the same; every other kind means that the record was left out.
 MISSING = "image file is missing"
@@ -15,19 +16,28 @@ ALPHA = "image with an alpha channel, drawn over white"
 DEEP = "16-bit image, scaled to 8 bits"
 PALETTE = "palette image, converted to RGB"
 TURNED = "image turned upright by its EXIF tag"
+PAGES = "image of several pages, its first page used"
 TWICE = "annotation whose id another has, renamed"
 DUPLICATE = "image of the same bytes as another"
 BOX_OUTSIDE = "box reaching outside its image, cut at the edge"
+BOX_OF_MASK = "box that is none, taken from its mask"
+SAME_NAME = "category whose name another has, taken as one with it"
+FOREIGN = "image with a path of another machine, found by its end"
 NEAR = "scan whose number is near the other's in its pair, as there is no farther one"
 CROWD = "crowd annotation"
 TEST_SPLIT = "scan of the test split"
+VAL_SPLIT = "scan of the validation split"
 UNLISTED = "image without a label"
+UNLABELLED = "split whose images have no label file"
+DIFFICULT = "difficult object, neither learnt nor scored"
+FEW_MASKS = "masks not used, as most objects have none"
 EMPTY_CLASS = "class without an object"
 NO_BAG = "scan without a bag"
 SHORT = "fewer usable training scans than asked for"
-USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, TWICE, DUPLICATE, BOX_OUTSIDE, NEAR})
-NOTED = frozenset({UNLISTED, EMPTY_CLASS, SHORT})  # no record is lost
-BY_DESIGN = frozenset({CROWD, TEST_SPLIT})  # left out, but no fault of the data
+USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, PAGES, TWICE, DUPLICATE, NEAR})
+USABLE |= {BOX_OUTSIDE, BOX_OF_MASK, SAME_NAME, FOREIGN}
+NOTED = frozenset({UNLISTED, UNLABELLED, DIFFICULT, FEW_MASKS, EMPTY_CLASS, SHORT})  # no record is lost
+BY_DESIGN = frozenset({CROWD, TEST_SPLIT, VAL_SPLIT})  # left out, but no fault of the data
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,12 @@ class Problem:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def short(value: object) -> str:
+    """What a foreign record says, on one printable line of bounded length."""
+    text = "".join(char if char.isprintable() else "?" for char in " ".join(str(value).split()))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def by_kind(problems: Iterable[Problem]) -> dict[str, list[Problem]]:

@@ -8,13 +8,16 @@ from typing import Any
 import click
 import yaml
 
-from segloc_eval.data.label_files import SPLITS, TEST, TRAIN, VAL
-from segloc_eval.data.yolo import Part, yolo_folders
 from segloc_synth.console import log
-from segloc_synth.files import absolute
-from segloc_synth.sources.listing import list_images
+from segloc_synth.files import absolute, is_local
+from segloc_synth.sources.layouts.splits import SPLITS, TEST, TRAIN, VAL
+from segloc_synth.sources.layouts.yolo import Part, labels_of, yolo_parts
+from segloc_synth.sources.listing import child, files_in, list_images
+from segloc_synth.sources.text import BadLabel, decoded, read_text
+from segloc_synth.sources.values import identity, name_of
 
 LARGEST = 1_000_000  # bytes
+YAML = (".yaml", ".yml")
 
 
 def class_names(root: Path, file: Path | None = None) -> dict[int, str]:
@@ -22,20 +25,29 @@ def class_names(root: Path, file: Path | None = None) -> dict[int, str]:
 
     click.ClickException when there are none: numbers alone would not say whether two data sets mean the same.
     """
-    for _, about in _yamls(root, file):
+    for path, about in _yamls(root, file):
         names = about.get("names")
         pairs = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
-        found = {number: str(name) for number, name in pairs if type(number) is int and type(name) in (str, int)}
+        found = {}
+        for number, name in pairs:
+            place, text = identity(number), name_of(name)
+            if type(place) is not int or text is None:  # `no` is a boolean in YAML
+                raise click.ClickException(f"{path}: names: {number!r}: {name!r} is no name; put it in quotes")
+            found[place] = text
         if found:
             return found
-    for path in (root / "classes.txt", root / "labels" / "classes.txt", *sorted(root.glob("[!.]*.names"))):
+    for path in (root / "classes.txt", child(root, "labels") / "classes.txt", *files_in(root, ".names")):
         if path.is_file():
-            lines = path.read_bytes().decode("utf-8-sig", "replace").splitlines()
-            return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+            return {number: line.strip() for number, line in enumerate(read_text(path).splitlines()) if line.strip()}
     raise click.ClickException(
         f"{root}: YOLO labels, but no names of their classes; "
         "add a classes.txt with a name a line, or a data.yaml with `names`"
     )
+
+
+def holds_poses(root: Path, file: Path | None = None) -> bool:
+    """Whether a yaml says that the labels hold points of poses."""
+    return any("kpt_shape" in about for _, about in _yamls(root, file))
 
 
 def stated_parts(root: Path, file: Path | None = None) -> dict[str, Part]:
@@ -54,7 +66,7 @@ def stated_parts(root: Path, file: Path | None = None) -> dict[str, Part]:
             continue
         places = {split: _places(path, about, entries) for split, entries in stated.items()}
         parts = {split: _part(path, split, there) for split, there in places.items() if there}
-        named = yolo_folders(root) if stated.keys() - parts.keys() else {}
+        named = yolo_parts(root) if stated.keys() - parts.keys() else {}
         parts |= {split: named[split] for split in stated.keys() - parts.keys() if split in named}
         lost = {split: " ".join(entries) for split, entries in stated.items() if split not in parts}
         if lost:
@@ -73,17 +85,19 @@ def stated_parts(root: Path, file: Path | None = None) -> dict[str, Part]:
 
 def _yamls(root: Path, file: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
     """`file`, or all yaml files in the folder, and what they say."""
-    for path in [file] if file else sorted([*root.glob("[!.]*.yaml"), *root.glob("[!.]*.yml")]):
+    for path in [file] if file else files_in(root, *YAML):
         try:
-            about = yaml.safe_load(path.read_bytes()) if path.stat().st_size <= LARGEST else None
-        except (yaml.YAMLError, RecursionError, ValueError):
+            about = yaml.safe_load(decoded(path.read_bytes())) if path.stat().st_size <= LARGEST else None
+        except BadLabel:
+            raise click.ClickException(f"{path}: is no text in UTF-8; save it in that encoding") from None
+        except (yaml.YAMLError, RecursionError, ValueError, TypeError):
             raise click.ClickException(f"{path}: not valid YAML") from None
         if isinstance(about, dict):
             yield path, about
 
 
 def _listed(entry: Any) -> list[str]:
-    return [str(one) for one in (entry if isinstance(entry, list) else [entry]) if isinstance(one, str)]
+    return [one.replace("\\", "/") for one in (entry if isinstance(entry, list) else [entry]) if isinstance(one, str)]
 
 
 def _places(file: Path, about: dict[str, Any], entries: list[str]) -> list[Path]:
@@ -93,42 +107,49 @@ def _places(file: Path, about: dict[str, Any], entries: list[str]) -> list[Path]
     found = []
     for entry in entries:
         choices = [*(base / entry for base in bases), file.parent / entry.removeprefix("../")]
-        place = next((choice for choice in choices if choice.exists()), None)
+        place = next((choice for choice in map(_in_any_case, choices) if choice.exists()), None)
         if place is None:
             return []
-        found.append(absolute(place))
+        found.append(absolute(place) if is_local(place) else place)
     return found
+
+
+def _in_any_case(path: Path) -> Path:
+    """A path whose last two folders may be written in another case than they have: Images/train for images/train."""
+    return (
+        path if path.exists() or path.parent == path else child(child(path.parent.parent, path.parent.name), path.name)
+    )
 
 
 def _part(file: Path, split: str, places: list[Path]) -> Part:
     """The pictures in these folders and lists; of a list they may be missing."""
     if len(places) == 1 and places[0].is_dir():
-        return Part(places[0], _labels_of(places[0]))
+        return Part(places[0], labels_of(places[0]))
     pictures = [picture for place in places for picture in _pictures(place, file.parent)]
     above, *more = {next((p for p in picture.parents if p.name == "images"), None) for picture in pictures} or {None}
     if more or not pictures:
         what = "its pictures lie in several folders named images, or some in none; put them below one"
         raise click.ClickException(f"{file}: {split}: {what if more else 'names no picture'}")
-    base = above or Path(os.path.commonpath([picture.parent for picture in pictures]))
-    return Part(base, _labels_of(base), frozenset(picture.relative_to(base).as_posix() for picture in pictures))
+    base = above or _common([picture.parent for picture in pictures])
+    return Part(base, labels_of(base), frozenset(picture.relative_to(base).as_posix() for picture in pictures))
+
+
+def _common(folders: list[Path]) -> Path:
+    if all(map(is_local, folders)):
+        return Path(os.path.commonpath(folders))
+    base = folders[0]
+    while not all(folder == base or base in folder.parents for folder in folders):
+        base = base.parent
+    return base
 
 
 def _pictures(place: Path, root: Path) -> list[Path]:
     """Those in a folder, or those that a text lists, relative to itself or to `root`."""
     if place.is_dir():
         return [place / name for name, _ in list_images(place)]
-    lines = (line.strip() for line in place.read_bytes().decode("utf-8-sig", "replace").splitlines())
     found = []
-    for line in filter(None, lines):
+    for line in filter(None, (line.strip().replace("\\", "/") for line in read_text(place).splitlines())):
         near = place.parent / line
-        found.append(absolute(near if near.exists() else root / line))
+        path = near if near.exists() else root / line
+        found.append(absolute(path) if is_local(path) else path)
     return found
-
-
-def _labels_of(pictures: Path) -> Path:
-    """Where YOLO looks for the labels of pictures in a folder: labels/ for the path's last images/, else beside."""
-    parts = pictures.parts
-    if "images" not in parts:
-        return pictures
-    last = len(parts) - 1 - parts[::-1].index("images")
-    return Path(*parts[:last], "labels", *parts[last + 1 :])

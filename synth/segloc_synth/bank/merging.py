@@ -1,154 +1,63 @@
-"""What every labelled source is read into, and what is done with several of them: classes merged, scans chosen."""
+"""Several labelled sources together: classes merged by name, scans chosen by lists."""
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard
+from typing import Any
 
 import click
 
-from segloc_synth.files import absolute, is_local
-from segloc_synth.sources.listing import EXTENSIONS
-from segloc_synth.sources.problems import Problem
-
-# PIDray's categories in its own order, ids 1-12 (the json files of both releases).
-PIDRAY_CLASSES = (
-    "Baton",
-    "Pliers",
-    "Hammer",
-    "Powerbank",
-    "Scissors",
-    "Wrench",
-    "Gun",
-    "Bullet",
-    "Sprayer",
-    "HandCuffs",
-    "Knife",
-    "Lighter",
-)
-# Folders of test splits: PIDray's, and the usual one with its pictures in OPIXray's.
-TEST_FOLDERS = frozenset({"easy", "hard", "hidden", "test", "test_image"})
-FROM_BOX = "~box"  # ends the id of an annotation, and so the name of a segment, whose mask is derived from a box
+from segloc_synth.bank.labelled import LabelledSource, read_labelled
+from segloc_synth.files import absolute, is_local, read_json
+from segloc_synth.sources.listing import reaching
+from segloc_synth.sources.lists import parted
+from segloc_synth.sources.records import ClassIds, Scan
+from segloc_synth.sources.text import read_text
+from segloc_synth.sources.values import is_text
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """One labelled object: its id in the data set, our class id, and as they stand there, a COCO segmentation and a
-    box (x, y, w, h) in pixels, None where there is none. Without a segmentation the mask is derived from the box."""
+def read_labelled_all(
+    paths: Sequence[Path],
+    mapping: Mapping[str, str | None] | None = None,
+    images: Sequence[str] | None = None,
+    masks_from_boxes: bool = False,
+    allow_test: bool = False,
+) -> list[LabelledSource]:
+    """Read several sources, their classes merged by name or by `mapping` (see merge_classes), scan names unique.
 
-    id: str
-    class_id: int
-    segmentation: Any = None
-    box: Any = None
-
-    @property
-    def derived(self) -> bool:
-        """The mask is not the data set's: it is found by thresholding inside the box."""
-        return self.segmentation is None
-
-
-@dataclass(frozen=True)
-class ClassIdPicture:
-    """A picture whose pixel values are classes: value -> our class id; 0 is background.
-
-    `void` values are ignored, and so are those of classes that were `left_out`.
+    `images` limits them to the named scans, see limit_all. click.ClickException as in read_labelled.
     """
-
-    path: Path
-    class_of: Mapping[int, int]
-    void: frozenset[int] = frozenset()
-    left_out: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One labelled picture; `name` is its path in the source without extension.
-
-    `width` and `height` are 0 where the data set does not state them. Objects are in `annotations`, or in a class-id
-    picture, which is not opened before the scan is cut.
-    """
-
-    name: str
-    path: Path
-    width: int
-    height: int
-    annotations: tuple[Annotation, ...]
-    mask: ClassIdPicture | None = None
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(width, height) as the data set states them."""
-        return (self.width, self.height) if self.width and self.height else None
+    sources = [read_labelled(path, masks_from_boxes, allow_test) for path in paths]
+    if images is not None:
+        sources = limit_all(sources, images)
+    merged = [source for source in merge_classes(prefixed(sources), mapping) if source.scans]
+    if not merged:
+        raise click.ClickException("--classes leaves no class")
+    return merged
 
 
-@dataclass
-class LabelledSource:
-    """A labelled data set; `bottom_rows` lists how many corrupt rows each picture has at its lower edge.
-
-    `kind` tells the layout; it ends in "+boxes" where some masks are derived from boxes. `others` are the pictures
-    that it lists without an object to use, `folders` where its pictures lie. `unnamed` are the class ids whose names
-    are ours, as "class 3".
-    """
-
-    path: Path
-    kind: str
-    scans: list[Scan]
-    classes: dict[int, str]
-    fingerprint: str
-    bottom_rows: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    others: list[Path] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
-    unnamed: frozenset[int] = frozenset()
+def read_mapping(path: Path) -> dict[str, str | None]:
+    """A --classes file: JSON {"their name": "our name", or null to leave the class out}."""
+    mapping = read_json(path)
+    if not isinstance(mapping, dict) or not mapping:
+        raise click.ClickException(f'{path}: needs a JSON object such as {{"pistol": "Gun", "laptop": null}}')
+    for name, ours in mapping.items():
+        if ours is not None and not is_text(ours):
+            raise click.ClickException(f"{path}: {name!r} must be mapped to a line of text, or to null to leave it out")
+    return mapping
 
 
-def nothing_usable(path: Path, problems: Sequence[Problem]) -> click.ClickException:
-    """The error for a source in which no object is left, with the first reason."""
-    first = f": {problems[0].kind}: {problems[0].where()}" if problems else ""
-    return click.ClickException(f"{path}: nothing usable in it{first}")
-
-
-def named_test(name: str) -> bool:
-    """Whether a file's name tells of a test split: a word in it begins with test, as none in labels_latest does."""
-    return re.search(r"(?<![a-z])test", name.lower()) is not None
-
-
-def refuse_test_folders(root: Path, folders: Iterable[Path]) -> None:
-    """click.ClickException when one of the `folders` of pictures of the source in `root` is a test split's, or lies in
-    one; `root` itself is looked at, what it lies in is not."""
-    above = len(root.absolute().parts) - 1
-    for folder in sorted(set(folders), key=str):
-        if TEST_FOLDERS & {part.lower() for part in folder.absolute().parts[above:]}:
-            raise click.ClickException(
-                f"{root}: images lie in {folder}, the folder of a test split, which must not feed synthesis; "
-                "name the training split, or give --allow-test"
-            )
-
-
-def is_text(value: Any) -> TypeGuard[str]:
-    """A name: text of one line, not blank, that UTF-8 can hold."""
-    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1 or "\0" in value:
-        return False
-    return not any("\ud800" <= char <= "\udfff" for char in value)
-
-
-class ClassIds:
-    """Our class ids by name, case ignored: PIDray's where the name is known, further ids behind, in order met."""
-
-    def __init__(self) -> None:
-        self._by_name = {name.casefold(): (place, name) for place, name in enumerate(PIDRAY_CLASSES, 1)}
-        self.names: dict[int, str] = {}
-
-    def id_of(self, name: str) -> int:
-        """The id of a class, from 1 on; a new one where the name, without spaces around it, is not known yet."""
-        name = name.strip()
-        class_id, name = self._by_name.setdefault(name.casefold(), (len(self._by_name) + 1, name))
-        self.names[class_id] = name
-        return class_id
+def read_names(path: Path) -> list[str]:
+    """A --images file: names of scans, one a line; empty lines and lines that begin with # are passed over."""
+    with reaching(path):
+        lines = read_text(path).splitlines()
+    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not names:
+        raise click.ClickException(f"{path}: names no scan")
+    return names
 
 
 def merge_classes(sources: Sequence[LabelledSource], mapping: Mapping[str, str | None] | None) -> list[LabelledSource]:
@@ -250,14 +159,14 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
     by_stem: dict[str, list[tuple[int, int, tuple[str, ...], str, Path]]] = {}
     for which, source in enumerate(sources):
         for place, scan in enumerate(source.scans):
-            for parts, extension in {(PurePosixPath(scan.name).parts, ""), _parted(scan.name)}:
+            for parts, extension in {(PurePosixPath(scan.name).parts, ""), parted(scan.name)}:
                 by_stem.setdefault(parts[-1], []).append((which, place, parts, extension, scan.path))
         for other in source.others:
-            parts, _ = _parted(str(other))
+            parts, _ = parted(str(other))
             by_stem.setdefault(parts[-1], []).append((which, -1, parts, "", other))
     kept: list[set[int]] = [set() for _ in sources]
     for name in names:
-        parts, extension = _parted(name.replace("\\", "/"))
+        parts, extension = parted(name.replace("\\", "/"))
         fits = [
             (which, place, path)
             for which, place, own, its, path in by_stem.get(parts[-1] if parts else "", [])
@@ -284,14 +193,6 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
 
 def _shared(parts: Sequence[str], path: Path) -> int:
     """How many parts a name has in common with the end of a scan's path."""
-    own, _ = _parted(str(absolute(path) if is_local(path) else path))
+    own, _ = parted(str(absolute(path) if is_local(path) else path))
     pairs = zip(reversed(own), reversed(parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-def _parted(name: str) -> tuple[tuple[str, ...], str]:
-    """The parts of a path, the last without the extension of a picture, and that extension."""
-    path = PurePosixPath(name)
-    extension = path.suffix if path.suffix.lower() in EXTENSIONS else ""
-    stripped = path.with_suffix("") if extension else path
-    return tuple(part for part in stripped.parts if part not in ("/", ".")), extension

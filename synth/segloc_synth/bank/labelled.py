@@ -1,0 +1,153 @@
+"""What synthesis takes of labelled data: the training split, and of its objects those that can be cut out."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+
+from segloc_synth.sources.layouts.class_ids import MASKS
+from segloc_synth.sources.layouts.coco import PIDRAY
+from segloc_synth.sources.layouts.find import find_layout
+from segloc_synth.sources.layouts.splits import LONE, TRAIN, VAL, named_test, refuse_test_folders, refused_test
+from segloc_synth.sources.listing import reaching, stems
+from segloc_synth.sources.problems import CROWD, NOTED, TEST_SPLIT, USABLE, VAL_SPLIT, Problem
+from segloc_synth.sources.records import ClassIds, Layout, Records, Scan
+from segloc_synth.sources.rules import read_split
+
+FROM_BOX = "~box"  # ends the id of an annotation, and so the name of a segment, whose mask is derived from a box
+NO_MASK = "annotation without a mask"
+BOXES_ONLY = (
+    "its annotations are boxes without masks, which cannot be cut out; "
+    "name a source with segmentations as --objects, or have masks made with --masks-from-boxes"
+)
+
+
+@dataclass
+class LabelledSource:
+    """A labelled data set; `bottom_rows` lists how many corrupt rows each picture has at its lower edge.
+
+    `kind` tells the layout; it ends in "+boxes" where some masks are derived from boxes. `others` are the pictures
+    that it lists without an object to use, `folders` where its pictures lie. `unnamed` are the class ids whose names
+    are ours, as "class 3". Scans have unique names: their paths in the source without extension.
+    """
+
+    path: Path
+    kind: str
+    scans: list[Scan]
+    classes: dict[int, str]
+    fingerprint: str
+    bottom_rows: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    unnamed: frozenset[int] = frozenset()
+
+
+def read_labelled(path: Path, masks_from_boxes: bool = False, allow_test: bool = False) -> LabelledSource:
+    """Read a labelled source of any layout (see sources.layouts.find); records that cannot be used are left out and
+    listed in its `problems`.
+
+    Of a data set with splits the training split alone is taken; `allow_test` takes all. Crowds are no objects to cut
+    out. `masks_from_boxes` takes objects without a mask too. Label files are read, masks are not decoded, and pictures
+    are opened only where the labels do not state their size.
+
+    click.ClickException when there is no data set, it cannot be read, is a test split (unless `allow_test`), has boxes
+    only (unless `masks_from_boxes`), or holds nothing usable.
+    """
+    layout = find_layout(path)
+    with reaching(path):
+        return _read(path, layout, masks_from_boxes, allow_test)
+
+
+def _read(path: Path, layout: Layout, masks_from_boxes: bool, allow_test: bool) -> LabelledSource:
+    names = list(layout.splits) if allow_test else [name for name in layout.splits if name in (LONE, TRAIN)]
+    if not names:
+        raise refused_test(path, f"holds but a test split ({', '.join(layout.splits)})")
+    chosen = {name: layout.splits[name] for name in names}
+    for split in chosen.values():
+        if not allow_test and named_test(split.file.name) and split.file.suffix.lower() == ".json":
+            raise refused_test(split.file, "its name says that it is a test split")
+    read = {name: read_split(split) for name, split in chosen.items()}
+    problems = [problem for records in read.values() for problem in records.problems]
+    ids = ClassIds()
+    scans: list[Scan] = []
+    others: list[Path] = []
+    for name, split in layout.splits.items():
+        if name in read:
+            kept = _usable(read[name], ids, masks_from_boxes, problems)
+            front = f"{name}/" if name and (layout.kind == PIDRAY or len(read) > 1) else ""
+            short = stems(scan.name for scan in kept)
+            scans += [replace(scan, name=front + brief) for scan, brief in zip(kept, short, strict=True)]
+            known = {scan.path for scan in kept}
+            others += [scan.path for scan in read[name].scans if scan.path not in known]
+        else:
+            problems += [Problem(VAL_SPLIT if name == VAL else TEST_SPLIT, picture) for picture in split.listed]
+            others += [split.folders[0] / picture for picture in split.listed]
+    _accept(path, layout, scans, problems, allow_test)
+    derived = any(annotation.derived for scan in scans for annotation in scan.annotations)
+    folders = layout.splits[names[0]].folders if len(layout.splits) == 1 else [scan.path.parent for scan in scans]
+    return LabelledSource(
+        path,
+        layout.kind + ("+boxes" if derived else ""),
+        scans,
+        ids.names,
+        _fingerprint(layout, list(read.values()), scans),
+        # The last pixel row of PIDray's scans is corrupt (near black) in every file looked at.
+        bottom_rows=int(layout.kind == PIDRAY),
+        problems=problems,
+        others=others,
+        folders=list(dict.fromkeys(folder for folder in folders if folder.is_dir())),
+        unnamed=frozenset(ids.id_of(records.classes[id]) for records in read.values() for id in records.unnamed),
+    )
+
+
+def _usable(records: Records, ids: ClassIds, masks_from_boxes: bool, problems: list[Problem]) -> list[Scan]:
+    """The scans with an object to cut out, under our class ids; what is left out is added to the problems."""
+    new_id = {id: ids.id_of(name) for id, name in records.classes.items()}
+    kept = []
+    for scan in records.scans:
+        annotations = []
+        for found in scan.annotations:
+            if found.crowd or (found.derived and not masks_from_boxes):
+                kind = CROWD if found.crowd else NO_MASK
+                problems.append(Problem(kind, scan.name, f"annotation {found.id}"))
+                continue
+            id = found.id + (FROM_BOX if found.derived else "")
+            annotations.append(replace(found, id=id, class_id=new_id[found.class_id]))
+        mask = scan.mask and replace(
+            scan.mask, class_of={value: new_id[id] for value, id in scan.mask.class_of.items()}
+        )
+        if annotations or mask:
+            kept.append(replace(scan, annotations=tuple(annotations), mask=mask))
+    return kept
+
+
+def _accept(path: Path, layout: Layout, scans: list[Scan], problems: list[Problem], allow_test: bool) -> None:
+    """click.ClickException when nothing is left to cut out, or it is of a test split."""
+    first = next(iter(layout.splits.values())).file
+    named = first if path.is_dir() and len(layout.splits) == 1 and first.is_file() else path
+    if not scans and any(problem.kind == NO_MASK for problem in problems):
+        raise click.ClickException(f"{named}: {BOXES_ONLY}")
+    if not scans:
+        faults = [problem for problem in problems if problem.kind not in USABLE | NOTED]
+        reason = f": {faults[0].kind}: {faults[0].where()}" if faults else ""
+        raise click.ClickException(f"{named}: nothing usable in it{reason}")
+    if not allow_test:
+        refuse_test_folders(path if path.is_dir() else path.parent, (scan.path.parent for scan in scans))
+
+
+def _fingerprint(layout: Layout, read: list[Records], scans: list[Scan]) -> str:
+    """sha256 of the labels and of the names and bytes of the pictures that are used.
+
+    Names as labels have them, so that it does not hang on the path; a class-id picture's are in its digest.
+    """
+    if layout.kind == MASKS and len(read) == 1:
+        return read[0].digest
+    used = {scan.path for scan in scans}
+    sizes = [(scan.name, scan.size_in_bytes) for records in read for scan in records.scans if scan.path in used]
+    digest = hashlib.sha256(json.dumps(sorted(sizes)).encode())
+    for records in read:
+        digest.update(bytes.fromhex(records.digest))
+    return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""Data sets with one class-id picture per scan: pixel values are classes, 0 is background."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import click
+
+from segloc_synth.sources.layouts.splits import LONE, TRAIN, Part, Pool
+from segloc_synth.sources.listing import Listed, fingerprint, is_image
+from segloc_synth.sources.problems import MISSING, Problem
+from segloc_synth.sources.records import ClassIdPicture, ClassIds, Layout, Split
+from segloc_synth.sources.text import read_text
+
+MASKS = "masks"
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "jpegimage")
+MASK_FOLDERS = ("masks", "mask", "segmentationclass", "annotations", "annotation", "labels", "label", "gt")
+NAME_FILES = ("classes.txt", "labelmap.txt", "labels.txt")
+BACKGROUND = frozenset({"background", "_background_", "__background__", "bg"})
+NUMBERED = re.compile(r"(\d{1,3})\s*[:=,\s]\s*(\S.*)")
+VOID = 255  # the border around objects in VOC's masks, where it is no class
+ORPHAN = "mask without an image"
+
+
+def class_id_layout(root: Path, listed: Listed) -> Layout | None:
+    """The data set of pictures and class-id masks of the same stems among the files below `root`, None without masks.
+
+    They lie in two folders, images/ and masks/ say, in `root` or in each of train/, val/ and test/; names of classes in
+    a classes.txt or labelmap.txt beside: one a line, from value 1 on (from 0 if the first is the background), or `value
+    name`. Without one they are "class 1", "class 2", ...
+
+    click.ClickException when the names are wrong, or no stem of the one folder is in the other.
+    """
+    sizes = dict(listed)
+    names = list(sizes)
+    pairs, orphans, folders = _pairs(names)
+    if not folders or not any(is_image(name) and _in(name, masks) for name in names for _, masks in folders):
+        return None
+    if not pairs:
+        images, masks = folders[0]
+        raise click.ClickException(
+            f"{root}: no picture in {images}/ has a mask of the same name in {masks}/, as a class-id picture"
+        )
+    pictures = [name for name in names if is_image(name) and any(_in(name, images) for images, _ in folders)]
+    named, void = _class_names(root, names)
+    ids = ClassIds()
+    class_of = {value: ids.id_of(name) for value, name in (named or {n: f"class {n}" for n in range(1, 256)}).items()}
+    splits = {}
+    for name, part in Pool(root, names, pictures, pairs, "Segmentation").parts().items():
+        told = [Problem(ORPHAN, mask) for mask in orphans] if name in (LONE, TRAIN) else []
+        front = next((images for images, _ in folders if all(_in(p, images) for p in part.pictures)), "")
+        load = partial(_load, root, front, part, pairs, sizes, class_of, void, ids.names, not named, told)
+        labelled = tuple(p.removeprefix(f"{front}/") for p in part.pictures if p in pairs)
+        splits[name] = Split(part.list or root, [root / front], load, labelled)
+    return Layout(root, MASKS, splits)
+
+
+def _in(name: str, folder: str) -> bool:
+    return name.startswith(f"{folder}/")
+
+
+def _pairs(names: Sequence[str]) -> tuple[dict[str, str], list[str], list[tuple[str, str]]]:
+    """Picture -> mask, masks without a picture, and the pairs of folders in which they are looked for."""
+    above = {PurePosixPath(name).parent for name in names}
+    tops = {PurePosixPath(*path.parts[:depth]) for path in above for depth in (1, 2) if depth <= len(path.parts)}
+    folders = []
+    for holder in sorted({top.parent for top in tops}):
+        inside = {top.name.lower(): top.as_posix() for top in tops if top.parent == holder}
+        images = next((inside[name] for name in IMAGE_FOLDERS if name in inside), None)
+        masks = next((inside[name] for name in MASK_FOLDERS if name in inside), None)
+        if images and masks:
+            folders.append((images, masks))
+    pairs, orphans = {}, []
+    for images, masks in folders:
+        picture_of = {_key(name, images): name for name in names if _in(name, images) and is_image(name)}
+        for name in (name for name in names if _in(name, masks) and is_image(name)):
+            picture = picture_of.get(_key(name, masks))
+            if picture is None:
+                orphans.append(name)
+            else:
+                pairs[picture] = name
+    return dict(sorted(pairs.items())), sorted(orphans), folders
+
+
+def _key(name: str, folder: str) -> str:
+    return str(PurePosixPath(name.removeprefix(f"{folder}/")).with_suffix(""))
+
+
+def _load(
+    root: Path,
+    front: str,
+    part: Part,
+    mask_of: Mapping[str, str],
+    sizes: Mapping[str, int],
+    class_of: Mapping[int, int],
+    void: frozenset[int],
+    classes: Mapping[int, str],
+    unnamed: bool,
+    told: Sequence[Problem],
+    problems: list[Problem],
+) -> tuple[dict[str, Any], str]:
+    """The COCO data set of a part's pictures, each with its class-id picture instead of annotations, and a digest."""
+    problems += told
+    problems += [Problem(MISSING, name, f"listed in {part.list.name if part.list else ''}") for name in part.lost]
+    used = [name for name in part.pictures if name in mask_of]
+    problems += [Problem("listed image without a mask", name) for name in part.pictures if name not in mask_of]
+    images = [
+        {
+            "id": n,
+            "file_name": name.removeprefix(f"{front}/"),
+            "mask": ClassIdPicture(root / mask_of[name], class_of, void),
+        }
+        for n, name in enumerate(used, 1)
+    ]
+    listed = sorted([(name, sizes[name]) for picture in used for name in (picture, mask_of[picture])])
+    digest = sha256((fingerprint(listed) + repr(sorted(class_of.items())) + repr(dict(classes))).encode())
+    categories = [{"id": id, "name": name, "unnamed": unnamed} for id, name in classes.items()]
+    return {"images": images, "annotations": [], "categories": categories}, digest.hexdigest()
+
+
+def _class_names(root: Path, files: Sequence[str]) -> tuple[dict[int, str], frozenset[int]]:
+    """Value -> name of the file that says so, empty without one, and the values to be ignored."""
+    there = set(files)
+    file = next((root / name for name in NAME_FILES if name in there), None)
+    if file is None:
+        return {}, frozenset()
+    lines = [line.strip() for line in read_text(file).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    matches = [NUMBERED.fullmatch(line) for line in lines]
+    if lines and all(matches):
+        named = {int(match[1]): match[2].strip() for match in matches if match}
+    else:
+        plain = [line.partition(":")[0].strip() for line in lines]  # CVAT's labelmap has colours behind a colon
+        first = 0 if plain and plain[0].casefold() in BACKGROUND else 1
+        named = dict(enumerate(plain, first))
+    named = {value: name for value, name in named.items() if value and name.casefold() not in BACKGROUND}
+    if not named or max(named) > 255 or len({name.casefold() for name in named.values()}) < len(named):
+        raise click.ClickException(f"{file}: needs one class name a line, or `value name`, each name once, up to 255")
+    return named, frozenset() if VOID in named else frozenset({VOID})

@@ -1,0 +1,240 @@
+"""Data sets with one label file of boxes per picture: VOC xml, and OPIXray's text files."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from hashlib import sha256
+from itertools import islice, takewhile
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from segloc_synth.files import in_threads, is_local
+from segloc_synth.sources.layouts.splits import Part, Pool
+from segloc_synth.sources.listing import is_image
+from segloc_synth.sources.problems import MISSING, UNLISTED, Problem
+from segloc_synth.sources.records import ClassIds, Layout, Split
+from segloc_synth.sources.text import BadLabel, decoded
+from segloc_synth.sources.values import is_text, number
+
+VOC, OPIXRAY = "voc", "opixray"
+NO_LABEL = "listed image without a label file"
+AMBIGUOUS = "label file that fits several pictures"
+LOOKED_INTO = 20  # text files that are read to tell OPIXray's labels from other text
+
+
+class Label(NamedTuple):
+    """One object of a label file: the name of its class, x, y, w, h in pixels, and VOC's mark of a difficult one."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool = False
+
+
+Labels = tuple[list[Label], tuple[int, int]]  # and (width, height) of the picture, 0 where it is not said
+
+
+def voc_layout(root: Path, files: Sequence[str]) -> Layout | None:
+    """The data set of VOC xml files among the `files` below `root`, None where there are none."""
+    labels = [name for name in files if name.lower().endswith(".xml")]
+    return _layout(root, VOC, files, labels, read_xml) if labels else None
+
+
+def opixray_layout(root: Path, files: Sequence[str]) -> Layout | None:
+    """The data set of text files with OPIXray's lines among the `files` below `root`, None where there are none."""
+    stems = {PurePosixPath(name).stem for name in files if is_image(name)}
+    labels = [name for name in files if name.lower().endswith(".txt") and PurePosixPath(name).stem in stems]
+    if not any(_is_opixray(root / name) for name in islice(labels, LOOKED_INTO)):
+        return None
+    return _layout(root, OPIXRAY, files, labels, read_lines)
+
+
+def _layout(
+    root: Path, kind: str, files: Sequence[str], labels: Sequence[str], parse: Callable[[str], Labels]
+) -> Layout | None:
+    pictures = [name for name in files if is_image(name) and not _is_mask(name)]
+    label_of, problems = _paired(labels, pictures)
+    parts = Pool(root, files, pictures, label_of).parts()
+    folder = _LabelFolder(root, sorted(label_of.values()), parse)
+    splits = {}
+    for name, part in parts.items():
+        told = problems if name == next(iter(parts)) else []  # once
+        load = partial(_load, folder, part, label_of, told, pictures)
+        labelled = tuple(picture for picture in part.pictures if picture in label_of)
+        splits[name] = Split(part.list or root, [root], load, labelled)
+    return Layout(root, kind, splits) if splits else None
+
+
+def _is_mask(name: str) -> bool:
+    return any(part.lower().startswith("segmentation") for part in PurePosixPath(name).parts[:-1])
+
+
+class _LabelFolder:
+    """The label files of a data set, read once, all of them: the classes are those of all, in order of their names."""
+
+    def __init__(self, root: Path, names: Sequence[str], parse: Callable[[str], Labels]) -> None:
+        self.root, self.names, self.parse = root, names, parse
+
+    @cached_property
+    def labels(self) -> dict[str, tuple[Labels | str, str]]:
+        """Label file -> what it says, or the kind of problem it has; sha256 of its content."""
+        contents = in_threads(lambda name: (self.root / name).read_bytes(), self.names, is_local(self.root))
+        return {
+            name: (self._parsed(one), sha256(one).hexdigest()) for name, one in zip(self.names, contents, strict=True)
+        }
+
+    def _parsed(self, content: bytes) -> Labels | str:
+        try:
+            return self.parse(decoded(content))
+        except BadLabel as problem:
+            return str(problem)
+
+    @cached_property
+    def classes(self) -> ClassIds:
+        read = [labels[0] for labels, _ in self.labels.values() if not isinstance(labels, str)]
+        return ClassIds(sorted({label.name for found in read for label in found}))
+
+
+def _load(
+    folder: _LabelFolder,
+    part: Part,
+    label_of: Mapping[str, str],
+    told: Sequence[Problem],
+    pictures: Sequence[str],
+    problems: list[Problem],
+) -> tuple[dict[str, Any], str]:
+    """The COCO data set of a part's pictures, and a digest of its labels."""
+    problems += told
+    problems += [Problem(MISSING, name, f"listed in {part.list.name if part.list else ''}") for name in part.lost]
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for name in part.pictures:
+        labels: Labels | str = folder.labels[label_of[name]][0] if name in label_of else ([], (0, 0))
+        if isinstance(labels, str):
+            problems.append(Problem(labels, label_of[name]))
+            continue
+        if name not in label_of and name not in part.benign:
+            problems.append(Problem(NO_LABEL, name))
+            continue
+        found, (width, height) = labels
+        number = len(images) + 1
+        images.append({"id": number, "file_name": name, "width": width or None, "height": height or None})
+        annotations += [
+            {
+                **{"id": place, "image_id": number, "category_id": folder.classes.id_of(label.name)},
+                **{"bbox": label.box, "difficult": label.difficult},
+            }
+            for place, label in enumerate(found, 1)
+        ]
+    if part.list is None:
+        known = set(label_of)
+        bare = [name for name in pictures if name not in known and _beside(name, part, label_of)]
+        if bare:
+            problems.append(Problem(UNLISTED, bare[0], f"and {len(bare) - 1} more" if len(bare) > 1 else ""))
+    used = sorted((label_of[p], folder.labels[label_of[p]][1]) for p in part.pictures if p in label_of)
+    categories = [{"id": id, "name": name} for id, name in sorted(folder.classes.names.items())]
+    value = {"images": images, "annotations": annotations, "categories": categories}
+    return value, sha256(json.dumps(used).encode()).hexdigest()
+
+
+def _beside(name: str, part: Part, label_of: Mapping[str, str]) -> bool:
+    """Whether a picture without a label lies in a folder of the part's pictures."""
+    return PurePosixPath(name).parent in {PurePosixPath(other).parent for other in part.pictures}
+
+
+def _paired(labels: Sequence[str], pictures: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
+    """Picture -> label file, and the files that stay without: the picture beside, else the one whose path is likest."""
+    by_stem: dict[str, list[str]] = {}
+    for name in pictures:
+        by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
+    label_of: dict[str, str] = {}
+    problems = []
+    for label in labels:
+        fits = _nearest(label, by_stem.get(PurePosixPath(label).stem, []))
+        if len(fits) == 1 and fits[0] not in label_of:
+            label_of[fits[0]] = label
+        else:
+            problems.append(Problem(AMBIGUOUS if fits else MISSING, label))
+    return label_of, problems
+
+
+def _nearest(label: str, pictures: list[str]) -> list[str]:
+    """Those of the pictures whose folder is most like that of the label: the same one, else by common ends of both."""
+    if len(pictures) < 2:
+        return pictures
+    mine = PurePosixPath(label).parts[:-1]
+
+    def nearness(name: str) -> tuple[bool, int]:
+        own = PurePosixPath(name).parts[:-1]
+        front = zip(mine, own, strict=False)
+        back = zip(reversed(mine), reversed(own), strict=False)
+        return own == mine, sum(len(list(takewhile(lambda pair: pair[0] == pair[1], ends))) for ends in (front, back))
+
+    best = max(map(nearness, pictures))
+    return [one for one in pictures if nearness(one) == best]
+
+
+def _corners(words: Sequence[str | None]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (number(word) for word in words)
+    if x1 is None or y1 is None or x2 is None or y2 is None:
+        raise BadLabel("box that is no list of four numbers")
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def read_xml(text: str) -> Labels:
+    """Labels of a VOC xml, and (width, height), 0 where it does not say.
+
+    Raises:
+        BadLabel: no xml, one with a document type, an impossible size, an object without a name or box.
+    """
+    if "<!DOCTYPE" in text:  # the only place for entities, which can grow without end; no labelling tool writes it
+        raise BadLabel("label file with a document type, which labels do not need")
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError):
+        raise BadLabel("label file that is no xml") from None
+    width, height = (_side(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    return list(_objects(root)), (width, height)
+
+
+def _side(word: str | None) -> int:
+    """0 where nothing is said."""
+    side = number(word) if word and word.strip() else 0
+    if side is None or not 0 <= side < 1e6:
+        raise BadLabel("label file with an impossible size")
+    return int(side)
+
+
+def _objects(root: ElementTree.Element) -> Iterator[Label]:
+    for thing in root.iter("object"):
+        name = (thing.findtext("name") or "").strip()
+        if not name:
+            raise BadLabel("label without a class name")
+        if not is_text(name):
+            raise BadLabel("label whose class name is not a line of text")
+        box = _corners([thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")])
+        yield Label(name, box, (thing.findtext("difficult") or "").strip() in ("1", "true", "True"))
+
+
+def read_lines(text: str) -> Labels:
+    """Labels of OPIXray's lines `image_name class x1 y1 x2 y2`; the size is not said. BadLabel for any other line."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if len(words) < 6 or not is_image(" ".join(words[:-5])):  # names may have spaces, classes have none
+            raise BadLabel("label line that is not `image_name class x1 y1 x2 y2`")
+        found.append(Label(words[-5], _corners(words[-4:])))
+    return found, (0, 0)
+
+
+def _is_opixray(file: Path) -> bool:
+    """Whether the first line with anything on it is one of OPIXray's."""
+    with file.open("rb") as opened:
+        head = opened.read(2000)
+    try:
+        lines = [line for line in decoded(head).splitlines() if line.strip()]
+        return bool(lines and read_lines(lines[0])[0])
+    except BadLabel:
+        return False

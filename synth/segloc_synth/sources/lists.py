@@ -1,0 +1,115 @@
+"""Lists of scans in all the ways that people write them, and the pictures that their lines mean."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import click
+
+from segloc_synth.sources.listing import EXTENSIONS, is_image
+from segloc_synth.sources.problems import short
+from segloc_synth.sources.text import csv_rows, read_text
+
+LISTS = frozenset({".txt", ".csv", ".lst"})  # extensions
+FLAGS = frozenset({"1", "-1", "0"})  # of a class: there, not there, unsure
+
+
+def parted(name: str) -> tuple[tuple[str, ...], str]:
+    """The parts of a path, the last without the extension of a picture, and that extension in lower case."""
+    stem, extension = os.path.splitext(name)  # noqa: PTH122, a million names
+    if extension.lower() not in EXTENSIONS:
+        stem, extension = name, ""
+    return tuple(part for part in stem.split("/") if part not in ("", ".")), extension.lower()
+
+
+class Pictures:
+    """The pictures of a data set, given as paths with "/", looked up by whatever somebody calls them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._by_stem: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
+        for name in names:
+            parts, extension = parted(name)
+            if parts:
+                self._by_stem.setdefault(parts[-1].casefold(), []).append((parts, extension, name))
+
+    def find(self, entry: str) -> list[str]:
+        """The pictures that an entry of a list means: a stem, a file's name or a path, relative or not.
+
+        Those are preferred of which the shorter of the two paths is the end of the longer; then those of the same
+        extension, where the entry has one: a list may name the masks, or what the pictures were before.
+        """
+        parts, extension = parted(entry.strip().strip("\"'").replace("\\", "/"))
+        if not parts:
+            return []
+        fits = self._by_stem.get(parts[-1].casefold(), [])
+        exact = [fit for fit in fits if fit[0][-1] == parts[-1]]
+        for one, other in ((exact, fits), (_ending(exact or fits, parts), exact or fits)):
+            fits = one or other
+        same = [fit for fit in fits if fit[1] == extension]
+        return [name for _, _, name in same or fits]
+
+
+def _ending(
+    fits: list[tuple[tuple[str, ...], str, str]], parts: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], str, str]]:
+    return [fit for fit in fits if all(a == b for a, b in zip(reversed(fit[0]), reversed(parts), strict=False))]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a list names: pictures, those of them that it says hold no object, and entries that mean no picture."""
+
+    pictures: tuple[str, ...]
+    benign: frozenset[str]
+    lost: tuple[str, ...]
+
+
+def read_listing(path: Path, pictures: Pictures) -> Listing:
+    """Read a list of pictures: a line, or a row of a csv, each.
+
+    A line may hold more than a name: the mask's path, a flag, a comment, quotes; names may have spaces. In a csv, what
+    follows the name may be 1, -1 or 0 per class.
+
+    click.ClickException when none of its lines means a picture: then it is written in a way that is not understood.
+    """
+    text = read_text(path)
+    rows = csv_rows(text) if path.suffix.lower() == ".csv" else [[line] for line in text.splitlines()]
+    found: dict[str, None] = {}
+    benign: set[str] = set()
+    lost: list[str] = []
+    for row in rows:
+        if not any(cell.strip() for cell in row) or row[0].lstrip().startswith("#"):
+            continue
+        mine = next((names for entry in _entries(row) if (names := pictures.find(entry))), [])
+        found |= dict.fromkeys(mine)
+        if not mine and (found or lost or path.suffix.lower() != ".csv"):  # a csv begins with its heading
+            lost.append(row[0].strip().strip("\"'"))
+        flags = [cell.strip() for cell in row[1:]]
+        if flags and FLAGS.issuperset(flags) and "1" not in flags:
+            benign.update(mine)
+    if not found and (lost or rows):
+        first = lost[0] if lost else rows[0][0]
+        raise click.ClickException(
+            f"{path}: none of its lines names a picture of the data set (the first: {short(first)!r}); "
+            "write a file's name or path a line"
+        )
+    return Listing(tuple(found), frozenset(benign), tuple(lost))
+
+
+def _entries(row: list[str]) -> Iterator[str]:
+    """What of a row may be the name, the likeliest first."""
+    first = row[0].strip()
+    yield first
+    yield from re.split(r"[\t;,]", first)
+    words = first.split()
+    for count in range(len(words) - 1, 0, -1):  # behind a name with spaces may stand more
+        yield " ".join(words[:count])
+    yield from (word for word in words[1:] if is_image(word))
+    yield from (cell for cell in row[1:] if is_image(cell.strip()))
+
+
+def stem_path(name: str) -> str:
+    """A path with "/" without its extension."""
+    return str(PurePosixPath(name).with_suffix("")) if name else name

@@ -1,0 +1,74 @@
+"""Where the picture lies that a label file names: below the data set's folders, whatever machine wrote its path."""
+
+import errno
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from segloc_synth.sources.listing import sizes_below
+from segloc_synth.sources.problems import FOREIGN, MISSING, Problem
+
+OUTSIDE = "image entry with a file_name that is absolute or leads out of the folder"
+UNREADABLE = "image file may not be read"
+DRIVE = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture's file, its bytes, and the kind of problem with its name, '' for none."""
+
+    path: Path
+    size: int
+    note: str = ""
+
+
+class Finder:
+    """Looks pictures up in the folders where they may lie, the first first."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._sizes = [(folder, sizes_below(folder)) for folder in folders]
+        self._looked = "looked in " + ", ".join(dict.fromkeys(f"{folder.name}/" for folder in folders))
+
+    def find(self, name: str) -> Found | Problem:
+        """The picture that a data set calls `name`, or why there is none.
+
+        A path that is absolute or leads out of the folder is never followed: the file is looked for by the path's end,
+        the longer the better, as Label Studio's and those of other machines are.
+        """
+        plain = name.replace("\\", "/")
+        foreign = plain.startswith("/") or DRIVE.match(plain) or ".." in plain.split("/")
+        try:
+            if not foreign:
+                found = self._look_up(name) or self._look_up(plain)
+                return found or Problem(MISSING, name, f"({self._looked})")
+            for end in _ends(plain):
+                if found := self._look_up(end):
+                    return Found(found.path, found.size, FOREIGN)
+            return Problem(OUTSIDE, name)
+        except PermissionError:
+            return Problem(UNREADABLE, name)
+        except ValueError:  # no file can have such a name
+            return Problem(MISSING, name)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP):
+                raise
+            return Problem(MISSING, name)
+
+    def _look_up(self, name: str) -> Found | None:
+        for folder, size_of in self._sizes:
+            size = size_of(name)
+            if size is not None:
+                return Found(folder / name, size)
+        return None
+
+
+def _ends(path: str) -> Iterator[str]:
+    """The ends of a foreign path, the longest first, without steps up; of Label Studio's behind its ?d=."""
+    inner = DRIVE.sub("", path.rpartition("?d=")[2], count=1)
+    parts = [part for part in PurePosixPath(inner).parts if part not in ("/", "..", ".")]
+    last_step = max((place for place, part in enumerate(PurePosixPath(inner).parts) if part == ".."), default=None)
+    if last_step is not None:
+        parts = [part for part in PurePosixPath(inner).parts[last_step + 1 :] if part != "/"]
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])
