@@ -174,7 +174,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Its own files, not those of folders in it, are synced first: no power loss leaves half an entry of the bank.
     Where `folder` has content by then, made by a process that was faster, that stays. What killed processes left
-    beside it is removed first.
+    beside it is removed first. An OSError of a full disk, or about a file in the temporary folder, is made one about
+    `folder`, the name that users know.
     """
     tmp = _temporary(folder)
     try:
