@@ -1,5 +1,6 @@
 """What the three command-line tools share: exit codes, one-line errors, progress."""
 
+import getpass
 import logging
 import math
 import os
@@ -13,6 +14,8 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 from tqdm import tqdm
+
+from segloc_synth.files import cache_remedy
 
 log = logging.getLogger("segloc")
 T = TypeVar("T")
@@ -55,7 +58,7 @@ def fault(error: Exception) -> str | None:
     """One line for what the world does to a program (disk full, permission denied, no way to the store); else None."""
     if isinstance(error, OSError):  # the system's own words are the clear line
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}"
+        return f"{where}{error.strerror or error}{cache_remedy(error.filename)}"
     if type(error).__module__.partition(".")[0] in STORES:
         return str(error).strip().partition("\n")[0]
     return None
@@ -84,6 +87,8 @@ def cause(error: Exception) -> str:
 
 def run(command: click.Command) -> NoReturn:
     """Run a click command and exit: 0 done, 1 error, 2 wrong usage, 130 Ctrl-C. A user's mistake is one line."""
+    _open_standard_streams()
+    _name_user()
     # Threads that wait for each other shall soon sleep, not spin: beside other busy processes a step is several times
     # faster so, alone it is as fast. Read when the numerical library is loaded, which the commands do late.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -106,6 +111,28 @@ def run(command: click.Command) -> NoReturn:
         click.echo(f"Error: {line}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Open on nothing what was closed of stdin, stdout and stderr, as a daemon's are.
+
+    Else the next file to be opened takes a closed one's number, and what a library or a child prints goes into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+
+
+def _name_user() -> None:
+    """Make a name for a user id without an entry in /etc/passwd, as containers have: torch asks when imported."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid{os.getuid()}"
 
 
 def progress(items: Iterable[T], total: int, what: str, done: int = 0) -> Generator[T, None, None]:

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar, cast
 import click
 from upath import UPath
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what only writing can meet
 SCRATCH = ".tmp"  # folder beside a file for what is not whole yet: what a killed run left is found without a listing
 ABANDONED = 3600.0  # seconds without a write after which another machine's temporary counts as left over
 THREADS = 32  # requests to an object store at a time
@@ -97,7 +98,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     tmp = _temporary(path)
     try:
         if is_local(path):
-            with _in_scratch(lambda: tmp.open("wb"), tmp) as file:
+            with _in_scratch(lambda: tmp.open("wb"), tmp, path) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -130,13 +131,18 @@ def _temporary(path: Path) -> Path:
     return path.parent / SCRATCH / f"{path.name}~{socket.gethostname()}~{os.getpid()}"
 
 
-def _in_scratch(make: Callable[[], Result], tmp: Path) -> Result:
-    """The result of `make`, which makes `tmp`, in a folder for it."""
-    for _ in range(100):
-        with suppress(FileNotFoundError, FileExistsError):  # another process removes the empty folder in between
+def _in_scratch(make: Callable[[], Result], tmp: Path, path: Path) -> Result:
+    """The result of `make`, which makes `tmp`, in a folder for it; an OSError is about `path`, which it is for."""
+    for attempt in range(100):
+        try:
             tmp.parent.mkdir(parents=True, exist_ok=True)
             return make()
-    return make()
+        except OSError as error:
+            # Another process removes the empty folder in between.
+            if attempt == 99 or not isinstance(error, FileNotFoundError | FileExistsError):
+                error.filename = str(path)
+                raise
+    raise AssertionError
 
 
 def _drop_scratch(folder: Path) -> None:
@@ -168,12 +174,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Its own files, not those of folders in it, are synced first: no power loss leaves half an entry of the bank.
     Where `folder` has content by then, made by a process that was faster, that stays. What killed processes left
-    beside it is removed first.
+    beside it is removed first. An OSError of a full disk, or about a file in the temporary folder, is made one about
+    `folder`, the name that users know.
     """
-    remove_left_overs(folder.parent)
     tmp = _temporary(folder)
-    _in_scratch(tmp.mkdir, tmp)
     try:
+        remove_left_overs(folder.parent)
+        _in_scratch(tmp.mkdir, tmp, folder)
         yield tmp
         for path in tmp.iterdir():
             if path.is_file():
@@ -184,6 +191,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
         except OSError:
             if not (folder.is_dir() and any(folder.iterdir())):
                 raise
+    except OSError as error:
+        if error.errno in FULL or _is_below(error.filename, folder.parent / SCRATCH):
+            error.filename = str(folder)
+        raise
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
         _drop_scratch(folder.parent)
@@ -272,7 +283,25 @@ def output_dir(path: Path, remedy: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """The user's cache for SegLoc: $SEGLOC_CACHE, else $XDG_CACHE_HOME/segloc, else ~/.cache/segloc."""
-    if own := os.environ.get("SEGLOC_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "segloc"
+    """The user's cache for SegLoc: $SEGLOC_CACHE, else $XDG_CACHE_HOME/segloc, else ~/.cache/segloc.
+
+    click.ClickException where there is no home folder to find it in.
+    """
+    own, shared = os.environ.get("SEGLOC_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(own).expanduser() if own else Path(shared).expanduser() / "segloc"
+    except RuntimeError:
+        told = f"$SEGLOC_CACHE is {own}, and that user has" if own else "this user has"
+        raise click.ClickException(f"{told} no home folder; name a folder for the cache by $SEGLOC_CACHE") from None
+
+
+def cache_remedy(path: object) -> str:
+    """What to say behind an error about the file `path`: where the cache can be put, if it lies in it; else ''."""
+    with suppress(click.ClickException):
+        if _is_below(path, cache_dir()):
+            return "; name another folder for the cache by $SEGLOC_CACHE"
+    return ""
+
+
+def _is_below(path: object, folder: Path) -> bool:
+    return isinstance(path, str) and absolute(Path(path)).is_relative_to(absolute(folder))

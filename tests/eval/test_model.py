@@ -1,6 +1,8 @@
 """The detectors: strict loading, equal heads for all arms, and what mmdet's own configs make of our exports."""
 
+import errno
 import json
+import os
 import pickle
 from http.client import IncompleteRead
 from pathlib import Path
@@ -14,12 +16,16 @@ import torch
 import torchvision
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from PIL import Image
+from tests.train.conftest import make_shards
 from torch import nn
 
+from segloc_eval.cli import command
 from segloc_eval.mm.configs import MEAN, STD
 from segloc_eval.mm.heads import places
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.recipe import DETECTORS, PAPER, QUICK, DetectorName, Recipe
+from segloc_synth import console
 from segloc_train.data import augment
 from segloc_train.model.backbone import SDANet
 from segloc_train.model.checkpoint import load_tensors, save_tensors
@@ -223,6 +229,78 @@ def test_a_hostile_pickle_is_refused_without_running_it(
     with pytest.raises(click.ClickException) as error:
         load(detector(), file)
     assert not trap.exists() and str(file) in error.value.message and "\n" not in error.value.message
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 46830571\n"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> object:
+    """Exit code of the program."""
+    monkeypatch.setattr("sys.argv", ["segloc-eval", *map(str, args)])
+    with pytest.raises(SystemExit) as ended:
+        console.run(command)
+    return ended.value.code
+
+
+def test_weights_that_are_none_are_told_as_what_they_are(
+    tmp_path: Path, wide: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By every command that takes weights, before it writes anything."""
+    built = detector("faster-rcnn").state_dict()
+    name = "backbone.trunk.layer1.0.conv1.weight"
+    built[name].view(-1)[5] = float("inf")
+    cases: list[tuple[str, dict[str, Any] | bytes, str]] = [
+        (
+            "lfs/detector.pth",
+            POINTER,
+            "refused: it is a pointer of Git LFS, not the weights, which git lfs pull fetche",
+        ),
+        ("page/detector.pth", b"<html>\n<title>Sign in", "refused: it is a web page, not the weights; download the fi"),
+        (
+            "nan/detector.pth",
+            built,
+            f"{name} is not finite (nan or inf), as after a training that diverged; name weigh",
+        ),
+    ]
+    out, small = tmp_path / "out", ["--arch", "resnet18", "--width", WIDTH, "--size", 64]
+    pairs = make_shards(tmp_path / "pairs", 4)
+    for file, value, words in cases:
+        path = tmp_path / file
+        keep(path.parent, nn.Identity(), "faster-rcnn")
+        if isinstance(value, bytes):
+            path.write_bytes(value)
+        else:
+            save_tensors(path, value)
+        for args in (
+            ("predict", "--ckpt", path, wide / "easy"),
+            ("--eval-only", "--ckpt", path, "--data", wide),
+            ("--ckpt", "random", "--ckpt", path, "--data", wide, "--labels", 8, "--detector", "faster-rcnn", *small),
+            ("pretrain", pairs, "--ckpt", path, "--detector", "faster-rcnn", *small),
+        ):
+            code = run(monkeypatch, *args, "--out", out, "--device", "cpu")
+            last = capsys.readouterr().err.splitlines()[-1]
+            assert (code, last.startswith(f"Error: {path}: {words}")) == (1, True), (args, last)
+            assert not out.exists()
+
+
+def test_a_picture_that_may_not_be_read_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("free.png", "locked.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    stat = Path.stat
+
+    def locked(path: Path, **options: Any) -> os.stat_result:
+        if path.name == "locked.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", locked)
+    weights = keep(tmp_path / "unit", detector("faster-rcnn"), "faster-rcnn")
+    args = ("predict", "--ckpt", weights, tmp_path, "--out", tmp_path / "out", "--device", "cpu")
+    assert run(monkeypatch, *args) == 3
+    assert f"1 skipped: image file may not be read: {tmp_path}/locked.png" in capsys.readouterr().err
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """A backbone starts from exactly the file that was named, or not at all."""
 
+import io
+import pickle
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -8,10 +12,14 @@ import click
 import pytest
 import torch
 import torchvision
+from click.testing import CliRunner
+from safetensors.torch import save
 from torch import Tensor
 
+from segloc_train.cli import command
+from segloc_train.config import ANEW
 from segloc_train.model.backbone import SDANet
-from segloc_train.model.checkpoint import save_tensors
+from segloc_train.model.checkpoint import load_state, load_tensors, save_tensors
 from segloc_train.model.start import IMAGENET, RANDOM, initialise
 from segloc_train.run.export import export
 
@@ -100,6 +108,94 @@ def test_anything_else_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "holds code or objects" in refusal(tmp_path / "hostile.pth") and not trap.exists()
     assert "no such file" in refusal(tmp_path / "nowhere.pth")
     assert "no backbone.pth in it; name a finished run" in refusal(tmp_path)
+
+
+def archives() -> tuple[bytes, bytes]:
+    """A .zip and a .tar with an empty file each."""
+    first, second = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(first, "w") as file, tarfile.open(fileobj=second, mode="w") as tape:
+        file.writestr("a/read.me", "")
+        tape.addfile(tarfile.TarInfo("read.me"))
+    return first.getvalue(), second.getvalue()
+
+
+def saved(**options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"conv1.weight": torch.zeros(99, 99)}, buffer, **options)
+    return buffer.getvalue()
+
+
+DAMAGED = "refused: damaged, or no file of tensors"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 46830571\n"
+NO_WEIGHTS = {
+    "pointer.pth": (POINTER, "refused: it is a pointer of Git LFS, not the weights, which git lfs pull fetches"),
+    "page.pth": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><body>Sign in", "refused: it is a web page, not the weights"),
+    "words.pth": ("Für Gewichte siehe unten. ".encode() * 99, "refused: it is a text, not weights"),
+    "cut in a letter.pth": (b"x" + "ü".encode() * 999, "refused: it is a text, not weights"),
+    "empty.pth": (b"", "refused: it is empty"),
+    "archive.pth": (archives()[0], DAMAGED),
+    "tape.pth": (archives()[1], DAMAGED),
+    "noise.pth": (b"\x95\x00\x13" * 999, DAMAGED),
+    **{f"cut at {size}.pth": (saved()[:size], DAMAGED) for size in (8, 900, 39000)},
+    **{
+        f"old, cut at {size}.pth": (saved(_use_new_zipfile_serialization=False)[:size], DAMAGED)
+        for size in (1, 20, 900)
+    },
+    **{
+        f"cut at {size}.safetensors": (save({"conv1.weight": torch.zeros(99, 99)})[:size], DAMAGED)
+        for size in (3, 8, 20, 900)
+    },
+    "objects.pth": (pickle.dumps({"a": Path("b")}), "refused: it holds code or objects, not only tensors"),
+}
+
+
+@pytest.mark.parametrize("name", [*NO_WEIGHTS, "pointer.safetensors", "page.pt", "words.safetensors"])
+def test_a_file_without_weights_is_told_as_what_it_is(tmp_path: Path, name: str) -> None:
+    like = NO_WEIGHTS.get(name) or NO_WEIGHTS[f"{name.partition('.')[0]}.pth"]
+    (tmp_path / name).write_bytes(like[0])
+    message = refusal(tmp_path / name)
+    assert message.startswith(f"{tmp_path / name}: {like[1]}"), message
+    with pytest.raises(click.ClickException) as error:  # as last.pt of --resume is read
+        load_state(tmp_path / name, ANEW)
+    assert error.value.message == f"{message}; {ANEW}"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    for name, tensors in (("layer1.0.conv1.weight", resnet(2)), ("trunk.bn1.running_var", fresh(1).state_dict())):
+        tensors[name].view(-1)[3] = value
+        save_tensors(tmp_path / "diverged.pth", tensors)
+        assert f"diverged.pth: {name} is not finite (nan or inf)" in refusal(tmp_path / "diverged.pth")
+    for odd in (torch.zeros(2).to_sparse(), torch.zeros(2, device="meta")):
+        torch.save({"a": odd}, tmp_path / "odd.pth")
+        assert "'a' is a tensor without plain numbers" in refusal(tmp_path / "odd.pth")
+    small = {"half": torch.zeros(2).bfloat16(), "eighth": torch.zeros(2).to(torch.float8_e4m3fn), "n": torch.ones(())}
+    save_tensors(tmp_path / "small.pth", small)
+    assert load_tensors(tmp_path / "small.pth").keys() == small.keys()
+
+
+def test_the_program_refuses_a_start_before_it_makes_a_run(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "pointer.pth").write_bytes(POINTER)
+    save_tensors(tmp_path / "diverged.pth", {**resnet(2), "layer1.0.conv1.weight": torch.full((1,), float("nan"))})
+    for name, words in (
+        ("pointer.pth", "refused: it is a pointer of Git LFS, not the weights, which git lfs pull fetches"),
+        ("diverged.pth", "layer1.0.conv1.weight is not finite (nan or inf), as after a training that diverged; "),
+    ):
+        args = ["--shards", shards, "--out", tmp_path / "run", "--init", tmp_path / name, "--arch", ARCH]
+        flags = ["--width", "64", "--batch-size", "16", "--workers", "0", "--device", "cpu"]
+        done = CliRunner().invoke(command, [str(arg) for arg in [*args, *flags]])
+        last = done.output.splitlines()[-1]
+        assert (done.exit_code, last.startswith(f"Error: {tmp_path / name}: {words}")) == (1, True), done.output
+        assert not (tmp_path / "run").exists()
+
+
+def test_imagenet_without_a_home_wants_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    assert refusal(IMAGENET) == "imagenet: this user has no home folder; name one for the weights by $TORCH_HOME"
+    assert not list(tmp_path.iterdir())
 
 
 def test_imagenet_comes_from_torch_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,9 @@ def _write_backgrounds(folder: Path, source: BenignSource, size: int, form: Form
     scans = [scan for scan, _ in progress(results, len(files), "learning colours") if scan is not None]
     palette.save(folder / "palettes.npz", learning.fit([scan.picture for scan in scans], [scan.bag for scan in scans]))
     encoded = [name.encode(errors="surrogateescape") for name in source.relative]
-    np.save(folder / "names.npy", np.cumsum([0, *map(len, encoded)]))
+    ends = BytesIO()  # of a full disk np.save tells neither the error nor the file
+    np.save(ends, np.cumsum([0, *map(len, encoded)]))
+    (folder / "names.npy").write_bytes(ends.getvalue())
     (folder / "names.bin").write_bytes(b"".join(encoded))
     (folder / "states.bin").write_bytes(bytes(count))
     (folder / "slots.bin").touch()

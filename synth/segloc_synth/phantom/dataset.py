@@ -59,12 +59,11 @@ def write_scan(root: Path, seed: int, size: int, job: Job) -> Record:
     pixels = cv2.cvtColor(expose(shadow, scanner, scan_rng(seed, split, index, 1)), cv2.COLOR_RGB2BGR)
     if scanner.jpeg is None:
         path = root / "pidray" / split / f"{STEMS[split]}{index:05d}.png"
-        written = cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        _, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     else:  # SIXray's
         path = root / "sixray" / f"N{index + 1:07d}.jpg"
-        written = cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, scanner.jpeg])
-    if not written:
-        raise OSError(f"{path}: cannot be written")
+        _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, scanner.jpeg])
+    path.write_bytes(encoded.tobytes())  # cv2.imwrite does not tell of a full disk, and leaves half a file
     width, height = detector(scene, size)
     kinds = scan_rng(seed, split, index, 3).random(len(scene.threats))
     found = [

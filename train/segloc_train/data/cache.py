@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from segloc_synth.console import faults_of
+from segloc_synth.console import fault, faults_of
 from segloc_synth.files import SCRATCH, Hashed, as_path, atomic_write, remove_left_overs
 
 CHUNK = 1 << 20  # bytes
@@ -38,18 +38,22 @@ class ShardCache:
             entry: the manifest's, whose `filesize` and `sha256` a copy must have.
 
         Raises:
-            click.ClickException: the shard cannot be fetched, or is not what the manifest says.
+            click.ClickException: the shard cannot be fetched, is not what the manifest says, or cannot be kept.
         """
         path = self.folder / f"{entry['sha256']}.tar"
         if entry["filesize"] > self.limit:
             raise click.ClickException(
                 f"{remote}: has {entry['filesize']} bytes, more than the cache may hold ({self.limit}); raise its limit"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        while (descriptor := self._opened(path, entry["filesize"])) is None:  # others may delete it at once
-            with self._lock(f"{path.stem[:2]}.lock"):  # one process fetches, others wait for it
-                if not path.exists():
-                    self._copy(remote, entry, path)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            while (descriptor := self._opened(path, entry["filesize"])) is None:  # others may delete it at once
+                with self._lock(f"{path.stem[:2]}.lock"):  # one process fetches, others wait for it
+                    if not path.exists():
+                        self._copy(remote, entry, path)
+        except OSError as error:
+            error.filename = str(self.folder)
+            raise click.ClickException(fault(error) or str(error)) from None
         return descriptor
 
     def _opened(self, path: Path, size: int) -> int | None:
@@ -65,19 +69,16 @@ class ShardCache:
         return None
 
     def _copy(self, remote: Path, entry: dict[str, Any], path: Path) -> None:
-        try:
-            with ExitStack() as stack:
-                with self._lock("room.lock"):
-                    self._make_room(entry["filesize"])
-                    file = stack.enter_context(atomic_write(path))
-                    file.truncate(entry["filesize"])  # so that others count it
-                copy = Hashed(file)
-                for data in _chunks(remote, entry["filesize"] + 1):
-                    copy.write(data)
-                if (copy.size, copy.digest.hexdigest()) != (entry["filesize"], entry["sha256"]):
-                    raise click.ClickException(f"{remote}: its bytes are not those of the manifest; build it anew")
-        except OSError as error:
-            raise click.ClickException(f"{self.folder}: {error.strerror or error}") from None
+        with ExitStack() as stack:
+            with self._lock("room.lock"):
+                self._make_room(entry["filesize"])
+                file = stack.enter_context(atomic_write(path))
+                file.truncate(entry["filesize"])  # so that others count it
+            copy = Hashed(file)
+            for data in _chunks(remote, entry["filesize"] + 1):
+                copy.write(data)
+            if (copy.size, copy.digest.hexdigest()) != (entry["filesize"], entry["sha256"]):
+                raise click.ClickException(f"{remote}: its bytes are not those of the manifest; build it anew")
 
     def _make_room(self, size: int) -> None:
         """Delete what was used longest ago until `size` bytes more are within the limit."""

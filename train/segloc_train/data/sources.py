@@ -215,14 +215,13 @@ def open_sources(
     """
     if weights and (len(weights) != len(paths) or not all(0 < weight < float("inf") for weight in weights)):
         raise click.ClickException(f"--weight: {len(paths)} sets need as many positive weights")
-    cache = ShardCache(cache_dir() / "shards", cache_limit)
     sets = []
     for text in paths:
         folder, names = _named(text)
         with _faults_of(text):
             try:
                 where = as_path(folder)
-                local = None if stream or is_local(where) else cache.open
+                local = None if stream or is_local(where) else ShardCache(cache_dir() / "shards", cache_limit).open
                 sets.append((ShardReader(where, check=False, local=local), names))
             except (ImportError, ValueError) as error:
                 raise click.ClickException(f"{text}: {error}") from None

@@ -75,10 +75,12 @@ def load_imagenet(backbone: SDANet, arch: str) -> Path:
     """Put torchvision's ImageNet weights into the trunk, the rest stays as it is; returns the file they come from.
 
     The file lies in torch.hub's cache and is fetched where it is not. click.ClickException when it is damaged, or
-    not there and cannot be fetched.
+    not there and cannot be fetched, and where there is no home folder for that cache.
     """
     url = torchvision.models.get_model_weights(arch).DEFAULT.url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if cached.parts[0] == "~":  # else a folder of that name is made here
+        raise click.ClickException("imagenet: this user has no home folder; name one for the weights by $TORCH_HOME")
     try:
         if not cached.is_file():
             cached.parent.mkdir(parents=True, exist_ok=True)
