@@ -68,7 +68,7 @@ def test_sources_that_cannot_serve(tmp_path: Path, labelled: Path, benign: Path,
         (tmp_path / "list.json", "not a COCO file"),
         (
             tmp_path / "nulls.json",
-            "nothing usable in it: annotation of an image that the file does not list: nulls.json",
+            "nothing usable in it: ",
         ),
         (tmp_path / "boxes.json", "boxes without masks"),
         (tmp_path / "away.json", "nothing usable in it: image file is missing"),
