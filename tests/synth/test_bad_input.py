@@ -58,7 +58,7 @@ def test_sources_that_cannot_serve(tmp_path: Path, labelled: Path, benign: Path,
     boxes = json.loads(labelled.read_text())
     for annotation in boxes["annotations"]:
         annotation["segmentation"] = []
-    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    (labelled.parent / "boxes.json").write_text(json.dumps(boxes))
     (tmp_path / "away.json").write_text(labelled.read_text())
     (tmp_path / "nulls.json").write_text(json.dumps({**boxes, "annotations": [None]}))
     for objects, words in (
@@ -66,11 +66,8 @@ def test_sources_that_cannot_serve(tmp_path: Path, labelled: Path, benign: Path,
         (empty, "no annotations"),
         (tmp_path / "text.json", "not valid JSON"),
         (tmp_path / "list.json", "not a COCO file"),
-        (
-            tmp_path / "nulls.json",
-            "nothing usable in it: ",
-        ),
-        (tmp_path / "boxes.json", "boxes without masks"),
+        (tmp_path / "nulls.json", "nothing usable in it: "),
+        (labelled.parent / "boxes.json", "boxes without masks"),
         (tmp_path / "away.json", "nothing usable in it: image file is missing"),
     ):
         line = refused(out, "--objects", objects, "--backgrounds", benign)
