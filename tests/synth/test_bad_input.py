@@ -57,7 +57,7 @@ def test_sources_that_cannot_serve(tmp_path: Path, labelled: Path, benign: Path,
     (tmp_path / "list.json").write_text("[1, 2]")
     boxes = json.loads(labelled.read_text())
     for annotation in boxes["annotations"]:
-        annotation["segmentation"] = []
+        annotation |= {"segmentation": [], "bbox": [20, 20, 30, 30]}
     (labelled.parent / "boxes.json").write_text(json.dumps(boxes))
     (tmp_path / "away.json").write_text(labelled.read_text())
     (tmp_path / "nulls.json").write_text(json.dumps({**boxes, "annotations": [None]}))
