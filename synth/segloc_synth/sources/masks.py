@@ -57,13 +57,13 @@ def annotations_of(scan: Scan, size: tuple[int, ...] | None = None) -> tuple[Ann
 def is_interpolated(values: Pixels) -> bool:
     """Whether a picture, uint8 [H, W], 0 its background, is a class-id picture that was resized with interpolation.
 
-    Then most of the outlines of its higher classes are lined with values between them and the background; where objects
-    of two classes touch, few pixels have both a lower and a higher one beside them.
+    Then the outlines of its higher classes are lined with values between them and the background; where objects of two
+    classes touch, few pixels have both the background and a higher value beside them.
     """
     around = np.ones((3, 3), np.uint8)
     low = cv2.erode(values, around, borderType=cv2.BORDER_REPLICATE)
     high = cv2.dilate(values, around, borderType=cv2.BORDER_REPLICATE)
-    outline = (values > 0) & (low < values)
+    outline = (values > 0) & (low == 0)
     between = outline & (high > values)
     return bool(between.sum() > BETWEEN * max(1, outline.sum()))
 
