@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,8 +50,9 @@ class Config:
     recipe: Recipe
 
     def as_dict(self) -> dict[str, Any]:
-        """As written to config.json: JSON types only."""
-        value = asdict(self)
+        """As written to config.json: JSON types only, without fields at a default of theirs."""
+        defaults = {field.name: field.default for field in fields(self)}
+        value = {name: item for name, item in asdict(self).items() if item != defaults[name]}
         return {**value, "arms": list(value["arms"]), "labels": list(self.labels), "recipe": self.recipe.as_dict()}
 
 

@@ -1,7 +1,7 @@
 """How every arm is fine-tuned: detectors, recipes, and schedules in scans seen. Numbers only, no torch."""
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import click
@@ -97,16 +97,18 @@ class Recipe:
         return replace(self, batch_size=batch_size, lr=scaled, **others)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON types only."""
-        return {**asdict(self), "drops": list(self.drops)}
+        """JSON types only; without fields at a default of theirs, as those are that came later."""
+        defaults = {field.name: field.default for field in fields(self)}
+        value = {name: item for name, item in asdict(self).items() if item != defaults[name]}
+        return {**value, "drops": list(self.drops)}
 
     @classmethod
     def from_dict(cls, value: Any, source: str) -> "Recipe":
         """What as_dict gave, read from the file `source`; click.ClickException when it is anything else."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(value, dict) or set(value) != names:
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not isinstance(value, dict) or not needed <= set(value) <= {field.name for field in fields(cls)}:
             raise click.ClickException(f"{source}: holds no recipe of this version of segloc-eval")
-        kinds = {name: type(kind) for name, kind in QUICK.as_dict().items()}
+        kinds = {name: type(kind) for name, kind in {**asdict(QUICK), "drops": []}.items()}
         for name, item in value.items():
             number = type(item) is int and kinds[name] is float
             if not (type(item) is kinds[name] or number or (name == "samples" and type(item) is int)):

@@ -1,6 +1,6 @@
 """The config of a build: everything that decides a byte of its samples, and nothing else."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from segloc_synth.shards.format import config_hash
@@ -18,6 +18,26 @@ COEFFICIENTS: dict[Blend, tuple[float, float]] = {
     "multiply": (0.8, 1.0),
     "dual-energy": (0.8, 1.0),
 }
+# Fields that the config of every build holds; those that come later are held where they are not at their defaults.
+FIRST = frozenset(
+    [
+        "objects",
+        "backgrounds",
+        "size",
+        "seed",
+        "shard_size",
+        "blend",
+        "coefficient",
+        "scale",
+        "occlusion",
+        "items",
+        "positives",
+        "balance",
+        "distractors",
+        "bank",
+        "jpeg_quality",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +78,10 @@ class Config:
     jpeg_quality: int = 90
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form, ranges as lists."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """JSON form, ranges as lists; without later options at their defaults, so that builds keep their hash."""
+        later = {field.name: field.default for field in fields(self) if field.name not in FIRST}
+        told = {key: value for key, value in asdict(self).items() if key not in later or value != later[key]}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in told.items()}
 
     @property
     def hash(self) -> str:

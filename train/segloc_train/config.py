@@ -1,7 +1,7 @@
 """A run's settings: defaults that depend on the data, checks, the schedule, and what a resumed run may change."""
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -183,6 +183,8 @@ def stored(path: Path) -> Config:
     if not isinstance(values, dict):
         raise click.ClickException(f"{path}: is no run's config; {ANEW}")
     types = get_type_hints(Config)
+    defaults = {field.name: field.default for field in fields(Config) if field.default is not MISSING}
+    values = {**defaults, **values}  # of fields that came after the run
     for name, kind in types.items():
         if name not in values or not fits(values[name], kind):
             raise click.ClickException(f"{path}: {name} is missing or no {getattr(kind, '__name__', kind)}; {ANEW}")

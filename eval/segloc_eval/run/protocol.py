@@ -206,8 +206,8 @@ def _joined(config: Config, out: Path) -> tuple[Config, Config]:
         return config, config
     before, now = read_own(out / "config.json", "name another --out"), config.as_dict()
     before = before if isinstance(before, dict) else {}
-    fixed = [key for key in now if key not in ("arms", "labels", "seeds")]
-    different = [key for key in fixed if before.get(key) != now[key]]
+    fixed = [key for key in {**now, **before} if key not in ("arms", "labels", "seeds")]
+    different = [key for key in fixed if before.get(key) != now.get(key)]
     if different:
         raise click.ClickException(f"{out}: holds something else (other {', '.join(different)}); name another --out")
     try:
