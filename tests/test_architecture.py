@@ -88,6 +88,29 @@ def test_folders_are_small_and_say_what_comes_in_and_what_goes_out() -> None:
             assert doc, folder
 
 
+READERS = {"yaml", "csv", "xml"}  # of label files
+LABELS = {"categories", "segmentation", "iscrowd", "bndbox", "ImageSets"}  # what is in them
+WRITERS = ("segloc_synth.look.export", "segloc_synth.phantom", "segloc_eval.data.datasets")  # of COCO data sets
+RESULTS = ("segloc_eval.run", "segloc_eval.numbers", "segloc_eval.report", "segloc_eval.mm")  # read what we wrote
+
+
+def test_label_files_are_opened_in_one_place() -> None:
+    """COCO's json, xml, yaml, mask pictures and lists; others may write COCO, and read results and truth of ours."""
+    for stage in STAGES:
+        for name, path in modules(stage).items():
+            if name.startswith("segloc_synth.sources"):
+                continue
+            assert not {module.split(".")[0] for module in imports(path)} & READERS, name
+            words = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
+            if not name.startswith((*WRITERS, *RESULTS)):
+                assert not words & LABELS, f"{name} knows {words & LABELS}"
+
+
+def test_the_reader_of_labels_needs_neither_torch_nor_mm() -> None:
+    code = "import segloc_synth.sources.rules, segloc_synth.sources.layouts.find, sys; sys.exit(bool({'torch', 'mmengine'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_mm_libraries_are_imported_in_one_place() -> None:
     for name, path in modules("segloc_eval").items():
         if not name.startswith("segloc_eval.mm"):
