@@ -107,7 +107,8 @@ def test_label_files_are_opened_in_one_place() -> None:
 
 
 def test_the_reader_of_labels_needs_neither_torch_nor_mm() -> None:
-    code = "import segloc_synth.sources.rules, segloc_synth.sources.layouts.find, sys; sys.exit(bool({'torch', 'mmengine'} & set(sys.modules)))"
+    code = "import segloc_synth.sources.rules, segloc_synth.sources.layouts.find, sys; "
+    code += "sys.exit(bool({'torch', 'mmengine'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

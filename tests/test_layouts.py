@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from segloc_eval.data.datasets import Data, convert, load_data
 from segloc_synth.bank.labelled import LabelledSource, read_labelled
+from segloc_synth.files import as_path
 from segloc_synth.phantom import write_phantom
 from segloc_synth.sources.images import read_image
 from segloc_synth.sources.masks import annotations_of, exact_mask
@@ -86,3 +88,21 @@ def test_every_layout_holds_the_same_objects_classes_and_splits(layout: str, pid
     again = read_labelled(tmp_path / "coco", masks_from_boxes=not masks)
     assert_same(by_synthesis(again), expected, masks, merged)
     assert_same(by_evaluation(load_data(tmp_path / "coco", ["all"], 0), "test"), by_evaluation(data, "test"), masks)
+
+
+@pytest.mark.parametrize("layout", ["COCO RLE", "VOC", "class-id masks", "OPIXray", "YOLO polygons"])
+def test_a_data_set_in_a_store_is_read_as_on_disk(layout: str, s3: Any, tmp_path: Path) -> None:
+    write_phantom(tmp_path / "phantom", images=8, backgrounds=2, seed=3, size=64, workers=1)
+    root, name = tmp_path / "set", layout.lower().replace(" ", "-")
+    WRITERS[layout](Labels(tmp_path / "phantom" / "pidray"), root)
+    s3.create_bucket(Bucket=name)
+    for path in (path for path in root.rglob("*") if path.is_file()):
+        s3.upload_file(str(path), name, f"sets/{path.relative_to(root).as_posix()}")
+    url = as_path(f"s3://{name}/sets")
+    masks = layout not in BOXES_ONLY
+    near, far = (read_labelled(path, masks_from_boxes=True) for path in (root, url))
+    assert (far.fingerprint, far.classes, far.kind) == (near.fingerprint, near.classes, near.kind)
+    assert_same(by_synthesis(far), by_synthesis(near), masks)
+    here, there = (load_data(path, ["all"], 0) for path in (root, url))
+    assert here.fingerprint == there.fingerprint
+    assert_same(by_evaluation(there, "test"), by_evaluation(here, "test"), masks)

@@ -20,7 +20,7 @@ from segloc_eval.data.datasets import Data, truth
 from segloc_eval.data.scans import Scan
 from segloc_eval.numbers.errors import clutter
 from segloc_eval.recipe import ResultKind
-from segloc_synth.files import read_json, write_json
+from segloc_synth.files import as_path, read_json, write_json
 from segloc_synth.sources.images import BadImage, read_image
 from segloc_synth.sources.masks import NO_AREA, segmentation_to_mask
 from segloc_synth.sources.text import BadLabel
@@ -212,7 +212,7 @@ def _finite(value: Any) -> bool:
 
 def pictures(metrics: dict[str, Any], out: Path) -> Callable[[str, int | str], NDArray[np.uint8] | None]:
     """Looks up scans of the test splits by split and image id: RGB uint8 [H, W, 3], None where it cannot be read."""
-    root = Path(metrics["data"]["path"])
+    root = as_path(metrics["data"]["path"])
     files = {
         (file.stem, image["id"]): root / image["file_name"]
         for file in (out / TRUTH).glob("*.json")
