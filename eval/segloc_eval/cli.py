@@ -72,7 +72,8 @@ def command() -> None:
 @click.option(
     "--data",
     type=PathOrUrl(),
-    help="PIDray's folder, COCO json or folder, VOC or YOLO folder. Default: simulated scans (PhantomRay).",
+    help="A folder of PIDray, COCO, class-id masks, VOC, OPIXray or YOLO, a COCO json or a YOLO yaml. Default: simulated "
+    "scans (PhantomRay).",
 )
 @OUT
 @click.option(

@@ -59,9 +59,9 @@ SOURCES = (
         "--objects",
         type=PATH,
         multiple=True,
-        help="Labelled source: PIDray's folder (either release), a COCO json or a folder that holds one, or a folder "
-        "with images/ and masks/ whose pixel values are class ids. VOC xml and OPIXray text files hold boxes only: "
-        "they need --masks-from-boxes. May be given several times; classes are merged by name.  [default: PhantomRay]",
+        help="Labelled source: a folder of PIDray, COCO, class-id masks, VOC, OPIXray or YOLO, a COCO json or a YOLO "
+        "yaml. Boxes alone need --masks-from-boxes. Of a data set with splits the training split alone is taken. May be "
+        "given several times; classes are merged by name.  [default: PhantomRay]",
     ),
     click.option(
         "--backgrounds",
@@ -89,8 +89,8 @@ SOURCES = (
     click.option(
         "--allow-test",
         is_flag=True,
-        help="Take sources that look like a test split: a json or list named test, folders easy, hard, hidden or test. "
-        "Without it they are refused, since scores on scans that fed pretraining mean nothing.",
+        help="Take all splits of a data set, and sources that look like a test split: a json or list named test, folders "
+        "easy, hard, hidden or test. Without it they are refused, since scores on scans that fed pretraining mean nothing.",
     ),
 )
 
