@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 # The rooms of each stage, from the ground up: one imports only from those before it.
 ROOMS = {
-    "segloc_synth": "files console rle engines phantom shards config sources colour bank check compose look build "
+    "segloc_synth": "files console rle engines phantom shards config sources colour bank check compose look builds "
     "realism cli_build cli",
     "segloc_train": "dist data model methods flags config run summary cli",
     "segloc_eval": "recipe config numbers data report mm run options cli",

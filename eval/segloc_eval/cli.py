@@ -72,8 +72,8 @@ def command() -> None:
 @click.option(
     "--data",
     type=PathOrUrl(),
-    help="A folder of PIDray, COCO, class-id masks, VOC, OPIXray or YOLO, a COCO json or a YOLO yaml. Default: simulated "
-    "scans (PhantomRay).",
+    help="A folder of PIDray, COCO, class-id masks, VOC, OPIXray or YOLO, a COCO json or a YOLO yaml. Default: "
+    "simulated scans (PhantomRay).",
 )
 @OUT
 @click.option(

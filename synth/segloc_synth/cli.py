@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from segloc_synth import check, phantom
-from segloc_synth.build import build, pipeline, verify
+from segloc_synth.builds import build, pipeline, verify
 from segloc_synth.cli_build import build_command, source_options
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl, json_bytes

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from segloc_synth.bank import prepare
-from segloc_synth.build import build, pipeline
+from segloc_synth.builds import build, pipeline
 from segloc_synth.config import BALANCES, BLENDS, COEFFICIENTS, POSITIVES, Balance, Blend, Config, Positives
 from segloc_synth.console import Finite, cores
 from segloc_synth.files import PathOrUrl
@@ -60,8 +60,8 @@ SOURCES = (
         type=PATH,
         multiple=True,
         help="Labelled source: a folder of PIDray, COCO, class-id masks, VOC, OPIXray or YOLO, a COCO json or a YOLO "
-        "yaml. Boxes alone need --masks-from-boxes. Of a data set with splits the training split alone is taken. May be "
-        "given several times; classes are merged by name.  [default: PhantomRay]",
+        "yaml. Boxes alone need --masks-from-boxes. Of a data set with splits the training split alone is taken. May "
+        "be given several times; classes are merged by name.  [default: PhantomRay]",
     ),
     click.option(
         "--backgrounds",
@@ -89,8 +89,9 @@ SOURCES = (
     click.option(
         "--allow-test",
         is_flag=True,
-        help="Take all splits of a data set, and sources that look like a test split: a json or list named test, folders "
-        "easy, hard, hidden or test. Without it they are refused, since scores on scans that fed pretraining mean nothing.",
+        help="Take all splits of a data set, and sources that look like a test split: a json or list named test, "
+        "folders easy, hard, hidden or test. Without it they are refused, since scores on scans that fed pretraining "
+        "mean nothing.",
     ),
 )
 

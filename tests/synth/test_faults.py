@@ -16,8 +16,8 @@ from PIL import Image
 from tests.conftest import write_benign, write_labelled
 from tests.synth.conftest import COMMAND, Sources, build, build_args, content
 
-from segloc_synth.build import build as building
-from segloc_synth.build import pipeline
+from segloc_synth.builds import build as building
+from segloc_synth.builds import pipeline
 from segloc_synth.cli import cli
 from segloc_synth.compose import sample
 from segloc_synth.console import fault

@@ -12,7 +12,7 @@ from segloc_synth import phantom
 from segloc_synth.bank import prepare
 from segloc_synth.bank.labelled import LabelledSource
 from segloc_synth.bank.merging import read_labelled_all, read_mapping, read_names
-from segloc_synth.build import build
+from segloc_synth.builds import build
 from segloc_synth.config import Config
 from segloc_synth.files import write_json
 from segloc_synth.look import card, preview
