@@ -1,1 +1,1 @@
-"""Labelled data of any layout, checked, and cut into label sets."""
+"""In: labelled data of any layout. Out: the scans to learn from and to score on, and all that is wrong."""

@@ -1,1 +1,1 @@
-"""Scores, intervals and errors: pure functions of COCO data sets and results."""
+"""In: COCO data sets and results. Out: scores, intervals and errors, by pure functions."""
