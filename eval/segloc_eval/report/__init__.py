@@ -1,4 +1,4 @@
-"""In: metrics.json. Out: report.html: one file that needs no network and no scripts, in light and dark, on phone and paper.
+"""In: metrics.json. Out: report.html, one file without network or scripts, in light and dark, on phone and paper.
 
 page      write_report: the order of the page and its style
 summary   the headline and the tables that answer "did it pay?"

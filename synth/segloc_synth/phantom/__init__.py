@@ -1,4 +1,4 @@
-"""PhantomRay. In: a seed and a size. Out: simulated scans, labelled ones in PIDray's layout, benign ones in SIXray's."""
+"""PhantomRay. In: a seed and a size. Out: simulated scans, labelled in PIDray's layout, benign ones in SIXray's."""
 
 from segloc_synth.phantom.dataset import VERSION, default_phantom, write_phantom
 from segloc_synth.phantom.physics import PIDRAY, PIDRAY_VIVID, SIXRAY, Scanner

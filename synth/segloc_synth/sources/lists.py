@@ -28,33 +28,29 @@ class Pictures:
     """The pictures of a data set, given as paths with "/", looked up by whatever somebody calls them."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._by_stem: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
+        self._by_stem: dict[str, list[str]] = {}
         for name in names:
-            parts, extension = parted(name)
-            if parts:
-                self._by_stem.setdefault(parts[-1].casefold(), []).append((parts, extension, name))
+            self._by_stem.setdefault(_stem(name).casefold(), []).append(name)
 
     def find(self, entry: str) -> list[str]:
         """The pictures that an entry of a list means: a stem, a file's name or a path, relative or not.
 
-        Those are preferred of which the shorter of the two paths is the end of the longer; then those of the same
-        extension, where the entry has one: a list may name the masks, or what the pictures were before.
+        Those are preferred that are written in the same case; of which the shorter of the two paths is the end of the
+        longer; that have the same extension, where the entry has one: a list may name the masks, or what they were.
         """
         parts, extension = parted(entry.strip().strip("\"'").replace("\\", "/"))
         if not parts:
             return []
-        fits = self._by_stem.get(parts[-1].casefold(), [])
-        exact = [fit for fit in fits if fit[0][-1] == parts[-1]]
-        for one, other in ((exact, fits), (_ending(exact or fits, parts), exact or fits)):
-            fits = one or other
-        same = [fit for fit in fits if fit[1] == extension]
-        return [name for _, _, name in same or fits]
+        fits = [(*parted(name), name) for name in self._by_stem.get(parts[-1].casefold(), ())]
+        fits = [fit for fit in fits if fit[0][-1] == parts[-1]] or fits
+        fits = [fit for fit in fits if all(a == b for a, b in zip(fit[0][::-1], parts[::-1], strict=False))] or fits
+        fits = [fit for fit in fits if fit[1] == extension] or fits
+        return [name for _, _, name in fits]
 
 
-def _ending(
-    fits: list[tuple[tuple[str, ...], str, str]], parts: tuple[str, ...]
-) -> list[tuple[tuple[str, ...], str, str]]:
-    return [fit for fit in fits if all(a == b for a, b in zip(reversed(fit[0]), reversed(parts), strict=False))]
+def _stem(name: str) -> str:
+    stem, extension = os.path.splitext(name[name.rfind("/") + 1 :])  # noqa: PTH122, a million names
+    return stem if extension.lower() in EXTENSIONS else stem + extension
 
 
 @dataclass(frozen=True)
