@@ -87,7 +87,7 @@ def _unmeasured(value: Any) -> Any:
 
 
 def _clutters(scan: Scan) -> list[float | None]:
-    pixels, _ = read_image(scan.path)
+    pixels, _ = read_image(scan.path, expect=(scan.width, scan.height))
     return [clutter(pixels, thing.box) for thing in scan.objects]
 
 
@@ -214,14 +214,14 @@ def pictures(metrics: dict[str, Any], out: Path) -> Callable[[str, int | str], N
     """Looks up scans of the test splits by split and image id: RGB uint8 [H, W, 3], None where it cannot be read."""
     root = as_path(metrics["data"]["path"])
     files = {
-        (file.stem, image["id"]): root / image["file_name"]
+        (file.stem, image["id"]): (root / image["file_name"], (image["width"], image["height"]))
         for file in (out / TRUTH).glob("*.json")
         for image in read_json(file)["images"]
     }
 
     def look_up(split: str, image: int | str) -> NDArray[np.uint8] | None:
         try:
-            return read_image(files[split, image])[0]
+            return read_image(*files[split, image])[0]
         except (BadImage, KeyError):
             return None
 
