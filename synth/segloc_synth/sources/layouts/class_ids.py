@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ import click
 
 from segloc_synth.sources.layouts.splits import LONE, TRAIN, Part, Pool
 from segloc_synth.sources.listing import Listed, fingerprint, is_image
-from segloc_synth.sources.problems import MISSING, Problem
+from segloc_synth.sources.problems import Problem
 from segloc_synth.sources.records import ClassIdPicture, ClassIds, Layout, Split
 from segloc_synth.sources.text import read_text
 
@@ -23,6 +24,7 @@ BACKGROUND = frozenset({"background", "_background_", "__background__", "bg"})
 NUMBERED = re.compile(r"(\d{1,3})\s*[:=,\s]\s*(\S.*)")
 VOID = 255  # the border around objects in VOC's masks, where it is no class
 ORPHAN = "mask without an image"
+NO_MASK = "listed image without a mask"
 
 
 def class_id_layout(root: Path, listed: Listed) -> Layout | None:
@@ -48,14 +50,50 @@ def class_id_layout(root: Path, listed: Listed) -> Layout | None:
     named, void = _class_names(root, names)
     ids = ClassIds()
     class_of = {value: ids.id_of(name) for value, name in (named or {n: f"class {n}" for n in range(1, 256)}).items()}
+    masks_of = _Masks(root, pairs, sizes, class_of, void, ids.names, unnamed=not named)
     splits = {}
     for name, part in Pool(root, names, pictures, pairs, "Segmentation").parts().items():
         told = [Problem(ORPHAN, mask) for mask in orphans] if name in (LONE, TRAIN) else []
         front = next((images for images, _ in folders if all(_in(p, images) for p in part.pictures)), "")
-        load = partial(_load, root, front, part, pairs, sizes, class_of, void, ids.names, not named, told)
         labelled = tuple(p.removeprefix(f"{front}/") for p in part.pictures if p in pairs)
-        splits[name] = Split(part.list or root, [root / front], load, labelled)
+        splits[name] = Split(part.listing or root, [root / front], partial(masks_of.load, front, part, told), labelled)
     return Layout(root, MASKS, splits)
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """Pictures and their masks, the bytes of both, and what the values of these mean; `unnamed`: the names are ours."""
+
+    root: Path
+    mask_of: Mapping[str, str]
+    sizes: Mapping[str, int]
+    class_of: Mapping[int, int]
+    void: frozenset[int]
+    classes: Mapping[int, str]
+    unnamed: bool
+
+    def load(
+        self, front: str, part: Part, told: Sequence[Problem], problems: list[Problem]
+    ) -> tuple[dict[str, Any], str]:
+        """The COCO data set of a part's pictures, each with its class-id picture instead of annotations, and a digest.
+
+        Names are those below the folder `front`.
+        """
+        problems += [*told, *part.missing()]
+        used = [name for name in part.pictures if name in self.mask_of]
+        problems += [Problem(NO_MASK, name) for name in part.pictures if name not in self.mask_of]
+        images = [
+            {
+                **{"id": n, "file_name": name.removeprefix(f"{front}/")},
+                "mask": ClassIdPicture(self.root / self.mask_of[name], self.class_of, self.void),
+            }
+            for n, name in enumerate(used, 1)
+        ]
+        listed = sorted([(name, self.sizes[name]) for picture in used for name in (picture, self.mask_of[picture])])
+        meaning = repr(sorted(self.class_of.items())) + repr(dict(self.classes))
+        categories = [{"id": id, "name": name, "unnamed": self.unnamed} for id, name in self.classes.items()]
+        value = {"images": images, "annotations": [], "categories": categories}
+        return value, sha256((fingerprint(listed) + meaning).encode()).hexdigest()
 
 
 def _in(name: str, folder: str) -> bool:
@@ -87,38 +125,6 @@ def _pairs(names: Sequence[str]) -> tuple[dict[str, str], list[str], list[tuple[
 
 def _key(name: str, folder: str) -> str:
     return str(PurePosixPath(name.removeprefix(f"{folder}/")).with_suffix(""))
-
-
-def _load(
-    root: Path,
-    front: str,
-    part: Part,
-    mask_of: Mapping[str, str],
-    sizes: Mapping[str, int],
-    class_of: Mapping[int, int],
-    void: frozenset[int],
-    classes: Mapping[int, str],
-    unnamed: bool,
-    told: Sequence[Problem],
-    problems: list[Problem],
-) -> tuple[dict[str, Any], str]:
-    """The COCO data set of a part's pictures, each with its class-id picture instead of annotations, and a digest."""
-    problems += told
-    problems += [Problem(MISSING, name, f"listed in {part.list.name if part.list else ''}") for name in part.lost]
-    used = [name for name in part.pictures if name in mask_of]
-    problems += [Problem("listed image without a mask", name) for name in part.pictures if name not in mask_of]
-    images = [
-        {
-            "id": n,
-            "file_name": name.removeprefix(f"{front}/"),
-            "mask": ClassIdPicture(root / mask_of[name], class_of, void),
-        }
-        for n, name in enumerate(used, 1)
-    ]
-    listed = sorted([(name, sizes[name]) for picture in used for name in (picture, mask_of[picture])])
-    digest = sha256((fingerprint(listed) + repr(sorted(class_of.items())) + repr(dict(classes))).encode())
-    categories = [{"id": id, "name": name, "unnamed": unnamed} for id, name in classes.items()]
-    return {"images": images, "annotations": [], "categories": categories}, digest.hexdigest()
 
 
 def _class_names(root: Path, files: Sequence[str]) -> tuple[dict[int, str], frozenset[int]]:

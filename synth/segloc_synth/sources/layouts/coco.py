@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from segloc_synth.files import read_json
-from segloc_synth.sources.layouts.splits import LEVELS, LONE, SPLITS, TEST, TRAIN, VAL, by_split, split_name
+from segloc_synth.sources.layouts.splits import LEVELS, LONE, TEST, TRAIN, VAL, by_split, split_name
 from segloc_synth.sources.listing import child, files_in, subfolders
 from segloc_synth.sources.problems import Problem
 from segloc_synth.sources.records import Layout, Split
@@ -37,7 +37,7 @@ def _jsons(folder: Path) -> list[Path]:
 
 
 def _split(file: Path, folders: list[Path]) -> Split:
-    return Split(file, list(dict.fromkeys(folders)), partial(_load, file))
+    return Split(file, list(dict.fromkeys(folder for folder in folders if folder.is_dir())), partial(_load, file))
 
 
 def _load(file: Path, _problems: list[Problem]) -> tuple[Any, str]:
@@ -73,26 +73,21 @@ def _lone_in(path: Path) -> Layout | None:
 
 def _lone(file: Path) -> Layout:
     """A json by itself: its pictures lie beside it, or in the folders where tools put them."""
-    inside = file.parent.name == "annotations"
-    root = file.parent.parent if inside else file.parent
-    places = [file.parent, *(child(file.parent, name) for name in PICTURES)]
-    if inside:
-        places += _named_after(file, subfolders(root))
-        places += [*(child(root, name) for name in PICTURES), root]
-    for holder in (file.parent, root):
-        places += _named_after(file, subfolders(child(holder, "images")))
-    known = [folder for folder in places if folder.is_dir()]
-    return Layout(root, COCO, {LONE: _split(file, known)})
+    root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    beside = [file.parent, *(child(file.parent, name) for name in PICTURES)]
+    return Layout(root, COCO, {LONE: _split(file, [*beside, *_places(file, root)])})
 
 
-def _named_after(file: Path, folders: list[Path]) -> list[Path]:
-    """Folders whose name the json's has in it, or that tell its split: annotations/xray_test_easy.json + easy/."""
-    split = split_name(file.stem)
-    return [
-        folder
-        for folder in folders
-        if folder.name.lower() in file.stem.lower() or (split and split_name(folder.name) == split)
-    ]
+def _places(file: Path, root: Path) -> list[Path]:
+    """Where the pictures of a json may lie: folders that it or its split is named after come first.
+
+    annotations/xray_test_easy.json + easy/, instances_train2017.json + images/train2017/, instances_default.json +
+    images/default/.
+    """
+    below = [folder for base in (root, child(root, "images")) for folder in subfolders(base)]
+    split = split_name(file.stem) or None
+    named = [f for f in below if f.name.lower() in file.stem.lower() or split_name(f.name) == split]
+    return [*sorted(named, key=lambda folder: -len(folder.name)), *(child(root, name) for name in PICTURES), root]
 
 
 def _splits_by_name(root: Path) -> Layout | None:
@@ -109,22 +104,13 @@ def _splits_by_name(root: Path) -> Layout | None:
                     f"{folder}: {splits[name].file.name} and {file.name} are both of the split {name}; keep one of them"
                 )
             if name:
-                splits[name] = _split(file, _picture_folders(file, root, name))
+                places = _places(file, root)
+                splits[name] = _split(file, [root / "train", *places] if pidray and name == TRAIN else places)
         if set(LEVELS) <= set(splits):  # test.json is these together
             splits.pop(TEST, None)
-        if pidray and TRAIN in splits:
-            (train,) = (file for file in files if file == splits[TRAIN].file)
-            splits[TRAIN] = _split(train, [root / "train", *splits[TRAIN].folders])
         if len(splits) > 1 or (folder != root and splits.keys() - {TRAIN, VAL}) or (pidray and splits):
             return Layout(root, PIDRAY if pidray else COCO, splits)
     return None
-
-
-def _picture_folders(file: Path, root: Path, split: str) -> list[Path]:
-    """Where the pictures of a split may lie: folders that its json or the split is named after come first."""
-    below = [folder for base in (root, child(root, "images")) for folder in subfolders(base)]
-    named = [f for f in below if f.name.lower() in file.stem.lower() or SPLITS.get(f.name.lower()) == split]
-    return [*sorted(named, key=lambda folder: -len(folder.name)), *(child(root, name) for name in PICTURES), root]
 
 
 def _splits_by_folder(root: Path) -> Layout | None:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from segloc_synth.sources.lists import LISTS, Listing, Pictures, read_listing
+from segloc_synth.sources.problems import MISSING, Problem
 
 TRAIN, VAL, TEST = "train", "val", "test"
 LEVELS = ("easy", "hard", "hidden")  # PIDray's test splits
@@ -89,9 +90,13 @@ class Part:
     """The pictures of a split by name, the list that tells them (None: folders do), and what it says beside."""
 
     pictures: tuple[str, ...]
-    list: Path | None = None
+    listing: Path | None = None
     benign: frozenset[str] = frozenset()
     lost: tuple[str, ...] = ()
+
+    def missing(self) -> list[Problem]:
+        """What its list names and is not there."""
+        return [Problem(MISSING, name, f"listed in {self.listing.name if self.listing else ''}") for name in self.lost]
 
 
 @dataclass(frozen=True)

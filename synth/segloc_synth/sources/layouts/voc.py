@@ -2,7 +2,8 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
 from itertools import islice, takewhile
@@ -54,14 +55,12 @@ def _layout(
 ) -> Layout | None:
     pictures = [name for name in files if is_image(name) and not _is_mask(name)]
     label_of, problems = _paired(labels, pictures)
-    parts = Pool(root, files, pictures, label_of).parts()
-    folder = _LabelFolder(root, sorted(label_of.values()), parse)
+    folder = _LabelFolder(root, pictures, label_of, parse)
     splits = {}
-    for name, part in parts.items():
-        told = problems if name == next(iter(parts)) else []  # once
-        load = partial(_load, folder, part, label_of, told, pictures)
+    for name, part in Pool(root, files, pictures, label_of).parts().items():
         labelled = tuple(picture for picture in part.pictures if picture in label_of)
-        splits[name] = Split(part.list or root, [root], load, labelled)
+        splits[name] = Split(part.listing or root, [root], partial(folder.load, part, problems), labelled)
+        problems = []  # told once
     return Layout(root, kind, splits) if splits else None
 
 
@@ -69,19 +68,21 @@ def _is_mask(name: str) -> bool:
     return any(part.lower().startswith("segmentation") for part in PurePosixPath(name).parts[:-1])
 
 
+@dataclass(frozen=True)
 class _LabelFolder:
-    """The label files of a data set, read once, all of them: the classes are those of all, in order of their names."""
+    """Pictures and their label files, read once, all of them: the classes are those of all, in order of their names."""
 
-    def __init__(self, root: Path, names: Sequence[str], parse: Callable[[str], Labels]) -> None:
-        self.root, self.names, self.parse = root, names, parse
+    root: Path
+    pictures: Sequence[str]
+    label_of: Mapping[str, str]
+    parse: Callable[[str], Labels]
 
     @cached_property
     def labels(self) -> dict[str, tuple[Labels | str, str]]:
         """Label file -> what it says, or the kind of problem it has; sha256 of its content."""
-        contents = in_threads(lambda name: (self.root / name).read_bytes(), self.names, is_local(self.root))
-        return {
-            name: (self._parsed(one), sha256(one).hexdigest()) for name, one in zip(self.names, contents, strict=True)
-        }
+        names = sorted(self.label_of.values())
+        contents = in_threads(lambda name: (self.root / name).read_bytes(), names, is_local(self.root))
+        return {name: (self._parsed(one), sha256(one).hexdigest()) for name, one in zip(names, contents, strict=True)}
 
     def _parsed(self, content: bytes) -> Labels | str:
         try:
@@ -94,52 +95,41 @@ class _LabelFolder:
         read = [labels[0] for labels, _ in self.labels.values() if not isinstance(labels, str)]
         return ClassIds(sorted({label.name for found in read for label in found}))
 
+    def load(self, part: Part, told: Sequence[Problem], problems: list[Problem]) -> tuple[dict[str, Any], str]:
+        """The COCO data set of a part's pictures, and a digest of its labels; `told` joins the problems."""
+        problems += [*told, *part.missing()]
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for name in part.pictures:
+            labels: Labels | str = self.labels[self.label_of[name]][0] if name in self.label_of else ([], (0, 0))
+            if isinstance(labels, str):
+                problems.append(Problem(labels, self.label_of[name]))
+                continue
+            if name not in self.label_of and name not in part.benign:
+                problems.append(Problem(NO_LABEL, name))
+                continue
+            found, (width, height) = labels
+            number = len(images) + 1
+            images.append({"id": number, "file_name": name, "width": width or None, "height": height or None})
+            annotations += [
+                {
+                    **{"id": place, "image_id": number, "category_id": self.classes.id_of(label.name)},
+                    **{"bbox": label.box, "difficult": label.difficult},
+                }
+                for place, label in enumerate(found, 1)
+            ]
+        if part.listing is None:
+            problems += self._unlisted({PurePosixPath(name).parent for name in part.pictures})
+        used = sorted((self.label_of[p], self.labels[self.label_of[p]][1]) for p in part.pictures if p in self.label_of)
+        categories = [{"id": id, "name": name} for id, name in sorted(self.classes.names.items())]
+        value = {"images": images, "annotations": annotations, "categories": categories}
+        return value, sha256(json.dumps(used).encode()).hexdigest()
 
-def _load(
-    folder: _LabelFolder,
-    part: Part,
-    label_of: Mapping[str, str],
-    told: Sequence[Problem],
-    pictures: Sequence[str],
-    problems: list[Problem],
-) -> tuple[dict[str, Any], str]:
-    """The COCO data set of a part's pictures, and a digest of its labels."""
-    problems += told
-    problems += [Problem(MISSING, name, f"listed in {part.list.name if part.list else ''}") for name in part.lost]
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for name in part.pictures:
-        labels: Labels | str = folder.labels[label_of[name]][0] if name in label_of else ([], (0, 0))
-        if isinstance(labels, str):
-            problems.append(Problem(labels, label_of[name]))
-            continue
-        if name not in label_of and name not in part.benign:
-            problems.append(Problem(NO_LABEL, name))
-            continue
-        found, (width, height) = labels
-        number = len(images) + 1
-        images.append({"id": number, "file_name": name, "width": width or None, "height": height or None})
-        annotations += [
-            {
-                **{"id": place, "image_id": number, "category_id": folder.classes.id_of(label.name)},
-                **{"bbox": label.box, "difficult": label.difficult},
-            }
-            for place, label in enumerate(found, 1)
-        ]
-    if part.list is None:
-        known = set(label_of)
-        bare = [name for name in pictures if name not in known and _beside(name, part, label_of)]
-        if bare:
-            problems.append(Problem(UNLISTED, bare[0], f"and {len(bare) - 1} more" if len(bare) > 1 else ""))
-    used = sorted((label_of[p], folder.labels[label_of[p]][1]) for p in part.pictures if p in label_of)
-    categories = [{"id": id, "name": name} for id, name in sorted(folder.classes.names.items())]
-    value = {"images": images, "annotations": annotations, "categories": categories}
-    return value, sha256(json.dumps(used).encode()).hexdigest()
-
-
-def _beside(name: str, part: Part, label_of: Mapping[str, str]) -> bool:
-    """Whether a picture without a label lies in a folder of the part's pictures."""
-    return PurePosixPath(name).parent in {PurePosixPath(other).parent for other in part.pictures}
+    def _unlisted(self, folders: Container[PurePosixPath]) -> list[Problem]:
+        """The pictures in these folders that have no label file, told as one."""
+        bare = [name for name in self.pictures if name not in self.label_of and PurePosixPath(name).parent in folders]
+        more = f"and {len(bare) - 1} more" if len(bare) > 1 else ""
+        return [Problem(UNLISTED, bare[0], more)] if bare else []
 
 
 def _paired(labels: Sequence[str], pictures: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
