@@ -1,12 +1,14 @@
 """Reading scans of any kind as 8-bit RGB, and fitting them to the square canvas."""
 
 import errno
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
+import click
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ WHITE = 255
 DEPTHS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits
 
 Image.MAX_IMAGE_PIXELS = None  # the limit above applies, with a message of ours
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged tags and the like: what matters is told as a problem
 
 
 class BadImage(ValueError):
@@ -77,8 +80,10 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise Lost(problems.MISSING, OSError(errno.ENOENT, "vanished from its source", str(path))) from None
     except PermissionError:
         raise Lost("image file may not be read", OSError(errno.EACCES, "may not be read", str(path))) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, BadImage) or getattr(error, "errno", None) is not None:
+    except (BadImage, click.ClickException):
+        raise
+    except Exception as error:  # damaged bytes lead decoders to errors of any kind
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise
         raise BadImage("image file is damaged or no picture") from None
 

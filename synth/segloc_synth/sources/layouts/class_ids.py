@@ -15,6 +15,7 @@ from segloc_synth.sources.listing import Listed, fingerprint, is_image
 from segloc_synth.sources.problems import Problem
 from segloc_synth.sources.records import ClassIdPicture, ClassIds, Layout, Split
 from segloc_synth.sources.text import read_text
+from segloc_synth.sources.values import is_text
 
 MASKS = "masks"
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "jpegimage")
@@ -143,6 +144,7 @@ def _class_names(root: Path, files: Sequence[str]) -> tuple[dict[int, str], froz
         first = 0 if plain and plain[0].casefold() in BACKGROUND else 1
         named = dict(enumerate(plain, first))
     named = {value: name for value, name in named.items() if value and name.casefold() not in BACKGROUND}
-    if not named or max(named) > 255 or len({name.casefold() for name in named.values()}) < len(named):
+    once = len({name.casefold() for name in named.values()}) == len(named)
+    if not named or max(named) > 255 or not once or not all(map(is_text, named.values())):
         raise click.ClickException(f"{file}: needs one class name a line, or `value name`, each name once, up to 255")
     return named, frozenset() if VOID in named else frozenset({VOID})

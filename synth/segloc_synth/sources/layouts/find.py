@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from segloc_synth.files import absolute, is_local
 from segloc_synth.sources.layouts.class_ids import class_id_layout
 from segloc_synth.sources.layouts.coco import coco_layout
 from segloc_synth.sources.layouts.data_yaml import YAML, class_names, holds_poses, stated_parts
@@ -93,7 +94,7 @@ def _yolo(root: Path, yaml: Path | None = None) -> Layout | None:
     if not parts:
         return None
     names = class_names(root, yaml)
-    folders = [part.pictures for part in parts.values()]
+    root, *folders = (absolute(f) if is_local(f) else f for f in (root, *(part.pictures for part in parts.values())))
     while not all(folder == root or root in folder.parents for folder in folders):  # a yaml may lie anywhere
         root = root.parent
     return Layout(root, YOLO, yolo_splits(parts, names, holds_poses(root, yaml)))
