@@ -245,7 +245,7 @@ def test_bad_records_are_counted_and_left_out(pidray: Make) -> None:
     )
     expected = [
         *("image file is missing", "image file of zero bytes", "image file is damaged or no picture"),
-        *("image of another size than its json says (40x40)", "annotation of an unknown category"),
+        *("image of another size than its labels say", "annotation of an unknown category"),
         *("box without area or outside the image", "polygon of fewer than 3 points"),
         *(problems.BOX_OF_MASK, problems.BOX_OUTSIDE, "box and mask that do not meet"),
         *("annotation without a mask, among others with masks", "RLE of another size than its image"),

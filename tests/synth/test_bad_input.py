@@ -191,7 +191,7 @@ def damage(path: Path, how: str) -> None:
         ("truncated", "1 skipped: image file is damaged or no picture: "),
         ("text", "1 skipped: image file is damaged or no picture: "),
         ("absent", "1 skipped: image file is missing: "),
-        ("size", "1 skipped: image of another size than its json says (50x40): "),
+        ("size", "1 skipped: image of another size than its labels say: "),
         ("grey", "1 used: greyscale image"),
         ("alpha", "1 used: image with an alpha channel"),
         ("deep", "1 used: 16-bit image"),

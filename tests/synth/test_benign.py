@@ -224,7 +224,7 @@ def test_check_lists_everything_once(tmp_path: Path) -> None:
         "image file is damaged or no picture": (1, "skipped"),
         "image file is missing": (1, "skipped"),
         "image file of zero bytes": (1, "skipped"),
-        "image of another size than its json says (50x40)": (1, "skipped"),
+        "image of another size than its labels say": (1, "skipped"),
         "image of the same bytes as another": (1, "used"),
         "image without a label": (1, "noted"),
         "mask without area": (1, "skipped"),

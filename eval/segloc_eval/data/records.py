@@ -13,8 +13,8 @@ import click
 from segloc_eval.data import preflight
 from segloc_eval.data.scans import Object, Scan, classes_of, read_object, scan_name
 from segloc_eval.data.splits import Album, Looks, looks
-from segloc_synth.sources.images import BadImage, read_image
-from segloc_synth.sources.masks import annotations_of, read_class_ids
+from segloc_synth.sources.images import BadImage, read_image, upright_size
+from segloc_synth.sources.masks import annotations_of
 from segloc_synth.sources.problems import DIFFICULT, EMPTY_CLASS, FEW_MASKS, Problem, faults, short
 from segloc_synth.sources.records import Annotation, Layout, Records, Split
 from segloc_synth.sources.records import Scan as Labelled
@@ -158,13 +158,12 @@ class Reader:
         objects = []
         width, height = found.width, found.height
         try:
-            annotations = annotations_of(found)
+            if found.mask is not None:
+                width, height = upright_size(found.path)
+            annotations = annotations_of(found, (height, width))
         except (BadLabel, BadImage) as reason:
             self.note(str(reason), "", file=found.name)
             return None
-        if found.mask is not None:
-            size = annotations[0].segmentation["size"] if annotations else read_class_ids(found.mask).shape
-            height, width = size
         for annotation in annotations:
             try:
                 thing = read_object(annotation, width, height)

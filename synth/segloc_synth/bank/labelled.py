@@ -29,7 +29,7 @@ class LabelledSource:
     """A labelled data set; `bottom_rows` lists how many corrupt rows each picture has at its lower edge.
 
     `kind` tells the layout; it ends in "+boxes" where some masks are derived from boxes. `others` are the pictures
-    that it lists without an object to use, `folders` where its pictures lie. `unnamed` are the class ids whose names
+    that it lists without an object to use, `folders` where its pictures lie, and no others' do. `unnamed` are the class ids whose names
     are ours, as "class 3". Scans have unique names: their paths in the source without extension.
     """
 
@@ -88,6 +88,7 @@ def _read(path: Path, layout: Layout, masks_from_boxes: bool, allow_test: bool) 
     _accept(path, layout, scans, problems, allow_test)
     derived = any(annotation.derived for scan in scans for annotation in scan.annotations)
     folders = layout.splits[names[0]].folders if len(layout.splits) == 1 else [scan.path.parent for scan in scans]
+    shared = {folder for name, split in layout.splits.items() if name not in names for folder in split.folders}
     return LabelledSource(
         path,
         layout.kind + ("+boxes" if derived else ""),
@@ -98,7 +99,7 @@ def _read(path: Path, layout: Layout, masks_from_boxes: bool, allow_test: bool) 
         bottom_rows=int(layout.kind == PIDRAY),
         problems=problems,
         others=others,
-        folders=list(dict.fromkeys(folder for folder in folders if folder.is_dir())),
+        folders=[folder for folder in dict.fromkeys(folders) if folder.is_dir() and folder not in shared],
         unnamed=frozenset(ids.id_of(records.classes[id]) for records in read.values() for id in records.unnamed),
     )
 

@@ -107,7 +107,7 @@ def read_image(
         upright = stored[::-1] if turned >= SIDEWAYS else stored
         if expect is not None and expect != upright:
             if expect != stored:
-                raise BadImage(f"image of another size than its json says ({stored[0]}x{stored[1]})")
+                raise BadImage("image of another size than its labels say")
             turned = UPRIGHT  # these labels describe the pixels as they are stored
         if at_least is not None and image.format == "JPEG" and turned == UPRIGHT:
             shrink = at_least / max(image.size)

@@ -14,6 +14,7 @@ from segloc_synth.sources.values import numbers
 
 NO_AREA = "mask without area"
 DAMAGED = "damaged RLE"
+OTHER_SIZE = "mask of another size than its image"
 MEETS = 0.5  # share of a mask that lies in its box, at least; boxes are drawn around masks
 BETWEEN = 0.25  # share of outlines with values between, above which a class-id picture was interpolated
 
@@ -34,7 +35,7 @@ def annotations_of(scan: Scan, size: tuple[int, ...] | None = None) -> tuple[Ann
     values = read_class_ids(scan.mask)
     height, width = values.shape
     if size is not None and values.shape != size:
-        raise BadLabel("mask of another size than its image")
+        raise BadLabel(OTHER_SIZE)
     found = []
     drawn = [int(value) for value in np.unique(values) if value]
     present = [value for value in drawn if value not in scan.mask.void | scan.mask.left_out]
