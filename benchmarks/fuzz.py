@@ -188,9 +188,8 @@ def outcome(command: str, end: Ended, out: Path) -> tuple[str, list[str]]:
     if end.status == 0:
         empty = {
             "labels": lambda: not (out / "labels-all.txt").read_bytes(),
-            "convert": lambda: (
-                " skipped: " in end.err
-                and not any(json.loads(path.read_bytes())["annotations"] for path in (out / "annotations").iterdir())
+            "convert": lambda: " skipped: " in end.err and not any(
+                json.loads(path.read_bytes())["annotations"] for path in (out / "annotations").iterdir()
             ),
             "build": lambda: not (out / "manifest.json").exists(),
             "check": lambda: True,
@@ -216,11 +215,7 @@ def run_command(command: str, args: list[str], folder: Path, root: Path, real: b
     traces = [path for name in ("tmp", "home") for path in (folder / name).iterdir()]
     traces += [path for path in folder.iterdir() if path.name not in known]
     traces += [path for part in ("out", "cache") for path in (folder / part).rglob(".tmp")]
-    if (
-        traces
-        or listing(folder / "set") != before
-        or {p.name for p in root.iterdir() if p.name[:5] != "case-"} != beside
-    ):
+    if traces or listing(folder / "set") != before or {p.name for p in root.iterdir() if p.name[:5] != "case-"} != beside:
         found.append("left over")
     found = list(dict.fromkeys(faults_of(end) + found))
     for name in ("tmp", "home", "cache", "out"):

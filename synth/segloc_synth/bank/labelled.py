@@ -28,9 +28,9 @@ BOXES_ONLY = (
 class LabelledSource:
     """A labelled data set; `bottom_rows` lists how many corrupt rows each picture has at its lower edge.
 
-    `kind` tells the layout; it ends in "+boxes" where some masks are derived from boxes. `others` are the pictures
-    that it lists without an object to use, `folders` where its pictures lie, and no others' do. `unnamed` are the class ids whose names
-    are ours, as "class 3". Scans have unique names: their paths in the source without extension.
+    `kind` tells the layout; it ends in "+boxes" where some masks are derived from boxes. `others` are the pictures that
+    it lists without an object to use, `folders` where its pictures lie, and no others do. `unnamed` are the class ids
+    whose names are ours, as "class 3". Scans have unique names: their paths in the source without extension.
     """
 
     path: Path
