@@ -41,9 +41,10 @@ import segloc_eval.data.datasets
 import segloc_synth.cli
 from segloc_synth import console
 
-SECONDS = 20  # that a command may take
+SECONDS = 20  # of CPU that a command may take; a forked one that waits for ever gets five times as many
 MEMORY = 4 << 30  # bytes that a command may take beside what is loaded
 LONGEST = 2000  # characters of an error
+HANGS = (-signal.SIGALRM, -signal.SIGPROF)
 COMMANDS = ("check", "labels", "convert", "build")
 CLIS = {"check": "segloc_synth", "build": "segloc_synth", "labels": "segloc_eval", "convert": "segloc_eval"}
 
@@ -125,8 +126,10 @@ def forked(command: str, args: list[str], folder: Path) -> Ended:
 def _run(command: str, args: list[str], folder: Path) -> NoReturn:
     code: object = 99
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
+        for own in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(own, signal.SIG_DFL)
+        signal.alarm(5 * SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
         os.chdir(folder)
@@ -157,7 +160,7 @@ def whole(command: str, args: list[str], folder: Path) -> Ended:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         done = subprocess.run(
-            line, cwd=folder, env={**os.environ, **_environment(folder)}, capture_output=True, timeout=3 * SECONDS
+            line, cwd=folder, env={**os.environ, **_environment(folder)}, capture_output=True, timeout=5 * SECONDS
         )
         end = (done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     except subprocess.TimeoutExpired:
@@ -170,9 +173,9 @@ def faults_of(end: Ended) -> list[str]:
     """What is wrong with how a command ended and what it said."""
     error = end.err[end.err.find("Error: ") :] if "Error: " in end.err else ""
     wrong = {
-        "hang": end.status == -signal.SIGALRM,
+        "hang": end.status in HANGS,
         "memory": "MemoryError" in end.err or "nsufficient memory" in end.err or end.status == -signal.SIGKILL,
-        "traceback": "Traceback" in end.err or end.status == 99 or (end.status < 0 and end.status != -signal.SIGALRM),
+        "traceback": "Traceback" in end.err or end.status == 99 or (end.status < 0 and end.status not in HANGS),
         "long message": len(error) > LONGEST or end.err.count("\nError: ") + end.err.startswith("Error: ") > 1,
         "no message": end.status > 0 and not error and not end.out.strip(),
         "wrong exit": end.status == 0 and bool(error),
@@ -195,7 +198,7 @@ def outcome(command: str, end: Ended, out: Path) -> tuple[str, list[str]]:
             "check": lambda: True,
         }
         return ("used some" if " skipped: " in end.err else "used all"), ["wrong exit"] * empty[command]()
-    resumable = command == "build" and (out / "config.json").exists()
+    resumable = end.status in HANGS or (command == "build" and (out / "config.json").exists())
     return "refused in a line", ["left over"] * (out.exists() and not resumable)
 
 
@@ -215,7 +218,8 @@ def run_command(command: str, args: list[str], folder: Path, root: Path, real: b
     traces = [path for name in ("tmp", "home") for path in (folder / name).iterdir()]
     traces += [path for path in folder.iterdir() if path.name not in known]
     traces += [path for part in ("out", "cache") for path in (folder / part).rglob(".tmp")]
-    if traces or listing(folder / "set") != before or {p.name for p in root.iterdir() if p.name[:5] != "case-"} != beside:
+    changed = {path.name for path in root.iterdir() if path.name[:5] != "case-"} != beside
+    if end.status not in HANGS and (traces or changed or listing(folder / "set") != before):
         found.append("left over")
     found = list(dict.fromkeys(faults_of(end) + found))
     for name in ("tmp", "home", "cache", "out"):

@@ -385,12 +385,12 @@ def declared(content: bytes, rng: random.Random) -> bytes:
 
 
 def large(content: bytes, rng: random.Random) -> bytes:
-    """A grey PNG of 99 megapixels of 8 or 16 bits, a few hundred kB."""
+    """A grey PNG of 49 megapixels of 8 or 16 bits, some 100 kB."""
     depth = rng.choice((8, 16))
-    row = bytes(1 + 9900 * depth // 8)
+    row = bytes(1 + 7000 * depth // 8)
     packer = zlib.compressobj(1)
-    data = b"".join([packer.compress(row * 100) for _ in range(100)]) + packer.flush()
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 9900, 10000, depth, 0, 0, 0, 0)), (b"IDAT", data), (b"IEND", b""))
+    data = b"".join([packer.compress(row * 100) for _ in range(70)]) + packer.flush()
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 7000, 7000, depth, 0, 0, 0, 0)), (b"IDAT", data), (b"IEND", b""))
     parts = (struct.pack(">I", len(own)) + kind + own + struct.pack(">I", zlib.crc32(kind + own)) for kind, own in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
@@ -419,10 +419,10 @@ PICTURE_DAMAGE: dict[str, Damage] = {
     "pages or frames": paged,
     "size as declared": declared,
     "another size": lambda content, rng: saved(opened(content).resize(rng.choice(((1, 1), (1, 3000), (3000, 2), (52, 60), (61, 52))), 0), "PNG"),
-    "99 megapixels": large,
+    "49 megapixels": large,
     "other bytes": lambda content, rng: rng.choice((rng.randbytes(300), b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n")),
 }
-RARE = "99 megapixels"
+RARE = "49 megapixels"
 
 
 def damage_picture(files: Files, rng: random.Random) -> str:
