@@ -191,8 +191,9 @@ def outcome(command: str, end: Ended, out: Path) -> tuple[str, list[str]]:
     if end.status == 0:
         empty = {
             "labels": lambda: not (out / "labels-all.txt").read_bytes(),
-            "convert": lambda: " skipped: " in end.err and not any(
-                json.loads(path.read_bytes())["annotations"] for path in (out / "annotations").iterdir()
+            "convert": lambda: (
+                " skipped: " in end.err
+                and not any(json.loads(path.read_bytes())["annotations"] for path in (out / "annotations").iterdir())
             ),
             "build": lambda: not (out / "manifest.json").exists(),
             "check": lambda: True,

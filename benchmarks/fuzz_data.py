@@ -69,7 +69,9 @@ def coco(folder: str, numbers: range) -> tuple[Files, bytes]:
     return files, json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode()
 
 
-def per_picture(pictures: str, labels: str, numbers: range, write: Callable[[int, np.ndarray], bytes], end: str) -> Files:
+def per_picture(
+    pictures: str, labels: str, numbers: range, write: Callable[[int, np.ndarray], bytes], end: str
+) -> Files:
     files = {f"{pictures}/scan{n}.png": scan(n)[0] for n in numbers}
     return files | {f"{labels}/scan{n}{end}": write(n, scan(n)[1]) for n in numbers}
 
@@ -94,7 +96,9 @@ def opixray(n: int, mask: np.ndarray) -> bytes:
 
 
 def yolo(_: int, mask: np.ndarray) -> bytes:
-    centres = [(v - 1, (x + w / 2) / WIDTH, (y + h / 2) / HEIGHT, w / WIDTH, h / HEIGHT) for v, (x, y, w, h) in boxes(mask)]
+    centres = [
+        (v - 1, (x + w / 2) / WIDTH, (y + h / 2) / HEIGHT, w / WIDTH, h / HEIGHT) for v, (x, y, w, h) in boxes(mask)
+    ]
     return "".join(f"{' '.join(map(str, row))}\n" for row in centres).encode()
 
 
@@ -126,38 +130,201 @@ def layouts() -> dict[str, Layout]:
         "PIDray": Layout({**a, **b, "annotations/xray_train.json": a_json, "annotations/xray_test_easy.json": b_json}),
         "COCO": Layout({**c, "set.json": c_json}),
         "COCO, a json": Layout({**c, "annotations/set.json": c_json}, "annotations/set.json"),
-        "Roboflow": Layout({**a, **{k.replace("easy", "test"): v for k, v in b.items()}}
-                           | {f"{k}/_annotations.coco.json": v for k, v in (("train", a_json), ("test", b_json))}),
+        "Roboflow": Layout(
+            {**a, **{k.replace("easy", "test"): v for k, v in b.items()}}
+            | {f"{k}/_annotations.coco.json": v for k, v in (("train", a_json), ("test", b_json))}
+        ),
         "class ids": Layout({**per_picture("images", "masks", both, mask_png, ".png"), "classes.txt": names}),
-        "VOC masks": Layout({**masks, "labelmap.txt": b"background\n" + names}
-                            | {f"ImageSets/Segmentation/{k}.txt": lines("", v) for k, v in (("train", train), ("val", rest))}),
-        "VOC": Layout({**voc} | {f"ImageSets/Main/{k}.txt": lines("", v) for k, v in (("train", train), ("val", rest))},
-                      masks=False),
-        "SIXray": Layout({**sixray, "ImageSet/10/train.csv": rows(train), "ImageSet/10/test.csv": rows(rest)}, masks=False),
-        "OPIXray": Layout(per_picture("train/train_image", "train/train_annotation", train, opixray, ".txt")
-                          | per_picture("test/test_image", "test/test_annotation", rest, opixray, ".txt"), masks=False),
-        "YOLO": Layout(per_picture("images/train", "labels/train", train, yolo, ".txt")
-                       | per_picture("images/val", "labels/val", rest, yolo, ".txt")
-                       | {"data.yaml": f"path: .\ntrain: images/train\nval: images/val\n{stated}".encode()}, masks=False),
-        "YOLO lists": Layout({**mixed, "train.txt": lines("./images/", train, ".png"), "val.txt": lines("images/", rest, ".png"),
-                              "data.yaml": f"train: train.txt\nval: val.txt\n{stated}".encode()}, "data.yaml"),
-        "YOLO beside": Layout({**per_picture("data", "data", both, yolo, ".txt"), "data/classes.txt": names}, "data", masks=False),
-        "benign csv": Layout({**bare, "ImageSet/10/train.csv": rows(train, ",-1,-1")}, "ImageSet/10/train.csv", benign=True),
+        "VOC masks": Layout(
+            {**masks, "labelmap.txt": b"background\n" + names}
+            | {f"ImageSets/Segmentation/{k}.txt": lines("", v) for k, v in (("train", train), ("val", rest))}
+        ),
+        "VOC": Layout(
+            {**voc} | {f"ImageSets/Main/{k}.txt": lines("", v) for k, v in (("train", train), ("val", rest))},
+            masks=False,
+        ),
+        "SIXray": Layout(
+            {**sixray, "ImageSet/10/train.csv": rows(train), "ImageSet/10/test.csv": rows(rest)}, masks=False
+        ),
+        "OPIXray": Layout(
+            per_picture("train/train_image", "train/train_annotation", train, opixray, ".txt")
+            | per_picture("test/test_image", "test/test_annotation", rest, opixray, ".txt"),
+            masks=False,
+        ),
+        "YOLO": Layout(
+            per_picture("images/train", "labels/train", train, yolo, ".txt")
+            | per_picture("images/val", "labels/val", rest, yolo, ".txt")
+            | {"data.yaml": f"path: .\ntrain: images/train\nval: images/val\n{stated}".encode()},
+            masks=False,
+        ),
+        "YOLO lists": Layout(
+            {
+                **mixed,
+                "train.txt": lines("./images/", train, ".png"),
+                "val.txt": lines("images/", rest, ".png"),
+                "data.yaml": f"train: train.txt\nval: val.txt\n{stated}".encode(),
+            },
+            "data.yaml",
+        ),
+        "YOLO beside": Layout(
+            {**per_picture("data", "data", both, yolo, ".txt"), "data/classes.txt": names}, "data", masks=False
+        ),
+        "benign csv": Layout(
+            {**bare, "ImageSet/10/train.csv": rows(train, ",-1,-1")}, "ImageSet/10/train.csv", benign=True
+        ),
         "benign list": Layout({**bare, "scans.txt": lines("JPEGImage/", train, ".png")}, "scans.txt", benign=True),
     }
 
 
 # Values that stand in for one of a label file. Of json, those of RAW as they are.
-RAW = {"@nan": "NaN", "@inf": "-Infinity", "@huge": "9" * 5000, "@over": "1e999", "@deep": "[" * 99999, "@closed": "[" * 900 + "]" * 900}
-WORDS = ("", " ", "0", "-1", "1e309", "nan", "inf", "1_0", "--5", "-", "٣", "²", "true", "no", "9" * 30, "9" * 400, "a" * 300, "b" * 70000)
-WORDS += ("../scan1.png", "/etc/hostname", "C:\\scans\\scan1.png", "..", "/", ".", "~", "s3://x/scan1.png", 'a "b" \'c\'', "$(id)", "%s{0}")
-WORDS += ("\0", "Kni\0fe", "\t", "\x1b[31m", "\u2028", "\ufeff", "😀" * 9, "scan1.png", "./scan1", "images\\scan1.png", "#", ",", ";", "&#0;", "<", "]]>")
-VALUES = (None, True, False, 0, 1, -1, 2.5, 1e300, -1e12, 10**11, 10**30, [], {}, [[]], [None], [{}], {"a": 1}, "\ud800", *RAW, *WORDS)
-BOMB = "a: &a [" + ", ".join(["x"] * 9) + "]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{p}'] * 9)}]\n" for p, n in zip("abcdefgh", "bcdefghi"))
-YAML = ("&x [*x]", "*i", "{0: *i}", "[*i]", "!!python/object/apply:os.getpid []", "!!binary aGk=", "2020-01-01", "no", "~", "{}", "[]", "[[]]", "{? [1] : 2}")
-YAML += ("{0: {}}", "{a: b}", "{0: a, 0: b}", "{-1: a}", "[1, 2.5, null]", "[a, a]", "'\t'", '"\\0"', '"\\ud800"', "[" * 3000, "<<: 1", "0x1F", "1:2:3", "!!set {a, b}")
-YAML += ("..", ".", "../..", "images", "[images, images]", "[images/train, images/val]", "labels", "data.yaml", "train.txt", "https://x/y.zip", "a" * 300, "%YAML 9.9", "---")
-NEW_NAMES = ("a b.{0}", "it's.{0}", 'say "hi".{0}', "back\\slash.{0}", "new\nline.{0}", "名前.{0}", "\udcff.{0}", "-rf.{0}", "{0}", "x.{0}.bak", "train.{0}", "test.{0}", "UP.{0}")
+RAW = {
+    "@nan": "NaN",
+    "@inf": "-Infinity",
+    "@huge": "9" * 5000,
+    "@over": "1e999",
+    "@deep": "[" * 99999,
+    "@closed": "[" * 900 + "]" * 900,
+}
+WORDS = (
+    "",
+    " ",
+    "0",
+    "-1",
+    "1e309",
+    "nan",
+    "inf",
+    "1_0",
+    "--5",
+    "-",
+    "٣",
+    "²",
+    "true",
+    "no",
+    "9" * 30,
+    "9" * 400,
+    "a" * 300,
+    "b" * 70000,
+)
+WORDS += (
+    "../scan1.png",
+    "/etc/hostname",
+    "C:\\scans\\scan1.png",
+    "..",
+    "/",
+    ".",
+    "~",
+    "s3://x/scan1.png",
+    "a \"b\" 'c'",
+    "$(id)",
+    "%s{0}",
+)
+WORDS += (
+    "\0",
+    "Kni\0fe",
+    "\t",
+    "\x1b[31m",
+    "\u2028",
+    "\ufeff",
+    "😀" * 9,
+    "scan1.png",
+    "./scan1",
+    "images\\scan1.png",
+    "#",
+    ",",
+    ";",
+    "&#0;",
+    "<",
+    "]]>",
+)
+VALUES = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2.5,
+    1e300,
+    -1e12,
+    10**11,
+    10**30,
+    [],
+    {},
+    [[]],
+    [None],
+    [{}],
+    {"a": 1},
+    "\ud800",
+    *RAW,
+    *WORDS,
+)
+BOMB = (
+    "a: &a ["
+    + ", ".join(["x"] * 9)
+    + "]\n"
+    + "".join(f"{n}: &{n} [{', '.join([f'*{p}'] * 9)}]\n" for p, n in zip("abcdefgh", "bcdefghi"))
+)
+YAML = (
+    "&x [*x]",
+    "*i",
+    "{0: *i}",
+    "[*i]",
+    "!!python/object/apply:os.getpid []",
+    "!!binary aGk=",
+    "2020-01-01",
+    "no",
+    "~",
+    "{}",
+    "[]",
+    "[[]]",
+    "{? [1] : 2}",
+)
+YAML += (
+    "{0: {}}",
+    "{a: b}",
+    "{0: a, 0: b}",
+    "{-1: a}",
+    "[1, 2.5, null]",
+    "[a, a]",
+    "'\t'",
+    '"\\0"',
+    '"\\ud800"',
+    "[" * 3000,
+    "<<: 1",
+    "0x1F",
+    "1:2:3",
+    "!!set {a, b}",
+)
+YAML += (
+    "..",
+    ".",
+    "../..",
+    "images",
+    "[images, images]",
+    "[images/train, images/val]",
+    "labels",
+    "data.yaml",
+    "train.txt",
+    "https://x/y.zip",
+    "a" * 300,
+    "%YAML 9.9",
+    "---",
+)
+NEW_NAMES = (
+    "a b.{0}",
+    "it's.{0}",
+    'say "hi".{0}',
+    "back\\slash.{0}",
+    "new\nline.{0}",
+    "名前.{0}",
+    "\udcff.{0}",
+    "-rf.{0}",
+    "{0}",
+    "x.{0}.bak",
+    "train.{0}",
+    "test.{0}",
+    "UP.{0}",
+)
 
 
 def somewhere(content: bytes, rng: random.Random) -> int:
@@ -189,7 +356,9 @@ def cut(content: bytes, rng: random.Random) -> bytes:
 
 def recoded(content: bytes, rng: random.Random) -> bytes:
     text = content.decode(errors="replace")
-    name = rng.choice(("gbk", "utf-16", "utf-16-le", "utf-32", "utf-8-sig", "cp1252", "utf-7", "unicode_escape", "euc-jp"))
+    name = rng.choice(
+        ("gbk", "utf-16", "utf-16-le", "utf-32", "utf-8-sig", "cp1252", "utf-7", "unicode_escape", "euc-jp")
+    )
     told = re.sub("encoding='utf-8'", f"encoding='{rng.choice((name, 'hex', 'utf-7', 'nonsense', 'idna'))}'", text)
     return rng.choice((text, told)).encode(name, "replace")
 
@@ -203,7 +372,9 @@ BYTES: dict[str, Damage] = {
     "zero bytes": lambda content, rng: b"",
     "encoding": recoded,
     "line ends": lambda content, rng: content.replace(b"\n", rng.choice((b"\r\n", b"\r", b"\n\n\n", b" \n", b"\x0b"))),
-    "nested": lambda content, rng: inserted(content, rng, rng.choice((b"[", b'{"a":', b"<a>", b"- ")) * rng.choice((50, 99999))),
+    "nested": lambda content, rng: inserted(
+        content, rng, rng.choice((b"[", b'{"a":', b"<a>", b"- ")) * rng.choice((50, 99999))
+    ),
 }
 
 
@@ -233,7 +404,13 @@ def json_value(content: bytes, rng: random.Random) -> bytes:
     elif isinstance(value, int | float):
         here[key] = rng.choice((float(value), -value, value + 0.5, value * 10**6, value + 1, str(value)))
     else:
-        here[key] = rng.choice([one for one in (data["images"], data["categories"], here) if one]) if how < 8 else value * 2 if isinstance(value, list) else None
+        here[key] = (
+            rng.choice([one for one in (data["images"], data["categories"], here) if one])
+            if how < 8
+            else value * 2
+            if isinstance(value, list)
+            else None
+        )
     try:
         text = json.dumps(data)
     except ValueError:  # it holds itself
@@ -249,7 +426,20 @@ def xml_value(content: bytes, rng: random.Random) -> bytes:
     spots = list(re.finditer(rng.choice((r"(?<=>)[^<>]+(?=<)", r"(?<=<)/?\w+", r"<(\w+)>[^<]*</\1>")), text))
     a, b = rng.choice(spots).span()
     own = text[a:b]
-    new = rng.choice((rng.choice(WORDS), rng.choice(WORDS), own * 2, own * 5000, f"<a>{own}</a>", f"<!-- {own} -->", f"<![CDATA[{own}]]>", "&lol;", "&#x110000;", "object"))
+    new = rng.choice(
+        (
+            rng.choice(WORDS),
+            rng.choice(WORDS),
+            own * 2,
+            own * 5000,
+            f"<a>{own}</a>",
+            f"<!-- {own} -->",
+            f"<![CDATA[{own}]]>",
+            "&lol;",
+            "&#x110000;",
+            "object",
+        )
+    )
     if rng.random() < 0.05:
         return ("<!DOCTYPE x [<!ENTITY lol 'ha'>]>" + text[:a] + "&lol;" + text[b:]).encode()
     return (text[:a] + new + text[b:]).encode("utf-8", "surrogatepass")
@@ -261,7 +451,21 @@ def text_value(content: bytes, rng: random.Random) -> bytes:
     spots = list(re.finditer(rng.choice((r"[^\s,]+", r"[^\n]+")), text)) or list(re.finditer("", text))
     a, b = rng.choice(spots).span()
     own = text[a:b]
-    new = rng.choice((rng.choice(WORDS), rng.choice(WORDS), rng.choice(WORDS), "", f"{own} {own}", f"{own}\n" * 3, f'"{own}"', f"{own},", f"/{own}", f"../{own}", own.replace(" ", "\t")))
+    new = rng.choice(
+        (
+            rng.choice(WORDS),
+            rng.choice(WORDS),
+            rng.choice(WORDS),
+            "",
+            f"{own} {own}",
+            f"{own}\n" * 3,
+            f'"{own}"',
+            f"{own},",
+            f"/{own}",
+            f"../{own}",
+            own.replace(" ", "\t"),
+        )
+    )
     return (text[:a] + new + text[b:]).encode("utf-8", "surrogatepass")
 
 
@@ -275,7 +479,13 @@ def yaml_value(content: bytes, rng: random.Random) -> bytes:
     return ((BOMB if "*i" in value else "") + "\n".join(told)).encode("utf-8", "surrogatepass")
 
 
-VALUES_OF: dict[str, Damage] = {".json": json_value, ".xml": xml_value, ".yaml": yaml_value, ".txt": text_value, ".csv": text_value}
+VALUES_OF: dict[str, Damage] = {
+    ".json": json_value,
+    ".xml": xml_value,
+    ".yaml": yaml_value,
+    ".txt": text_value,
+    ".csv": text_value,
+}
 
 
 def mutate(files: Files, rng: random.Random) -> str:
@@ -332,7 +542,9 @@ def opened(content: bytes) -> Image.Image:
 
 
 def other_format(content: bytes, rng: random.Random) -> bytes:
-    format = rng.choice(("JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "ICO", "TGA", "PCX", "JPEG2000", "DDS", "SGI", "PDF", "EPS"))
+    format = rng.choice(
+        ("JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "ICO", "TGA", "PCX", "JPEG2000", "DDS", "SGI", "PDF", "EPS")
+    )
     return saved(opened(content).convert("RGB"), format)
 
 
@@ -373,7 +585,9 @@ def paged(content: bytes, rng: random.Random) -> bytes:
 
 def declared(content: bytes, rng: random.Random) -> bytes:
     """A header that states another size than the pixels have."""
-    width, height = rng.choice(((2**31 - 1, 1), (10**5, 10**5), (65535, 65535), (9999, 9999), (0, 5), (1, 10**8), (61, 52)))
+    width, height = rng.choice(
+        ((2**31 - 1, 1), (10**5, 10**5), (65535, 65535), (9999, 9999), (0, 5), (1, 10**8), (61, 52))
+    )
     if rng.random() < 0.6:
         png = bytearray(saved(opened(content).convert("RGB"), "PNG"))
         png[16:24] = struct.pack(">II", width, height)
@@ -391,7 +605,9 @@ def large(content: bytes, rng: random.Random) -> bytes:
     packer = zlib.compressobj(1)
     data = b"".join([packer.compress(row * 100) for _ in range(70)]) + packer.flush()
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", 7000, 7000, depth, 0, 0, 0, 0)), (b"IDAT", data), (b"IEND", b""))
-    parts = (struct.pack(">I", len(own)) + kind + own + struct.pack(">I", zlib.crc32(kind + own)) for kind, own in chunks)
+    parts = (
+        struct.pack(">I", len(own)) + kind + own + struct.pack(">I", zlib.crc32(kind + own)) for kind, own in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -409,8 +625,12 @@ PICTURE_DAMAGE: dict[str, Damage] = {
     "picture's bytes flipped": flipped,
     "picture's header flipped": lambda content, rng: flipped(content, rng, 64),
     "picture empty": BYTES["zero bytes"],
-    "JPEG damaged": lambda content, rng: flipped(saved(opened(content).convert("RGB"), "JPEG"), rng, rng.choice((None, 700))),
-    "WebP or GIF damaged": lambda content, rng: flipped(saved(opened(content).convert("RGB"), rng.choice(("WEBP", "GIF"))), rng),
+    "JPEG damaged": lambda content, rng: flipped(
+        saved(opened(content).convert("RGB"), "JPEG"), rng, rng.choice((None, 700))
+    ),
+    "WebP or GIF damaged": lambda content, rng: flipped(
+        saved(opened(content).convert("RGB"), rng.choice(("WEBP", "GIF"))), rng
+    ),
     "TIFF damaged": tiff,
     "other format": other_format,
     "odd mode": odd_mode,
@@ -418,9 +638,13 @@ PICTURE_DAMAGE: dict[str, Damage] = {
     "EXIF damaged": lambda content, rng: oriented(content, rng, damaged=True),
     "pages or frames": paged,
     "size as declared": declared,
-    "another size": lambda content, rng: saved(opened(content).resize(rng.choice(((1, 1), (1, 3000), (3000, 2), (52, 60), (61, 52))), 0), "PNG"),
+    "another size": lambda content, rng: saved(
+        opened(content).resize(rng.choice(((1, 1), (1, 3000), (3000, 2), (52, 60), (61, 52))), 0), "PNG"
+    ),
     "49 megapixels": large,
-    "other bytes": lambda content, rng: rng.choice((rng.randbytes(300), b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n")),
+    "other bytes": lambda content, rng: rng.choice(
+        (rng.randbytes(300), b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n")
+    ),
 }
 RARE = "49 megapixels"
 

@@ -19,7 +19,8 @@ from segloc_synth.sources.text import BadLabel, decoded, read_text
 from segloc_synth.sources.values import identity, name_of
 
 LARGEST = 1_000_000  # bytes
-shown = reprlib.Repr()  # anchors within anchors make a short yaml a value without end
+shown = reprlib.Repr()
+shown.maxlevel = 2  # anchors within anchors make of a short yaml a value without end
 YAML = (".yaml", ".yml")
 
 
