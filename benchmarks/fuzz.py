@@ -1,4 +1,4 @@
-"""What becomes of damaged data? Label files, lists and pictures of every layout, mutated at random, through the commands.
+"""What becomes of damaged data? Labels, lists and pictures of every layout, mutated at random, through the commands.
 
 Each case is a small sound data set with one to three damages, by its seed and number alone, which one or two of
 `segloc-synth check`, `build`, `segloc-eval labels` and `convert` get. The commands run as their console scripts do, in
@@ -34,7 +34,9 @@ from typing import NamedTuple, NoReturn
 
 import click
 import cv2
-from fuzz_data import Files, Layout, damage_picture, layouts, mutate, scan
+from fuzz_damage import mutate
+from fuzz_data import Files, Layout, arguments, layouts, prepare, write
+from fuzz_pictures import damage_picture
 
 import segloc_eval.cli
 import segloc_eval.data.datasets
@@ -90,26 +92,6 @@ def drawn(job: Job, number: int, chosen: Iterable[int] | None = None) -> tuple[s
     damage = mutate if number < job.files else damage_picture
     rngs = [random.Random(f"{job.seed} {number} {place}") for place in range(1 + min(2, number // len(sound()) % 5))]
     return name, sound()[name], files, [damage(files, rngs[place]) for place in chosen or range(len(rngs))]
-
-
-def write(folder: Path, files: Files) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def arguments(command: str, layout: Layout, rng: random.Random) -> list[str]:
-    """The command line, to be run in a case's folder."""
-    boxes = ["--masks-from-boxes"] if not layout.masks and rng.random() < 0.9 else []
-    data = f"set/{layout.path}"
-    if command == "build":
-        objects, benign = ("../objects", data) if layout.benign else (data, "../benign")
-        fixed = ["--n", "2", "--size", "32", "--workers", "1", "--out", "out"]
-        return [command, "--objects", objects, "--backgrounds", benign, *fixed, *boxes]
-    if command == "check":
-        return [command, data, "--workers", "1", *boxes, *rng.choice(([], [], ["--json"], ["--allow-test"]))]
-    return [command, data, "--out", "out", *(["--labels", "all"] if command == "labels" else [])]
 
 
 def forked(command: str, args: list[str], folder: Path) -> Ended:
@@ -208,8 +190,8 @@ def listing(folder: Path) -> set[tuple[str, int, int]]:
     return {(str(path), (found := path.lstat()).st_size, found.st_mtime_ns) for path in paths}
 
 
-def run_command(command: str, args: list[str], folder: Path, root: Path, real: bool) -> tuple[str, list[str], float]:
-    """Its outcome, what was found, CPU seconds. Its traces in the case's folder are removed."""
+def run_command(command: str, args: list[str], folder: Path, root: Path, real: bool) -> tuple[str, list[str], Ended]:
+    """Its outcome, what was found, and its end. Its traces in the case's folder are removed."""
     before, beside = listing(folder / "set"), {path.name for path in root.iterdir() if path.name[:5] != "case-"}
     for name in ("tmp", "home"):
         (folder / name).mkdir(exist_ok=True)
@@ -225,7 +207,7 @@ def run_command(command: str, args: list[str], folder: Path, root: Path, real: b
     found = list(dict.fromkeys(faults_of(end) + found))
     for name in ("tmp", "home", "cache", "out"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    return ("found" if found else came), [f"{kind}: {command}: {_last(end)}" for kind in found], end.cpu
+    return ("found" if found else came), [f"{kind}: {command}: {_last(end)}" for kind in found], end
 
 
 def _last(end: Ended) -> str:
@@ -244,36 +226,29 @@ def run_case(number: int, job: Job, chosen: Iterable[int] | None = None) -> Case
     write(folder / "set", files)
     for command in sorted(commands):
         args = arguments(command, layout, rng)
-        for real in (False, True) if number in job.processes else (False,):
-            came, found, cpu = run_command(command, args, folder, job.root, real)
-            case.outcomes += [] if real else [f"{command}: {came}"]
-            case.findings += found
-            case.cpu += cpu
-    if case.findings and chosen is None:
+        came, found, end = run_command(command, args, folder, job.root, real=False)
+        case.outcomes.append(f"{command}: {came}")
+        case.cpu += end.cpu
+        if number in job.processes and chosen is None:
+            _, others, other = run_command(command, args, folder, job.root, real=True)
+            case.cpu += other.cpu
+            differs = f"process differs: {command}: {end.status}, {other.status}"
+            found += others + [differs] * (end.status != other.status)
+        case.findings += found
+    shutil.rmtree(folder, ignore_errors=True)
+    if case.findings:
         alone = (run_case(number, job, [place]) for place in range(len(damages)) if len(damages) > 1)
-        if smaller := next((one for one in alone if one.findings), None):
+        if smaller := next((one for one in alone if one.findings), None):  # which has kept itself
             case = smaller
         elif job.keep:
-            _keep(job, case, files)
-    elif case.findings and job.keep:
-        _keep(job, case, files)
-    shutil.rmtree(folder, ignore_errors=True)
+            _keep(job.keep / f"seed-{job.seed}-case-{number}", case, files)
     case.cpu += time.process_time() - start
     return case
 
 
-def _keep(job: Job, case: Case, files: Files) -> None:
-    assert job.keep
-    kept = job.keep / f"seed-{job.seed}-case-{case.number}"
-    write(kept / "set", files)
-    (kept / "found.txt").write_text("\n".join([case.layout, *case.damages, *case.findings]) + "\n", errors="replace")
-
-
-def prepare(root: Path) -> None:
-    """Sound sources beside the cases, for what a case does not damage."""
-    cv2.setNumThreads(1)
-    write(root / "benign", {f"N000000{n}.png": scan(100 + n)[0] for n in range(3)})
-    write(root / "objects", sound()["COCO"].files)
+def _keep(folder: Path, case: Case, files: Files) -> None:
+    write(folder / "set", files)
+    (folder / "found.txt").write_text("\n".join([case.layout, *case.damages, *case.findings]) + "\n", errors="replace")
 
 
 def table(counts: Counter[tuple[str, str]]) -> list[str]:
@@ -290,7 +265,7 @@ def table(counts: Counter[tuple[str, str]]) -> list[str]:
 @click.option("--pictures", default=1_000, help="Cases of damaged pictures.")
 @click.option("--processes", default=200, help="Cases that run as processes of their own too.")
 @click.option("--workers", default=2, help="Cases at a time.")
-@click.option("--case", type=int, help="Run this case alone.")
+@click.option("--case", type=int, help="Run this case alone, of the same --files.")
 @click.option("--keep", default="fuzz-findings", type=click.Path(path_type=Path), help="Folder for what is found.")
 def main(seed: int, files: int, pictures: int, processes: int, workers: int, case: int | None, keep: Path) -> None:
     """Run damaged data through the commands; exit 1 if anything was found."""
@@ -299,6 +274,7 @@ def main(seed: int, files: int, pictures: int, processes: int, workers: int, cas
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         real = frozenset(range(0, total, max(1, total // processes)) if processes else ())
         job = Job(seed, files, Path(scratch), keep.absolute(), real)
+        cv2.setNumThreads(1)
         prepare(job.root)
         with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
             cases = []
