@@ -1,4 +1,4 @@
-"""What becomes of damaged data? Label files, lists and pictures of every layout, mutated at random, through the commands.
+"""What becomes of damaged data? Labels, lists and pictures of every layout, mutated at random, through the commands.
 
 Each case is a small sound data set with one to three damages, by its seed and number alone, which one or two of
 `segloc-synth check`, `build`, `segloc-eval labels` and `convert` get. The commands run as their console scripts do, in
@@ -34,16 +34,19 @@ from typing import NamedTuple, NoReturn
 
 import click
 import cv2
-from fuzz_data import Files, Layout, damage_picture, layouts, mutate, scan
+from fuzz_damage import mutate
+from fuzz_data import Files, Layout, arguments, layouts, prepare, write
+from fuzz_pictures import damage_picture
 
 import segloc_eval.cli
 import segloc_eval.data.datasets
 import segloc_synth.cli
 from segloc_synth import console
 
-SECONDS = 20  # that a command may take
+SECONDS = 20  # of CPU that a command may take; a forked one that waits for ever gets five times as many
 MEMORY = 4 << 30  # bytes that a command may take beside what is loaded
 LONGEST = 2000  # characters of an error
+HANGS = (-signal.SIGALRM, -signal.SIGPROF)
 COMMANDS = ("check", "labels", "convert", "build")
 CLIS = {"check": "segloc_synth", "build": "segloc_synth", "labels": "segloc_eval", "convert": "segloc_eval"}
 
@@ -91,26 +94,6 @@ def drawn(job: Job, number: int, chosen: Iterable[int] | None = None) -> tuple[s
     return name, sound()[name], files, [damage(files, rngs[place]) for place in chosen or range(len(rngs))]
 
 
-def write(folder: Path, files: Files) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def arguments(command: str, layout: Layout, rng: random.Random) -> list[str]:
-    """The command line, to be run in a case's folder."""
-    boxes = ["--masks-from-boxes"] if not layout.masks and rng.random() < 0.9 else []
-    data = f"set/{layout.path}"
-    if command == "build":
-        objects, benign = ("../objects", data) if layout.benign else (data, "../benign")
-        fixed = ["--n", "2", "--size", "32", "--workers", "1", "--out", "out"]
-        return [command, "--objects", objects, "--backgrounds", benign, *fixed, *boxes]
-    if command == "check":
-        return [command, data, "--workers", "1", *boxes, *rng.choice(([], [], ["--json"], ["--allow-test"]))]
-    return [command, data, "--out", "out", *(["--labels", "all"] if command == "labels" else [])]
-
-
 def forked(command: str, args: list[str], folder: Path) -> Ended:
     """Run a command in a forked process, as its console script does."""
     sys.stdout.flush()
@@ -125,8 +108,10 @@ def forked(command: str, args: list[str], folder: Path) -> Ended:
 def _run(command: str, args: list[str], folder: Path) -> NoReturn:
     code: object = 99
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
+        for own in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(own, signal.SIG_DFL)
+        signal.alarm(5 * SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
         os.chdir(folder)
@@ -157,7 +142,7 @@ def whole(command: str, args: list[str], folder: Path) -> Ended:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         done = subprocess.run(
-            line, cwd=folder, env={**os.environ, **_environment(folder)}, capture_output=True, timeout=3 * SECONDS
+            line, cwd=folder, env={**os.environ, **_environment(folder)}, capture_output=True, timeout=5 * SECONDS
         )
         end = (done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     except subprocess.TimeoutExpired:
@@ -170,9 +155,9 @@ def faults_of(end: Ended) -> list[str]:
     """What is wrong with how a command ended and what it said."""
     error = end.err[end.err.find("Error: ") :] if "Error: " in end.err else ""
     wrong = {
-        "hang": end.status == -signal.SIGALRM,
+        "hang": end.status in HANGS,
         "memory": "MemoryError" in end.err or "nsufficient memory" in end.err or end.status == -signal.SIGKILL,
-        "traceback": "Traceback" in end.err or end.status == 99 or (end.status < 0 and end.status != -signal.SIGALRM),
+        "traceback": "Traceback" in end.err or end.status == 99 or (end.status < 0 and end.status not in HANGS),
         "long message": len(error) > LONGEST or end.err.count("\nError: ") + end.err.startswith("Error: ") > 1,
         "no message": end.status > 0 and not error and not end.out.strip(),
         "wrong exit": end.status == 0 and bool(error),
@@ -188,14 +173,15 @@ def outcome(command: str, end: Ended, out: Path) -> tuple[str, list[str]]:
     if end.status == 0:
         empty = {
             "labels": lambda: not (out / "labels-all.txt").read_bytes(),
-            "convert": lambda: " skipped: " in end.err and not any(
-                json.loads(path.read_bytes())["annotations"] for path in (out / "annotations").iterdir()
+            "convert": lambda: (
+                " skipped: " in end.err
+                and not any(json.loads(path.read_bytes())["annotations"] for path in (out / "annotations").iterdir())
             ),
             "build": lambda: not (out / "manifest.json").exists(),
             "check": lambda: True,
         }
         return ("used some" if " skipped: " in end.err else "used all"), ["wrong exit"] * empty[command]()
-    resumable = command == "build" and (out / "config.json").exists()
+    resumable = end.status in HANGS or (command == "build" and (out / "config.json").exists())
     return "refused in a line", ["left over"] * (out.exists() and not resumable)
 
 
@@ -204,8 +190,8 @@ def listing(folder: Path) -> set[tuple[str, int, int]]:
     return {(str(path), (found := path.lstat()).st_size, found.st_mtime_ns) for path in paths}
 
 
-def run_command(command: str, args: list[str], folder: Path, root: Path, real: bool) -> tuple[str, list[str], float]:
-    """Its outcome, what was found, CPU seconds. Its traces in the case's folder are removed."""
+def run_command(command: str, args: list[str], folder: Path, root: Path, real: bool) -> tuple[str, list[str], Ended]:
+    """Its outcome, what was found, and its end. Its traces in the case's folder are removed."""
     before, beside = listing(folder / "set"), {path.name for path in root.iterdir() if path.name[:5] != "case-"}
     for name in ("tmp", "home"):
         (folder / name).mkdir(exist_ok=True)
@@ -215,12 +201,13 @@ def run_command(command: str, args: list[str], folder: Path, root: Path, real: b
     traces = [path for name in ("tmp", "home") for path in (folder / name).iterdir()]
     traces += [path for path in folder.iterdir() if path.name not in known]
     traces += [path for part in ("out", "cache") for path in (folder / part).rglob(".tmp")]
-    if traces or listing(folder / "set") != before or {p.name for p in root.iterdir() if p.name[:5] != "case-"} != beside:
+    changed = {path.name for path in root.iterdir() if path.name[:5] != "case-"} != beside
+    if end.status not in HANGS and (traces or changed or listing(folder / "set") != before):
         found.append("left over")
     found = list(dict.fromkeys(faults_of(end) + found))
     for name in ("tmp", "home", "cache", "out"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    return ("found" if found else came), [f"{kind}: {command}: {_last(end)}" for kind in found], end.cpu
+    return ("found" if found else came), [f"{kind}: {command}: {_last(end)}" for kind in found], end
 
 
 def _last(end: Ended) -> str:
@@ -239,36 +226,29 @@ def run_case(number: int, job: Job, chosen: Iterable[int] | None = None) -> Case
     write(folder / "set", files)
     for command in sorted(commands):
         args = arguments(command, layout, rng)
-        for real in (False, True) if number in job.processes else (False,):
-            came, found, cpu = run_command(command, args, folder, job.root, real)
-            case.outcomes += [] if real else [f"{command}: {came}"]
-            case.findings += found
-            case.cpu += cpu
-    if case.findings and chosen is None:
+        came, found, end = run_command(command, args, folder, job.root, real=False)
+        case.outcomes.append(f"{command}: {came}")
+        case.cpu += end.cpu
+        if number in job.processes and chosen is None:
+            _, others, other = run_command(command, args, folder, job.root, real=True)
+            case.cpu += other.cpu
+            differs = f"process differs: {command}: {end.status}, {other.status}"
+            found += others + [differs] * (end.status != other.status)
+        case.findings += found
+    shutil.rmtree(folder, ignore_errors=True)
+    if case.findings:
         alone = (run_case(number, job, [place]) for place in range(len(damages)) if len(damages) > 1)
-        if smaller := next((one for one in alone if one.findings), None):
+        if smaller := next((one for one in alone if one.findings), None):  # which has kept itself
             case = smaller
         elif job.keep:
-            _keep(job, case, files)
-    elif case.findings and job.keep:
-        _keep(job, case, files)
-    shutil.rmtree(folder, ignore_errors=True)
+            _keep(job.keep / f"seed-{job.seed}-case-{number}", case, files)
     case.cpu += time.process_time() - start
     return case
 
 
-def _keep(job: Job, case: Case, files: Files) -> None:
-    assert job.keep
-    kept = job.keep / f"seed-{job.seed}-case-{case.number}"
-    write(kept / "set", files)
-    (kept / "found.txt").write_text("\n".join([case.layout, *case.damages, *case.findings]) + "\n", errors="replace")
-
-
-def prepare(root: Path) -> None:
-    """Sound sources beside the cases, for what a case does not damage."""
-    cv2.setNumThreads(1)
-    write(root / "benign", {f"N000000{n}.png": scan(100 + n)[0] for n in range(3)})
-    write(root / "objects", sound()["COCO"].files)
+def _keep(folder: Path, case: Case, files: Files) -> None:
+    write(folder / "set", files)
+    (folder / "found.txt").write_text("\n".join([case.layout, *case.damages, *case.findings]) + "\n", errors="replace")
 
 
 def table(counts: Counter[tuple[str, str]]) -> list[str]:
@@ -285,7 +265,7 @@ def table(counts: Counter[tuple[str, str]]) -> list[str]:
 @click.option("--pictures", default=1_000, help="Cases of damaged pictures.")
 @click.option("--processes", default=200, help="Cases that run as processes of their own too.")
 @click.option("--workers", default=2, help="Cases at a time.")
-@click.option("--case", type=int, help="Run this case alone.")
+@click.option("--case", type=int, help="Run this case alone, of the same --files.")
 @click.option("--keep", default="fuzz-findings", type=click.Path(path_type=Path), help="Folder for what is found.")
 def main(seed: int, files: int, pictures: int, processes: int, workers: int, case: int | None, keep: Path) -> None:
     """Run damaged data through the commands; exit 1 if anything was found."""
@@ -294,6 +274,7 @@ def main(seed: int, files: int, pictures: int, processes: int, workers: int, cas
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         real = frozenset(range(0, total, max(1, total // processes)) if processes else ())
         job = Job(seed, files, Path(scratch), keep.absolute(), real)
+        cv2.setNumThreads(1)
         prepare(job.root)
         with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
             cases = []

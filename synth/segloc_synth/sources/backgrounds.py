@@ -12,7 +12,7 @@ from segloc_synth.files import absolute, is_local
 from segloc_synth.sources.images import Pixels
 from segloc_synth.sources.layouts.splits import named_test, refuse_test_folders
 from segloc_synth.sources.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below
-from segloc_synth.sources.problems import MISSING, Problem
+from segloc_synth.sources.problems import MISSING, Problem, short
 from segloc_synth.sources.text import csv_rows, read_text
 
 # A pixel this much darker than the empty belt belongs to something; real belts vary by about 3 grey levels.
@@ -102,7 +102,8 @@ def _from_csv(path: Path) -> tuple[Path, Listed, list[Problem]]:
     for number, row in enumerate(rows[1:], 2):
         name, labels = row[0].strip(), [label.strip() for label in row[1:]]
         if len(row) != len(rows[0]) or not set(labels) <= {"1", "-1", "0"}:
-            raise click.ClickException(f"{path}, line {number}: {','.join(row)!r} is no name with a label per class")
+            told = short(",".join(row))
+            raise click.ClickException(f"{path}, line {number}: {told!r} is no name with a label per class")
         if "1" in labels:
             continue
         stem = _stem(name) if is_image(name) else PurePosixPath(name).name
@@ -111,9 +112,8 @@ def _from_csv(path: Path) -> tuple[Path, Listed, list[Problem]]:
         if len(own) == 1:
             files += own
         elif there:
-            raise click.ClickException(
-                f"{path}, line {number}: {name} may be {there[0][0]} or {there[1][0]}; keep one of them below {root}"
-            )
+            either = f"{there[0][0]} or {there[1][0]}"
+            raise click.ClickException(f"{path}, line {number}: {name} may be {either}; keep one of them below {root}")
         else:
             problems.append(Problem(MISSING, path.name, name))
     if not files:
@@ -134,10 +134,11 @@ def _from_list(path: Path) -> tuple[Path, Listed, list[Problem]]:
             name = name.removeprefix(f"{folder}/")
         name = str(PurePosixPath(name))
         if name.startswith("/") or ".." in name.split("/"):
-            raise click.ClickException(f"{path}, line {number}: {name} does not lie below {root}, the list's folder")
+            told = short(name)
+            raise click.ClickException(f"{path}, line {number}: {told} does not lie below {root}, the list's folder")
         size = size_of(name)
         if size is None:
-            raise click.ClickException(f"{path}, line {number}: {root / name}: no such file")
+            raise click.ClickException(f"{path}, line {number}: {short(root / name)}: no such file")
         files.append((name, size))
     return root, sorted(set(files)), []
 

@@ -138,6 +138,8 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> tuple[Pixels, list[str]]:
     if image.mode.startswith("I") or image.mode == "F":
         notes.append(problems.DEEP)
         deep = np.asarray(image, np.float64)
+        if image.mode == "F":  # nan and infinities are no measurements
+            deep = np.where(np.isfinite(deep), deep, 0)
         # Detectors of fewer bits write 16-bit files too; the belt is bright in any scan, so its values show the depth,
         # with noise above it and hot pixels.
         belt = float(np.quantile(deep, 0.99))

@@ -15,6 +15,8 @@ from upath import UPath
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
+NO_NAME = (errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP)  # errors of what no file can be called
+
 Listed = list[tuple[str, int]]  # path relative to a folder, with "/", and bytes; sorted
 
 
@@ -94,6 +96,18 @@ def _walk(folder: Path | str, prefix: str, seen: set[str]) -> Iterator[tuple[str
                 yield prefix + entry.name, entry.stat().st_size
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; False too for what a system takes for no name, as a stranger's may be."""
+    try:
+        return path.exists()
+    except ValueError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_NAME:
+            raise
+        return False
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The folders in `folder`, in order of their names, hidden ones left out; none where it is no folder."""
     return [path for path in _inside(folder) if path.is_dir()]
@@ -113,7 +127,7 @@ def _inside(folder: Path) -> list[Path]:
 def child(folder: Path, name: str) -> Path:
     """The folder of that name in `folder`, in whatever case it is written; `folder / name` where there is none."""
     exact = folder / name
-    if exact.is_dir():
+    if is_there(exact) and exact.is_dir():
         return exact
     return next((path for path in subfolders(folder) if path.name.lower() == name.lower()), exact)
 
@@ -158,7 +172,7 @@ def sizes_below(folder: Path) -> Callable[[str], int | None]:
         try:
             return path.stat().st_size if path.is_file() else None
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:  # no file can have such a name
+            if error.errno not in NO_NAME:
                 raise
             return None
 

@@ -13,6 +13,7 @@ from segloc_synth.sources.problems import short
 from segloc_synth.sources.text import csv_rows, read_text
 
 LISTS = frozenset({".txt", ".csv", ".lst"})  # extensions
+LONGEST = 4096  # characters of a path, at most
 FLAGS = frozenset({"1", "-1", "0"})  # of a class: there, not there, unsure
 
 
@@ -99,7 +100,7 @@ def _entries(row: list[str]) -> Iterator[str]:
     first = row[0].strip()
     yield first
     yield from re.split(r"[\t;,]", first)
-    words = first.split()
+    words = first[:LONGEST].split()
     for count in range(len(words) - 1, 0, -1):  # behind a name with spaces may stand more
         yield " ".join(words[:count])
     yield from (word for word in words[1:] if is_image(word))

@@ -1,12 +1,11 @@
 """Where the picture lies that a label file names: below the data set's folders, whatever machine wrote its path."""
 
-import errno
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from segloc_synth.sources.listing import sizes_below
+from segloc_synth.sources.listing import NO_NAME, sizes_below
 from segloc_synth.sources.problems import FOREIGN, MISSING, Problem
 
 OUTSIDE = "image entry with a file_name that is absolute or leads out of the folder"
@@ -51,7 +50,7 @@ class Finder:
         except ValueError:  # no file can have such a name
             return Problem(MISSING, name)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP):
+            if error.errno not in NO_NAME:
                 raise
             return Problem(MISSING, name)
 

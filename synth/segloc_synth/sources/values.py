@@ -49,7 +49,7 @@ def flag(value: Any) -> bool | None:
 def identity(value: Any) -> int | str | None:
     """An id, the same for 7, 7.0 and "7"; None for what cannot be one, booleans too."""
     if isinstance(value, str):
-        plain = value.isascii() and value.lstrip("-").isdecimal() and len(value) < 19 and str(int(value)) == value
+        plain = value.isascii() and value.removeprefix("-").isdecimal() and len(value) < 19 and str(int(value)) == value
         return int(value) if plain else value
     if isinstance(value, float) and value.is_integer() and abs(value) < FAR:
         return int(value)

@@ -1,6 +1,7 @@
 """The yaml of a YOLO data set: the names of its classes, and where its splits lie."""
 
 import os
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from segloc_synth.console import log
 from segloc_synth.files import absolute, is_local
 from segloc_synth.sources.layouts.splits import SPLITS, TEST, TRAIN, VAL
 from segloc_synth.sources.layouts.yolo import Part, labels_of, yolo_parts
-from segloc_synth.sources.listing import child, files_in, list_images
+from segloc_synth.sources.listing import child, files_in, is_there, list_images
+from segloc_synth.sources.problems import short
 from segloc_synth.sources.text import BadLabel, decoded, read_text
 from segloc_synth.sources.values import identity, name_of
 
 LARGEST = 1_000_000  # bytes
+shown = reprlib.Repr()
+shown.maxlevel = 2  # anchors within anchors make of a short yaml a value without end
 YAML = (".yaml", ".yml")
 
 
@@ -32,7 +36,8 @@ def class_names(root: Path, file: Path | None = None) -> dict[int, str]:
         for number, name in pairs:
             place, text = identity(number), name_of(name)
             if type(place) is not int or text is None:  # `no` is a boolean in YAML
-                raise click.ClickException(f"{path}: names: {number!r}: {name!r} is no name; put it in quotes")
+                entry = f"{shown.repr(number)}: {shown.repr(name)}"
+                raise click.ClickException(f"{path}: names: {entry} is no name; put it in quotes")
             found[place] = text
         if found:
             return found
@@ -107,7 +112,7 @@ def _places(file: Path, about: dict[str, Any], entries: list[str]) -> list[Path]
     found = []
     for entry in entries:
         choices = [*(base / entry for base in bases), file.parent / entry.removeprefix("../")]
-        place = next((choice for choice in map(_in_any_case, choices) if choice.exists()), None)
+        place = next((choice for choice in map(_in_any_case, choices) if is_there(choice)), None)
         if place is None:
             return []
         found.append(absolute(place) if is_local(place) else place)
@@ -116,22 +121,29 @@ def _places(file: Path, about: dict[str, Any], entries: list[str]) -> list[Path]
 
 def _in_any_case(path: Path) -> Path:
     """A path whose last two folders may be written in another case than they have: Images/train for images/train."""
-    return (
-        path if path.exists() or path.parent == path else child(child(path.parent.parent, path.parent.name), path.name)
-    )
+    if is_there(path) or path.parent == path:
+        return path
+    return child(child(path.parent.parent, path.parent.name), path.name)
 
 
 def _part(file: Path, split: str, places: list[Path]) -> Part:
-    """The pictures in these folders and lists; of a list they may be missing."""
+    """The pictures in these folders and lists; of a list some may be missing."""
     if len(places) == 1 and places[0].is_dir():
         return Part(places[0], labels_of(places[0]))
-    pictures = [picture for place in places for picture in _pictures(place, file.parent)]
+    pictures: list[Path] = []
+    lost: list[str] = []
+    for place in places:
+        found, missing = _pictures(place, file.parent)
+        pictures, lost = pictures + found, lost + missing
+    if lost and not pictures:
+        raise click.ClickException(f"{file}: {split}: none of its pictures is there (the first: {short(lost[0])!r})")
     above, *more = {next((p for p in picture.parents if p.name == "images"), None) for picture in pictures} or {None}
     if more or not pictures:
         what = "its pictures lie in several folders named images, or some in none; put them below one"
         raise click.ClickException(f"{file}: {split}: {what if more else 'names no picture'}")
     base = above or _common([picture.parent for picture in pictures])
-    return Part(base, labels_of(base), frozenset(picture.relative_to(base).as_posix() for picture in pictures))
+    only = frozenset(picture.relative_to(base).as_posix() for picture in pictures)
+    return Part(base, labels_of(base), only, frozenset(lost))
 
 
 def _common(folders: list[Path]) -> Path:
@@ -143,13 +155,16 @@ def _common(folders: list[Path]) -> Path:
     return base
 
 
-def _pictures(place: Path, root: Path) -> list[Path]:
-    """Those in a folder, or those that a text lists, relative to itself or to `root`."""
+def _pictures(place: Path, root: Path) -> tuple[list[Path], list[str]]:
+    """Those in a folder, or those that a text lists, relative to itself or to `root`; lines that mean no file."""
     if place.is_dir():
-        return [place / name for name, _ in list_images(place)]
-    found = []
+        return [place / name for name, _ in list_images(place)], []
+    found: list[Path] = []
+    lost: list[str] = []
     for line in filter(None, (line.strip().replace("\\", "/") for line in read_text(place).splitlines())):
-        near = place.parent / line
-        path = near if near.exists() else root / line
-        found.append(absolute(path) if is_local(path) else path)
-    return found
+        path = next(filter(is_there, (place.parent / line, root / line)), None)
+        if path is None:
+            lost.append(line)
+        else:
+            found.append(absolute(path) if is_local(path) else path)
+    return found, lost

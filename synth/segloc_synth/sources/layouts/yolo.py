@@ -29,11 +29,15 @@ OTHER_TEXTS = ("classes", "train", "val", "test")  # that lie beside labels
 
 
 class Part(NamedTuple):
-    """A split: pictures below a folder, all or `only` those of these paths below it; their labels lie in another's."""
+    """A split: pictures below a folder, all or `only` those of these paths below it; their labels lie in another's.
+
+    `lost` are entries of its list that mean no file.
+    """
 
     pictures: Path
     labels: Path
     only: frozenset[str] | None = None
+    lost: frozenset[str] = frozenset()
 
 
 def yolo_parts(root: Path) -> dict[str, Part]:
@@ -116,11 +120,11 @@ def _load(part: Part, names: Mapping[int, str], pose: bool, problems: list[Probl
 
     Category ids are class numbers + 1. A picture without a label file, or with an empty one, holds no object.
     """
-    pictures, labels, only = part
+    pictures, labels, only, lost = part
     found = [name for name, _ in list_images(pictures) if only is None or name in only]
     texts = _labels(labels) if labels.is_dir() else {}
     if only is not None:
-        problems += [Problem(MISSING, name) for name in sorted(only.difference(found))]
+        problems += [Problem(MISSING, name) for name in sorted(lost | only.difference(found))]
     elif labels != pictures:
         stems = {stem_path(name) for name in found}
         problems += [Problem(MISSING, name) for stem, name in texts.items() if stem not in stems]
