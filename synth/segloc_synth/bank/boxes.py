@@ -1,129 +1,241 @@
-"""Masks from boxes: the dark thing inside a box that was drawn tight around it."""
+"""Masks from boxes: what stands out in a box that was drawn tight around an object, and how far to trust it."""
+
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from segloc_synth.bank.trust import NEAR, View, coarse, expected_overlap, measure, overlaps
+from segloc_synth.colour import palette
 from segloc_synth.sources.images import WHITE, Pixels
 from segloc_synth.sources.labelled import Annotation
 from segloc_synth.sources.masks import BadMask, checked_box, segmentation_to_mask
+from segloc_synth.sources.problems import LITTLE_TRUST
 
-LEVELS = 32  # thresholds tried
-FLOOR = 0.45  # of the score, below which no object can be told from its surroundings; set by eye on 127 real boxes
-LEAK = 0.15  # share of a part's outline on the box's edge that goes on outside, above which it is clutter
-AROUND = 2  # pixels around the box, beyond which a part that meets its edge goes on; boxes are that exact
+Array = npt.NDArray[np.float32]
+Box = tuple[float, float, float, float]  # x, y, w, h in pixels
+
+MIN_TRUST = 0.6  # least trust at which a derived mask is used
+WORK = 64  # pixels of a box's side at working scale, at most; smaller boxes are enlarged to half of it
+MARGIN = 10  # working pixels around the box
+INNER = (slice(MARGIN, -MARGIN),) * 2
+LEVELS = 10  # thresholds tried in a plane
+FLOOR = 0.04  # range of darkness in a box below which nothing stands out
+LEAKS = (0.15, 0.6)  # a part is clutter when more of its outline goes on outside: a strict and a lenient view
 PART = 0.2  # parts of at least this share of the largest belong to the object: handles, the blades of scissors
+TOPS = 6  # candidates that are varied
+ALIKE = 0.93  # overlap from which two candidates are one
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+DISCS = {side: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)) for side in (5, 7, 9)}
+DENSITY = palette.DENSITY.astype(np.float32) / palette.UNIT  # e-folds by channel value
 
 
-def annotation_mask(annotation: Annotation, pixels: Pixels) -> Pixels:
-    """The mask of one annotation as 0/1, uint8 [H, W], of its scan's decoded `pixels`, RGB uint8 [H, W, 3].
+def annotation_mask(
+    annotation: Annotation, pixels: Pixels, others: Sequence[Annotation] = (), min_trust: float = MIN_TRUST
+) -> tuple[Pixels, float]:
+    """The 0/1 mask, uint8 [H, W], of one annotation of a scan, RGB uint8 [H, W, 3], and its trust, 0 to 1.
 
-    An annotation that has only a box gets the dark object found inside it (see `boxes`).
+    An annotation that has only a box gets the object found inside it; `others` are those of the same scan. Masks that
+    are the data set's have trust 1.
 
     Raises:
-        BadMask: the label cannot be decoded, lies outside the picture, or no object stands out in its box.
+        BadMask: the label cannot be decoded, lies outside the picture, no object stands out in its box, or its mask
+            has less than `min_trust`.
     """
     height, width = pixels.shape[:2]
     if not annotation.derived:
-        return segmentation_to_mask(annotation.segmentation, height, width)
-    mask = mask_from_box(pixels, checked_box(annotation.box, height, width))
-    if mask is None:
+        return segmentation_to_mask(annotation.segmentation, height, width), 1.0
+    boxes = []
+    for other in others:
+        try:
+            if other is not annotation:
+                boxes.append(checked_box(other.box, height, width))
+        except BadMask:  # told of where its own turn comes
+            continue
+    found = mask_from_box(pixels, checked_box(annotation.box, height, width), boxes)
+    if found is None:
         raise BadMask("box in which no object stands out")
-    return mask
+    if found[1] < min_trust:
+        raise BadMask(LITTLE_TRUST)
+    return found
 
 
-def mask_from_box(pixels: Pixels, box: tuple[float, float, float, float]) -> Pixels | None:
-    """The object in `box` (x, y, w, h), inside the picture RGB uint8 [H, W, 3], as 0/1 mask uint8 [H, W].
+def mask_from_box(pixels: Pixels, box: Box, others: Sequence[Box] = ()) -> tuple[Pixels, float] | None:
+    """The object in `box`, inside the picture RGB uint8 [H, W, 3]: a 0/1 mask uint8 [H, W], and its trust, 0 to 1.
 
-    The darkness inside the box is cut at a threshold and cleaned by closing and opening; parts that go on outside
-    the box are dropped. Of several thresholds that one is taken whose mask fills the box from side to side (boxes are
-    tight), is solid, ends at steep edges and inside the box, and parts the grey levels well (Otsu's between-class
-    variance). None when even the best is doubtful.
+    Darkness and the densities of red and blue, as they stand and less what the surroundings continue into the box, are
+    each cut at several thresholds; parts that go on outside the box, or lie in a smaller one of the `others`, are
+    dropped. The best of these candidates are varied (filled, grown, shrunk, smoothed, joined), and that one is taken
+    whose overlap with the object is expected to be largest (see bank/trust.py): its trust. None when nothing is there.
     """
     height, width = pixels.shape[:2]
     left, top = round(box[0]), round(box[1])
     right, bottom = min(width, max(left + 1, round(box[0] + box[2]))), min(height, max(top + 1, round(box[1] + box[3])))
     if min(right - left, bottom - top) < 3:
         return None
-    crop = pixels[max(0, top - AROUND) : bottom + AROUND, max(0, left - AROUND) : right + AROUND]
-    rows = (max(0, AROUND - top), max(0, bottom + AROUND - height))
-    cols = (max(0, AROUND - left), max(0, right + AROUND - width))
-    crop = np.pad(crop, (rows, cols, (0, 0)), constant_values=WHITE)  # belt beyond the picture's edge
-    # The weakest channel counts twice: saturated colours are material too.
-    light = (crop.sum(axis=2, dtype=np.int32) + crop.min(axis=2)) // 4
-    dark = cv2.GaussianBlur((WHITE - light).astype(np.uint8), (3, 3), 0)
-    inner = dark[AROUND:-AROUND, AROUND:-AROUND]
-    low, high = np.quantile(inner, (0.05, 0.95))
-    slope = cv2.morphologyEx(dark, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8))[AROUND:-AROUND, AROUND:-AROUND]
-    steep = np.minimum(1, slope / max(8, 0.7 * (high - low)))
-    variance = _between_class_variance(inner)
-    best: tuple[float, Pixels | None] = (FLOOR, None)
-    # Half of the levels between equal shares of pixels, half at equal steps of darkness.
-    levels = (*np.quantile(inner, np.linspace(0.05, 0.97, LEVELS // 2)), *np.linspace(low, high, LEVELS // 2 + 2)[1:-1])
-    for level in np.unique(np.array(levels, int)):
-        found = _own_parts(_clean((dark > level).astype(np.uint8)))
-        if found is None:
-            continue
-        mask, outline, leak = found
-        _, _, w, h = cv2.boundingRect(mask)
-        filled = w * h / mask.size
-        rim = (mask == 1) & (cv2.erode(mask, np.ones((3, 3), np.uint8), borderValue=0) == 0)
-        edge = float(steep[rim].mean()) if rim.any() else 0.0
-        solid = min(1.0, float(mask.sum()) / (2 * outline))  # ragged shapes are clutter; a solid blade reaches 1
-        closed = (1 - leak / outline) * (1 - leak / (2 * sum(mask.shape)))
-        score = filled * edge * solid * closed * (0.4 + 0.6 * variance[level])
-        if score > best[0]:
-            best = (score, mask)
-    if best[1] is None:
+    bounds = (left, top, right, bottom)
+    small, scale = _working(pixels, bounds)
+    taken, foreign = _elsewhere(small.shape[:2], bounds, scale, others)
+    planes, over, odd = _planes(small, taken)
+    low, high = np.quantile(planes[INNER][..., 0], (0.03, 0.97))
+    if high - low < FLOOR:
         return None
+    cut = list(_thresholded(planes, over, odd, foreign))
+    if not cut:
+        return None
+    masks, plane_of = [mask for mask, _ in cut], np.array([plane for _, plane in cut])
+    outside = np.sort(planes[..., 0][taken == 0])
+    size = float(np.log(((right - left) * (bottom - top)) ** 0.5 / max(height, width)))
+    around = MARGIN - NEAR
+    view = View(np.ascontiguousarray(planes[around:-around, around:-around]), outside, size)
+    shown = coarse(masks)
+    score = expected_overlap(measure(masks, view, shown, plane_of))
+    more = _varied([masks[place] for place in _distinct(score, shown)])
+    score = np.concatenate([score, expected_overlap(measure(more, view, shown, plane_of))])
+    best = int(score.argmax())
     whole = np.zeros((height, width), np.uint8)
-    whole[top:bottom, left:right] = best[1]
-    return whole
+    mask = (masks + more)[best]
+    whole[top:bottom, left:right] = cv2.resize(mask.astype(np.float32), (right - left, bottom - top)) >= 0.5
+    return whole, round(float(score[best]), 4)
 
 
-def _between_class_variance(grey: Pixels) -> np.ndarray:
-    """Otsu's criterion for a cut above each level, float [256], largest 1 (Otsu 1979, eq. 14)."""
-    share = np.bincount(grey.ravel(), minlength=256) / grey.size
-    below, mean = np.cumsum(share), np.cumsum(share * np.arange(256))
-    spread = below * (1 - below)
-    variance = np.divide((mean[-1] * below - mean) ** 2, spread, out=np.zeros(256), where=spread > 1e-9)
-    return variance / max(float(variance.max()), 1e-9)
+def _working(pixels: Pixels, bounds: tuple[int, int, int, int]) -> tuple[Pixels, tuple[float, float]]:
+    """The box and MARGIN around it at working scale, white beyond the picture, and the scale along x and y."""
+    left, top, right, bottom = bounds
+    height, width = pixels.shape[:2]
+    sides = [min(WORK, side) if side >= WORK // 2 else min(WORK // 2, 2 * side) for side in (right - left, bottom - top)]
+    across, down = (max(6, side) for side in sides)
+    x, y = across / (right - left), down / (bottom - top)
+    wide, high = int(np.ceil(MARGIN / x)), int(np.ceil(MARGIN / y))
+    x0, y0, x1, y1 = left - wide, top - high, right + wide, bottom + high
+    crop = cv2.copyMakeBorder(
+        pixels[max(0, y0) : y1, max(0, x0) : x1],
+        *(max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)),
+        cv2.BORDER_CONSTANT,
+        value=(WHITE, WHITE, WHITE),
+    )
+    if min(x, y) < 1:
+        crop = cv2.blur(crop, tuple(round(1 / side) | 1 if side < 1 else 1 for side in (x, y)))
+    back = np.array([[1 / x, 0, wide - (MARGIN - 0.5) / x - 0.5], [0, 1 / y, high - (MARGIN - 0.5) / y - 0.5]])
+    shape = (across + 2 * MARGIN, down + 2 * MARGIN)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(crop, back, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8), (x, y)
 
 
-def _clean(mask: Pixels) -> Pixels:
-    """Small holes and gaps closed, hairs and specks removed."""
-    side = min(mask.shape) - 2 * AROUND
-    reach = 2 * max(1, round(side / 40)) + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    width = 3 if side > 40 else 2  # of hairs
-    hair = np.ones((width, width), np.uint8)
-    wide = cv2.copyMakeBorder(mask, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
-    wide = cv2.erode(cv2.morphologyEx(wide, cv2.MORPH_CLOSE, disc), hair, anchor=(0, 0))
-    wide = cv2.dilate(wide, hair, anchor=(width - 1, width - 1))  # MORPH_OPEN moves the mask when the width is even
-    return np.asarray(wide[reach:-reach, reach:-reach], np.uint8)
+def _elsewhere(
+    shape: tuple[int, int], bounds: tuple[int, int, int, int], scale: tuple[float, float], others: Sequence[Box]
+) -> tuple[Pixels, Pixels]:
+    """0/1 masks, uint8 of `shape`: what is no carrier, the box and other boxes; and other boxes smaller than it."""
+    taken: Pixels = np.zeros(shape, np.uint8)
+    foreign = taken.copy()
+    left, top, right, bottom = bounds
+    for x, y, w, h in others:
+        x0, x1 = (MARGIN + (side - left) * scale[0] for side in (x, x + w))
+        y0, y1 = (MARGIN + (side - top) * scale[1] for side in (y, y + h))
+        place = (slice(max(0, round(y0)), max(0, round(y1))), slice(max(0, round(x0)), max(0, round(x1))))
+        taken[place] = 1
+        if w * h < 0.8 * (right - left) * (bottom - top):
+            foreign[place] = 1
+    rest = np.ones(shape, np.uint8)
+    rest[INNER] = 0
+    if np.count_nonzero(rest & ~taken) < 0.2 * np.count_nonzero(rest):  # too little is left to tell the carrier from
+        taken[:] = 0
+    taken[INNER] = 1
+    return taken, foreign
 
 
-def _own_parts(framed: Pixels) -> tuple[Pixels, float, float] | None:
-    """(mask, pixels of its outline, those of them where it goes on outside) of what belongs to the box, if anything.
+def _planes(small: Pixels, taken: Pixels) -> tuple[Array, Array, Array]:
+    """Of RGB [h, w, 3]: darkness and densities of red and blue, float32 [h, w, 3]; the same over what surrounds the
+    box, continued into it; and how much commoner a pixel's colour is in the box than around, float32 [h, w]."""
+    soft = cv2.GaussianBlur(small, (3, 3), 0)
+    density = cv2.LUT(soft, DENSITY)
+    red, blue = density[..., 0], density[..., 2]
+    # The weakest channel counts twice: saturated colours are material too.
+    dark = 1 - (soft.sum(axis=2, dtype=np.int32) + soft.min(axis=2)).astype(np.float32) / (4 * WHITE)
+    planes = np.dstack([dark, red, blue])
+    free = 1 - taken.astype(np.float32)
+    over = planes - _continued(planes * free[..., None], free)
+    code = np.clip(dark * 16, 0, 15).astype(np.int32) * 16 + np.clip((red - blue) * 4 + 8, 0, 15).astype(np.int32)
+    inside, outside = (_histogram(code[where]) for where in (INNER, taken == 0))
+    odd = cv2.GaussianBlur(np.log((inside + 0.002) / (outside + 0.002)).ravel()[code], (3, 3), 0)
+    return planes, np.asarray(over, np.float32), np.asarray(odd, np.float32)
 
-    `framed` is the thresholded box with AROUND pixels of its surroundings on each side.
-    """
-    within = slice(AROUND, -AROUND)
-    inner = np.ascontiguousarray(framed[within, within])
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=8)
-    leak = np.zeros(count, np.int64)
-    for own, beyond in (
-        (labels[0], framed[0, within]),
-        (labels[-1], framed[-1, within]),
-        (labels[:, 0], framed[within, 0]),
-        (labels[:, -1], framed[within, -1]),
-    ):
-        leak += np.bincount(own[beyond > 0], minlength=count)
-    core = cv2.erode(framed, np.ones((3, 3), np.uint8))[within, within]
-    outline = np.bincount(labels[(inner == 1) & (core == 0)], minlength=count) + leak
-    belongs = leak <= LEAK * outline
-    belongs[0] = False
-    size = stats[:, cv2.CC_STAT_AREA] * belongs
-    if not size.any():
-        return None
-    keep = belongs & (size >= PART * size.max())
-    return keep[labels].astype(np.uint8), float(outline[keep].sum()), float(leak[keep].sum())
+
+def _histogram(code: npt.NDArray[np.int32]) -> Array:
+    counts = np.bincount(code.ravel(), minlength=256).reshape(16, 16).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(counts, (0, 0), 1.0) / code.size, np.float32)
+
+
+def _continued(values: Array, weight: Array) -> Array:
+    """Values [h, w, C], 0 where `weight` [h, w] is, continued smoothly from where it is 1 (pull-push, Gortler 1996)."""
+    height, width = weight.shape
+    if min(height, width) <= 2:
+        return np.broadcast_to(values.sum((0, 1)) / max(float(weight.sum()), 1e-6), values.shape).astype(np.float32)
+    half = ((width + 1) // 2, (height + 1) // 2)
+    coarser = _continued(*(cv2.resize(plane, half, interpolation=cv2.INTER_AREA) for plane in (values, weight)))
+    return np.asarray(values + (1 - weight)[..., None] * cv2.resize(coarser, (width, height)), np.float32)
+
+
+def _thresholded(planes: Array, over: Array, odd: Array, foreign: Pixels) -> Iterator[tuple[Pixels, int]]:
+    """Candidates: 0/1 masks of the box, uint8 [h, w], each with the number of the plane that it was cut from."""
+    within = slice(MARGIN, -MARGIN)
+    for number, plane in enumerate((planes[..., 0], planes[..., 1], over[..., 0], over[..., 1], over[..., 2], odd)):
+        plane = np.ascontiguousarray(plane)
+        for level in _levels(plane[INNER]):
+            framed = cv2.morphologyEx((plane > level).astype(np.uint8), cv2.MORPH_CLOSE, CROSS)
+            framed = cv2.morphologyEx(framed, cv2.MORPH_OPEN, CROSS)
+            inner = np.ascontiguousarray(framed[INNER])
+            count, labels, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=8)
+            leak = np.zeros(count)
+            for own, beyond in (
+                (labels[0], framed[MARGIN - 2, within]),
+                (labels[-1], framed[-MARGIN + 1, within]),
+                (labels[:, 0], framed[within, MARGIN - 2]),
+                (labels[:, -1], framed[within, -MARGIN + 1]),
+            ):
+                leak += np.bincount(own[beyond > 0], minlength=count)
+            area = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
+            own_area = area - np.bincount(labels[foreign[INNER] > 0], minlength=count)
+            area[own_area < 0.5 * area] = 0
+            area[0] = 0
+            last = None
+            for most in LEAKS:
+                size = np.where(leak <= most * 2 * np.sqrt(np.pi * area), area, 0)
+                keep = (size >= PART * size.max()) & (size > 0)
+                if keep.any() and (last is None or (keep != last).any()):
+                    last = keep
+                    yield keep[labels].astype(np.uint8), number
+
+
+def _levels(inner: Array) -> Array:
+    """Thresholds: half at equal shares of the pixels, half at equal steps."""
+    ordered = np.sort(inner, axis=None)
+    at = [ordered[int(share * (ordered.size - 1))] for share in (*np.linspace(0.05, 0.95, LEVELS // 2), 0.03, 0.98)]
+    return np.unique(np.array([*at[:-2], *np.linspace(at[-2], at[-1], LEVELS // 2 + 2)[1:-1]], np.float32))
+
+
+def _distinct(score: Array, shown: Array) -> list[int]:
+    """Places of the TOPS best candidates of which no two are alike, best first."""
+    alike, chosen = overlaps(shown, shown), list[int]()
+    for place in np.argsort(-score, kind="stable").tolist():
+        if all(alike[place, other] < ALIKE for other in chosen):
+            chosen.append(place)
+        if len(chosen) == TOPS:
+            break
+    return chosen
+
+
+def _varied(masks: Sequence[Pixels]) -> list[Pixels]:
+    """Each mask with holes filled, as its hull, closed, opened, grown and shrunk; and pairs of the first four joined."""
+    made = []
+    for mask in masks:
+        outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        made.append(cv2.drawContours(np.zeros_like(mask), outlines, -1, 1, cv2.FILLED))
+        made.append(cv2.fillConvexPoly(np.zeros_like(mask), cv2.convexHull(np.concatenate(outlines)), 1))
+        wide = cv2.morphologyEx(cv2.copyMakeBorder(mask, 8, 8, 8, 8, cv2.BORDER_CONSTANT), cv2.MORPH_CLOSE, DISCS[9])
+        made.append(np.ascontiguousarray(wide[8:-8, 8:-8]))
+        made += [cv2.morphologyEx(mask, cv2.MORPH_OPEN, DISCS[side]) for side in (5, 7)]
+        made += [cv2.dilate(mask, CROSS), cv2.erode(mask, CROSS)]
+    made += [one | other for place, one in enumerate(masks[:4]) for other in masks[:place]]
+    return [np.asarray(mask, np.uint8) for mask in made if mask.any()]

@@ -24,6 +24,7 @@ TEST_SPLIT = "scan of the test split"
 UNLISTED = "image without a label"
 EMPTY_CLASS = "class without an object"
 NO_BAG = "scan without a bag"
+LITTLE_TRUST = "mask derived from a box with little trust"
 SHORT = "fewer usable training scans than asked for"
 USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, TWICE, DUPLICATE, BOX_OUTSIDE, NEAR})
 NOTED = frozenset({UNLISTED, EMPTY_CLASS, SHORT})  # no record is lost
