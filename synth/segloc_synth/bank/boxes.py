@@ -9,26 +9,35 @@ import numpy.typing as npt
 from segloc_synth.bank.trust import NEAR, View, coarse, expected_overlap, measure, overlaps
 from segloc_synth.colour import palette
 from segloc_synth.sources.images import WHITE, Pixels
-from segloc_synth.sources.labelled import Annotation
+from segloc_synth.sources.labelled import MIN_TRUST, Annotation
 from segloc_synth.sources.masks import BadMask, checked_box, segmentation_to_mask
 from segloc_synth.sources.problems import LITTLE_TRUST
 
 Array = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]  # x, y, w, h in pixels
 
-MIN_TRUST = 0.6  # least trust at which a derived mask is used
 WORK = 64  # pixels of a box's side at working scale, at most; smaller boxes are enlarged to half of it
 MARGIN = 10  # working pixels around the box
 INNER = (slice(MARGIN, -MARGIN),) * 2
-LEVELS = 10  # thresholds tried in a plane
+LEVELS = 8  # thresholds tried in a plane
 FLOOR = 0.04  # range of darkness in a box below which nothing stands out
 LEAKS = (0.15, 0.6)  # a part is clutter when more of its outline goes on outside: a strict and a lenient view
+SMALLER = 0.8  # of the box's area, below which another box is inside or beside it rather than around it
+FOREIGN = 0.8  # of a part in such a box, above which it is that box's
 PART = 0.2  # parts of at least this share of the largest belong to the object: handles, the blades of scissors
-TOPS = 6  # candidates that are varied
+TOPS = 5  # candidates that are varied
 ALIKE = 0.93  # overlap from which two candidates are one
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 DISCS = {side: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)) for side in (5, 7, 9)}
 DENSITY = palette.DENSITY.astype(np.float32) / palette.UNIT  # e-folds by channel value
+
+
+class Doubtful(BadMask):
+    """A mask derived from a box whose `trust`, 0 to 1, is too little."""
+
+    def __init__(self, trust: float) -> None:
+        super().__init__(LITTLE_TRUST)
+        self.trust = trust
 
 
 def annotation_mask(
@@ -40,8 +49,8 @@ def annotation_mask(
     are the data set's have trust 1.
 
     Raises:
-        BadMask: the label cannot be decoded, lies outside the picture, no object stands out in its box, or its mask
-            has less than `min_trust`.
+        BadMask: the label cannot be decoded, lies outside the picture, or no object stands out in its box.
+        Doubtful: one does, with a trust of less than `min_trust`.
     """
     height, width = pixels.shape[:2]
     if not annotation.derived:
@@ -57,17 +66,39 @@ def annotation_mask(
     if found is None:
         raise BadMask("box in which no object stands out")
     if found[1] < min_trust:
-        raise BadMask(LITTLE_TRUST)
+        raise Doubtful(found[1])
     return found
 
 
 def mask_from_box(pixels: Pixels, box: Box, others: Sequence[Box] = ()) -> tuple[Pixels, float] | None:
     """The object in `box`, inside the picture RGB uint8 [H, W, 3]: a 0/1 mask uint8 [H, W], and its trust, 0 to 1.
 
+    Of all candidates() that one whose overlap with the object is expected to be largest: this is its trust. None when
+    nothing stands out.
+    """
+    found = candidates(pixels, box, others)
+    if found is None:
+        return None
+    (left, top, right, bottom), masks, measured = found
+    score = expected_overlap(measured)
+    best = int(score.argmax())
+    whole = np.zeros(pixels.shape[:2], np.uint8)
+    shape = (right - left, bottom - top)
+    whole[top:bottom, left:right] = cv2.resize(masks[best].astype(np.float32), shape) >= 0.5
+    return whole, round(float(score[best]), 4)
+
+
+def candidates(
+    pixels: Pixels, box: Box, others: Sequence[Box] = ()
+) -> tuple[tuple[int, int, int, int], list[Pixels], Array] | None:
+    """What the object in `box` of a picture, RGB uint8 [H, W, 3], may be, or None when nothing stands out.
+
+    Returns the box in whole pixels (left, top, right, bottom), 0/1 masks of it at working scale, uint8 [h, w], and
+    their measures, float32 [N, len(MEASURES)].
+
     Darkness and the densities of red and blue, as they stand and less what the surroundings continue into the box, are
     each cut at several thresholds; parts that go on outside the box, or lie in a smaller one of the `others`, are
-    dropped. The best of these candidates are varied (filled, grown, shrunk, smoothed, joined), and that one is taken
-    whose overlap with the object is expected to be largest (see bank/trust.py): its trust. None when nothing is there.
+    dropped. The best of these are varied: filled, grown, shrunk, smoothed, joined.
     """
     height, width = pixels.shape[:2]
     left, top = round(box[0]), round(box[1])
@@ -76,35 +107,33 @@ def mask_from_box(pixels: Pixels, box: Box, others: Sequence[Box] = ()) -> tuple
         return None
     bounds = (left, top, right, bottom)
     small, scale = _working(pixels, bounds)
-    taken, foreign = _elsewhere(small.shape[:2], bounds, scale, others)
-    planes, over, odd = _planes(small, taken)
+    planes, over, odd = _planes(small)
     low, high = np.quantile(planes[INNER][..., 0], (0.03, 0.97))
     if high - low < FLOOR:
         return None
-    cut = list(_thresholded(planes, over, odd, foreign))
+    foreign = _foreign(planes[..., 0].shape, bounds, scale, others)[INNER]
+    cut = list(_thresholded([planes[..., 0], planes[..., 1], *np.moveaxis(over, 2, 0), odd], foreign))
     if not cut:
         return None
     masks, plane_of = [mask for mask, _ in cut], np.array([plane for _, plane in cut])
-    outside = np.sort(planes[..., 0][taken == 0])
     size = float(np.log(((right - left) * (bottom - top)) ** 0.5 / max(height, width)))
     around = MARGIN - NEAR
-    view = View(np.ascontiguousarray(planes[around:-around, around:-around]), outside, size)
+    outside = np.ones(planes.shape[:2], bool)
+    outside[INNER] = False
+    view = View(planes[around:-around, around:-around], np.sort(planes[outside, 0]), size)
     shown = coarse(masks)
-    score = expected_overlap(measure(masks, view, shown, plane_of))
-    more = _varied([masks[place] for place in _distinct(score, shown)])
-    score = np.concatenate([score, expected_overlap(measure(more, view, shown, plane_of))])
-    best = int(score.argmax())
-    whole = np.zeros((height, width), np.uint8)
-    mask = (masks + more)[best]
-    whole[top:bottom, left:right] = cv2.resize(mask.astype(np.float32), (right - left, bottom - top)) >= 0.5
-    return whole, round(float(score[best]), 4)
+    measured = measure(masks, shown, view, shown, plane_of)
+    more = _varied([masks[place] for place in _distinct(expected_overlap(measured), shown)])
+    return bounds, masks + more, np.concatenate([measured, measure(more, coarse(more), view, shown, plane_of)])
 
 
 def _working(pixels: Pixels, bounds: tuple[int, int, int, int]) -> tuple[Pixels, tuple[float, float]]:
     """The box and MARGIN around it at working scale, white beyond the picture, and the scale along x and y."""
     left, top, right, bottom = bounds
     height, width = pixels.shape[:2]
-    sides = [min(WORK, side) if side >= WORK // 2 else min(WORK // 2, 2 * side) for side in (right - left, bottom - top)]
+    sides = [
+        min(WORK, side) if side >= WORK // 2 else min(WORK // 2, 2 * side) for side in (right - left, bottom - top)
+    ]
     across, down = (max(6, side) for side in sides)
     x, y = across / (right - left), down / (bottom - top)
     wide, high = int(np.ceil(MARGIN / x)), int(np.ceil(MARGIN / y))
@@ -123,29 +152,21 @@ def _working(pixels: Pixels, bounds: tuple[int, int, int, int]) -> tuple[Pixels,
     return np.asarray(cv2.warpAffine(crop, back, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8), (x, y)
 
 
-def _elsewhere(
-    shape: tuple[int, int], bounds: tuple[int, int, int, int], scale: tuple[float, float], others: Sequence[Box]
-) -> tuple[Pixels, Pixels]:
-    """0/1 masks, uint8 of `shape`: what is no carrier, the box and other boxes; and other boxes smaller than it."""
-    taken: Pixels = np.zeros(shape, np.uint8)
-    foreign = taken.copy()
+def _foreign(
+    shape: tuple[int, ...], bounds: tuple[int, int, int, int], scale: tuple[float, float], others: Sequence[Box]
+) -> npt.NDArray[np.bool_]:
+    """Where, at working scale, there are other boxes that are clearly smaller than this one."""
+    foreign = np.zeros(shape, bool)
     left, top, right, bottom = bounds
     for x, y, w, h in others:
-        x0, x1 = (MARGIN + (side - left) * scale[0] for side in (x, x + w))
-        y0, y1 = (MARGIN + (side - top) * scale[1] for side in (y, y + h))
-        place = (slice(max(0, round(y0)), max(0, round(y1))), slice(max(0, round(x0)), max(0, round(x1))))
-        taken[place] = 1
-        if w * h < 0.8 * (right - left) * (bottom - top):
-            foreign[place] = 1
-    rest = np.ones(shape, np.uint8)
-    rest[INNER] = 0
-    if np.count_nonzero(rest & ~taken) < 0.2 * np.count_nonzero(rest):  # too little is left to tell the carrier from
-        taken[:] = 0
-    taken[INNER] = 1
-    return taken, foreign
+        if w * h < SMALLER * (right - left) * (bottom - top):
+            x0, x1 = (max(0, round(MARGIN + (side - left) * scale[0])) for side in (x, x + w))
+            y0, y1 = (max(0, round(MARGIN + (side - top) * scale[1])) for side in (y, y + h))
+            foreign[y0:y1, x0:x1] = True
+    return foreign
 
 
-def _planes(small: Pixels, taken: Pixels) -> tuple[Array, Array, Array]:
+def _planes(small: Pixels) -> tuple[Array, Array, Array]:
     """Of RGB [h, w, 3]: darkness and densities of red and blue, float32 [h, w, 3]; the same over what surrounds the
     box, continued into it; and how much commoner a pixel's colour is in the box than around, float32 [h, w]."""
     soft = cv2.GaussianBlur(small, (3, 3), 0)
@@ -154,10 +175,11 @@ def _planes(small: Pixels, taken: Pixels) -> tuple[Array, Array, Array]:
     # The weakest channel counts twice: saturated colours are material too.
     dark = 1 - (soft.sum(axis=2, dtype=np.int32) + soft.min(axis=2)).astype(np.float32) / (4 * WHITE)
     planes = np.dstack([dark, red, blue])
-    free = 1 - taken.astype(np.float32)
-    over = planes - _continued(planes * free[..., None], free)
+    around = np.ones(dark.shape, np.float32)
+    around[INNER] = 0
+    over = planes - _continued(planes * around[..., None], around)
     code = np.clip(dark * 16, 0, 15).astype(np.int32) * 16 + np.clip((red - blue) * 4 + 8, 0, 15).astype(np.int32)
-    inside, outside = (_histogram(code[where]) for where in (INNER, taken == 0))
+    inside, outside = (_histogram(part) for part in (code[INNER], code[around > 0]))
     odd = cv2.GaussianBlur(np.log((inside + 0.002) / (outside + 0.002)).ravel()[code], (3, 3), 0)
     return planes, np.asarray(over, np.float32), np.asarray(odd, np.float32)
 
@@ -177,35 +199,30 @@ def _continued(values: Array, weight: Array) -> Array:
     return np.asarray(values + (1 - weight)[..., None] * cv2.resize(coarser, (width, height)), np.float32)
 
 
-def _thresholded(planes: Array, over: Array, odd: Array, foreign: Pixels) -> Iterator[tuple[Pixels, int]]:
+def _thresholded(planes: Sequence[Array], foreign: npt.NDArray[np.bool_]) -> Iterator[tuple[Pixels, int]]:
     """Candidates: 0/1 masks of the box, uint8 [h, w], each with the number of the plane that it was cut from."""
-    within = slice(MARGIN, -MARGIN)
-    for number, plane in enumerate((planes[..., 0], planes[..., 1], over[..., 0], over[..., 1], over[..., 2], odd)):
+    near, far, within = MARGIN - 2, 1 - MARGIN, slice(MARGIN, -MARGIN)  # two pixels out
+    crossed = bool(foreign.any())
+    for number, plane in enumerate(planes):
         plane = np.ascontiguousarray(plane)
         for level in _levels(plane[INNER]):
             framed = cv2.morphologyEx((plane > level).astype(np.uint8), cv2.MORPH_CLOSE, CROSS)
             framed = cv2.morphologyEx(framed, cv2.MORPH_OPEN, CROSS)
-            inner = np.ascontiguousarray(framed[INNER])
-            count, labels, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=8)
-            leak = np.zeros(count)
-            for own, beyond in (
-                (labels[0], framed[MARGIN - 2, within]),
-                (labels[-1], framed[-MARGIN + 1, within]),
-                (labels[:, 0], framed[within, MARGIN - 2]),
-                (labels[:, -1], framed[within, -MARGIN + 1]),
-            ):
-                leak += np.bincount(own[beyond > 0], minlength=count)
+            count, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(framed[INNER]))
             area = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
-            own_area = area - np.bincount(labels[foreign[INNER] > 0], minlength=count)
-            area[own_area < 0.5 * area] = 0
             area[0] = 0
-            last = None
+            if crossed:
+                area[np.bincount(labels[foreign], minlength=count) > FOREIGN * area] = 0
+            own = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+            beyond = (framed[near, within], framed[far, within], framed[within, near], framed[within, far])
+            leak = np.bincount(own[np.concatenate(beyond) > 0], minlength=count) / (2 * np.sqrt(np.pi * area) + 1e-9)
+            last = b""
             for most in LEAKS:
-                size = np.where(leak <= most * 2 * np.sqrt(np.pi * area), area, 0)
-                keep = (size >= PART * size.max()) & (size > 0)
-                if keep.any() and (last is None or (keep != last).any()):
-                    last = keep
-                    yield keep[labels].astype(np.uint8), number
+                size = area * (leak <= most)
+                keep = size > max(0.0, PART * float(size.max()))
+                if keep.any() and keep.tobytes() != last:
+                    last = keep.tobytes()
+                    yield keep.view(np.uint8)[labels], number
 
 
 def _levels(inner: Array) -> Array:
@@ -227,7 +244,7 @@ def _distinct(score: Array, shown: Array) -> list[int]:
 
 
 def _varied(masks: Sequence[Pixels]) -> list[Pixels]:
-    """Each mask with holes filled, as its hull, closed, opened, grown and shrunk; and pairs of the first four joined."""
+    """Each mask filled, as its hull, closed, opened, grown and shrunk; and pairs of the first four joined."""
     made = []
     for mask in masks:
         outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

@@ -8,6 +8,7 @@ layer has learnt it on simulated scans, whose masks are exact.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ class View:
 def coarse(masks: Sequence[Pixels]) -> Array:
     """0/1 masks uint8 [h, w] as shares, float32 [N, COARSE * COARSE], to be compared."""
     shrunk = [cv2.resize(mask * np.uint8(255), (COARSE, COARSE), interpolation=cv2.INTER_AREA) for mask in masks]
-    return np.stack(shrunk).reshape(len(masks), -1).astype(np.float32) / 255
+    return np.stack(shrunk).reshape(len(masks), -1).astype(np.float32) / np.float32(255)
 
 
 def overlaps(one: Array, other: Array) -> Array:
@@ -57,14 +58,19 @@ def overlaps(one: Array, other: Array) -> Array:
 def expected_overlap(measured: Array) -> Array:
     """The overlap with the object, 0 to 1, float32 [N], that measures [N, len(MEASURES)] let expect."""
     mean, spread = np.array([row[:2] for row in MEASURES.values()], np.float32).T
-    hidden = np.tanh(np.clip((measured - mean) / spread, -FAR, FAR) @ np.array(HIDDEN, np.float32) + np.float32(BIAS))
+    hidden = np.tanh(
+        np.clip((measured - mean) / spread, -FAR, FAR) @ np.array(HIDDEN, np.float32) + np.array(BIAS, np.float32)
+    )
     return np.asarray(1 / (1 + np.exp(-(hidden @ np.array(OUT, np.float32) + np.float32(OUT_BIAS)))), np.float32)
 
 
-def measure(masks: Sequence[Pixels], view: View, others: Array, plane_of: npt.NDArray[np.intp]) -> Array:
+def measure(
+    masks: Sequence[Pixels], shown: Array, view: View, others: Array, plane_of: npt.NDArray[np.integer[Any]]
+) -> Array:
     """The MEASURES of 0/1 masks, uint8 [h, w] of `view`'s box and none empty, as float32 [N, len(MEASURES)].
 
-    others: coarse masks of the candidates that ought to agree, cut from the planes numbered in plane_of [M].
+    shown: the masks, coarse. others: coarse masks of the candidates that ought to agree, cut from the planes numbered
+    in plane_of [M].
     """
     inside = np.stack(masks)
     count, h, w = inside.shape
@@ -97,19 +103,17 @@ def measure(masks: Sequence[Pixels], view: View, others: Array, plane_of: npt.ND
     flat_mask = inside.reshape(count, -1) > 0
     explained = np.count_nonzero(darker & flat_mask, axis=1)
     left = 1 - explained / np.maximum(np.count_nonzero(darker, axis=1), 1)
-    rows, cols = inside.any(2), inside.any(1)
+    rows, cols = (np.asarray(inside.any(axis), np.bool_) for axis in (2, 1))
     (top, bottom), (leftmost, right) = _ends(rows), _ends(cols)
     wide, high = right - leftmost, bottom - top
     edge = np.concatenate([inside[:, 0], inside[:, -1], inside[:, :, 0], inside[:, :, -1]], axis=1) > 0
     a, b = NEAR - 2, NEAR - 1  # two pixels out
-    beyond = np.concatenate(
-        [dark[a, NEAR:-NEAR], dark[-b, NEAR:-NEAR], dark[NEAR:-NEAR, a], dark[NEAR:-NEAR, -b]]
-    )
+    beyond = np.concatenate([dark[a, NEAR:-NEAR], dark[-b, NEAR:-NEAR], dark[NEAR:-NEAR, a], dark[NEAR:-NEAR, -b]])
     leak = np.count_nonzero(edge & (beyond[None] > half[:, None]), axis=1)
 
-    agree = np.sort(overlaps(coarse(masks), others), axis=1)
-    by_plane = overlaps(coarse(masks), others)
-    best = np.sort([by_plane[:, plane_of == plane].max(1) for plane in np.unique(plane_of)], axis=0)
+    alike = overlaps(shown, others)
+    best = np.sort([alike[:, plane_of == plane].max(1) for plane in np.unique(plane_of)], axis=0)
+    agree = np.sort(alike, axis=1)
     columns = {
         "narrower side filled": np.minimum(wide, high),
         "sides filled": wide * high,

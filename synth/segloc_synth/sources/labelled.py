@@ -32,6 +32,8 @@ PIDRAY_CLASSES = (
 )
 # Folders of test splits: PIDray's, and the usual one with its pictures in OPIXray's.
 TEST_FOLDERS = frozenset({"easy", "hard", "hidden", "test", "test_image"})
+MIN_TRUST = 0.6  # least trust, 0 to 1, at which a mask derived from a box is used; chosen on PhantomRay
+DERIVATION = 2  # raised whenever masks derived from boxes change
 FROM_BOX = "~box"  # ends the id of an annotation, and so the name of a segment, whose mask is derived from a box
 
 
@@ -47,7 +49,7 @@ class Annotation:
 
     @property
     def derived(self) -> bool:
-        """The mask is not the data set's: it is found by thresholding inside the box."""
+        """The mask is not the data set's: it is found inside the box."""
         return self.segmentation is None
 
 
@@ -89,7 +91,8 @@ class Scan:
 class LabelledSource:
     """A labelled data set; `bottom_rows` lists how many corrupt rows each picture has at its lower edge.
 
-    `kind` tells the layout; it ends in "+boxes" where some masks are derived from boxes. `others` are the pictures
+    `kind` tells the layout; it ends in "+boxes" where some masks are derived from boxes, which are used from a trust of
+    `min_trust` on. `others` are the pictures
     that it lists without an object to use, `folders` where its pictures lie. `unnamed` are the class ids whose names
     are ours, as "class 3".
     """
@@ -104,6 +107,16 @@ class LabelledSource:
     others: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     unnamed: frozenset[int] = frozenset()
+    min_trust: float = MIN_TRUST
+
+
+def trusting(source: LabelledSource, min_trust: float) -> LabelledSource:
+    """The source with masks derived from boxes from a trust of `min_trust` (0 to 1) on. Its fingerprint tells how they
+    are derived, and the trust unless it is MIN_TRUST; a source without such masks stays as it is."""
+    if not any(annotation.derived for scan in source.scans for annotation in scan.annotations):
+        return source
+    how = ["boxes", DERIVATION, *([] if min_trust == MIN_TRUST else [min_trust])]
+    return replace(source, min_trust=min_trust, fingerprint=_changed(source, how))
 
 
 def nothing_usable(path: Path, problems: Sequence[Problem]) -> click.ClickException:

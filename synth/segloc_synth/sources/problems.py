@@ -28,7 +28,7 @@ LITTLE_TRUST = "mask derived from a box with little trust"
 SHORT = "fewer usable training scans than asked for"
 USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, TWICE, DUPLICATE, BOX_OUTSIDE, NEAR})
 NOTED = frozenset({UNLISTED, EMPTY_CLASS, SHORT})  # no record is lost
-BY_DESIGN = frozenset({CROWD, TEST_SPLIT})  # left out, but no fault of the data
+BY_DESIGN = frozenset({CROWD, TEST_SPLIT, LITTLE_TRUST})  # left out, but no fault of the data
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def fate(kind: str) -> str:
 
 
 def faults(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems for which a record is lost, other than by design (crowds, test splits)."""
+    """The problems for which a record is lost, other than by design (crowds, test splits, doubtful masks)."""
     return [problem for problem in problems if problem.kind not in USABLE | NOTED | BY_DESIGN]
 
 

@@ -8,7 +8,15 @@ import click
 
 from segloc_synth.files import read_json
 from segloc_synth.sources.coco import PIDRAY_TRAIN, read_coco
-from segloc_synth.sources.labelled import LabelledSource, is_text, limit_all, merge_classes, prefixed
+from segloc_synth.sources.labelled import (
+    MIN_TRUST,
+    LabelledSource,
+    is_text,
+    limit_all,
+    merge_classes,
+    prefixed,
+    trusting,
+)
 from segloc_synth.sources.listing import is_image, list_files, reaching
 from segloc_synth.sources.mask_folder import mask_folders, read_mask_folder
 from segloc_synth.sources.voc import OPIXRAY, VOC, is_opixray_line, read_boxes
@@ -16,16 +24,23 @@ from segloc_synth.sources.voc import OPIXRAY, VOC, is_opixray_line, read_boxes
 LOOKED_INTO = 20  # text files that are read to tell OPIXray's labels from other text
 
 
-def read_labelled(path: Path, masks_from_boxes: bool = False, allow_test: bool = False) -> LabelledSource:
+def read_labelled(
+    path: Path, masks_from_boxes: bool = False, allow_test: bool = False, min_trust: float = MIN_TRUST
+) -> LabelledSource:
     """Read a labelled source; records that cannot be used are left out and listed in its `problems`.
 
     A path may be PIDray's folder (either release), a COCO json or a folder with one, a folder of pictures and
     class-id masks, of VOC xml files or of OPIXray's text files. A folder that is none of these but has train/ stands
-    for that. Label files are read, pictures are not opened.
+    for that. Label files are read, pictures are not opened. Masks derived from boxes are to be used from a trust of
+    `min_trust` (0 to 1) on.
 
     click.ClickException when it is none of these, cannot be read, is a test split (unless `allow_test`), has boxes
     only (unless `masks_from_boxes`), or holds nothing usable.
     """
+    return trusting(_read(path, masks_from_boxes, allow_test), min_trust)
+
+
+def _read(path: Path, masks_from_boxes: bool, allow_test: bool) -> LabelledSource:
     with reaching(path):
         if path.is_file() or not path.exists():
             return read_coco(path, masks_from_boxes, allow_test)
@@ -75,12 +90,13 @@ def read_labelled_all(
     images: Sequence[str] | None = None,
     masks_from_boxes: bool = False,
     allow_test: bool = False,
+    min_trust: float = MIN_TRUST,
 ) -> list[LabelledSource]:
     """Read several sources, their classes merged by name or by `mapping` (see merge_classes), scan names unique.
 
     `images` limits them to the named scans, see limit_all. click.ClickException as in read_labelled.
     """
-    sources = [read_labelled(path, masks_from_boxes, allow_test) for path in paths]
+    sources = [read_labelled(path, masks_from_boxes, allow_test, min_trust) for path in paths]
     if images is not None:
         sources = limit_all(sources, images)
     merged = [source for source in merge_classes(prefixed(sources), mapping) if source.scans]
