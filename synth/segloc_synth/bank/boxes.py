@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segloc_synth.bank.trust import NEAR, View, coarse, expected_overlap, measure, overlaps
+from segloc_synth.bank.trust import MEASURES, NEAR, View, coarse, expected_overlap, measure, overlaps
 from segloc_synth.colour import palette
 from segloc_synth.sources.images import WHITE, Pixels
 from segloc_synth.sources.labelled import MIN_TRUST, Annotation
@@ -26,6 +26,7 @@ SMALLER = 0.8  # of the box's area, below which another box is inside or beside 
 FOREIGN = 0.8  # of a part in such a box, above which it is that box's
 PART = 0.2  # parts of at least this share of the largest belong to the object: handles, the blades of scissors
 TOPS = 5  # candidates that are varied
+TIE = 0.01  # of trust
 ALIKE = 0.93  # overlap from which two candidates are one
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 DISCS = {side: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)) for side in (5, 7, 9)}
@@ -73,15 +74,16 @@ def annotation_mask(
 def mask_from_box(pixels: Pixels, box: Box, others: Sequence[Box] = ()) -> tuple[Pixels, float] | None:
     """The object in `box`, inside the picture RGB uint8 [H, W, 3]: a 0/1 mask uint8 [H, W], and its trust, 0 to 1.
 
-    Of all candidates() that one whose overlap with the object is expected to be largest: this is its trust. None when
-    nothing stands out.
+    Of all candidates() that one whose overlap with the object is expected to be largest: this is its trust; of those
+    as good within TIE the one whose outline follows edges best. None when nothing stands out.
     """
     found = candidates(pixels, box, others)
     if found is None:
         return None
     (left, top, right, bottom), masks, measured = found
     score = expected_overlap(measured)
-    best = int(score.argmax())
+    edges = measured[:, list(MEASURES).index("edges in darkness")]
+    best = int(np.where(score >= score.max() - TIE, edges, -np.inf).argmax())
     whole = np.zeros(pixels.shape[:2], np.uint8)
     shape = (right - left, bottom - top)
     whole[top:bottom, left:right] = cv2.resize(masks[best].astype(np.float32), shape) >= 0.5
