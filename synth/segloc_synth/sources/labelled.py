@@ -32,7 +32,7 @@ PIDRAY_CLASSES = (
 )
 # Folders of test splits: PIDray's, and the usual one with its pictures in OPIXray's.
 TEST_FOLDERS = frozenset({"easy", "hard", "hidden", "test", "test_image"})
-MIN_TRUST = 0.6  # least trust, 0 to 1, at which a mask derived from a box is used; chosen on PhantomRay
+MIN_TRUST = 0.68  # least trust, 0 to 1, at which a mask derived from a box is used; chosen on PhantomRay
 DERIVATION = 2  # raised whenever masks derived from boxes change
 FROM_BOX = "~box"  # ends the id of an annotation, and so the name of a segment, whose mask is derived from a box
 
