@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segloc_synth.bank.boxes import Doubtful, annotation_mask, mask_from_box
+from segloc_synth.bank.boxes import annotation_mask, mask_from_box
 from segloc_synth.phantom import write_phantom
 from segloc_synth.sources.images import Pixels, read_image
 from segloc_synth.sources.labelled import MIN_TRUST
@@ -52,6 +52,11 @@ def measure(path: Path) -> Table:
             mask, trust = found or (np.zeros_like(truth), -1.0)
             rows.append((number, trust, (mask & truth).sum() / max(1, (mask | truth).sum()), took))
     return np.array(rows)
+
+
+def _pooled(tables: list[Table]) -> Table:
+    """One table of several, whose scans are numbered apart."""
+    return np.concatenate([table + np.array([1e5 * place, 0, 0, 0]) for place, table in enumerate(tables)])
 
 
 def figures(table: Table, limit: float) -> tuple[float, float, float, float]:
@@ -96,7 +101,7 @@ def sheet(source: Path, seed: int, limit: float) -> Pixels:
         try:
             mask, trust = annotation_mask(annotation, pixels, annotations, limit)
             tiles.append(_tile(pixels, mask, checked_box(annotation.box, *pixels.shape[:2]), trust))
-        except (BadMask, Doubtful):
+        except BadMask:
             continue
         if len(tiles) == SHOWN:
             break
@@ -136,23 +141,20 @@ def main(drawn: Path | None, source: Path | None, seed: int, **options: Any) -> 
         return
     click.echo("| boxes of | limit | kept | IoU of the kept | IoU of all | kept below 0.5 | ms a box |")
     click.echo("|---|---|---|---|---|---|---|")
-    found = []
+    simulated, real = [], []
     for number in options["seeds"]:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "phantom"
             write_phantom(root, options["images"], 2, number, 256, 1)
             splits = [root / "pidray" / "annotations" / f"xray_{split}.json" for split in SPLITS]
-            tables = [measure(path) for path in splits if path.exists()]
-        for place, table in enumerate(tables):
-            table[:, 0] += 1e4 * place
-        found.append((f"PhantomRay, seed {number}", np.concatenate(tables)))
-    found += [(name, measure(scans / name)) for name in REAL if (scans / name).is_dir()]
-    if len(found) > len(options["seeds"]) + 1:
-        parts = [table for name, table in found if name in REAL]
-        for place, table in enumerate(parts):
-            table[:, 0] += 1e4 * place
-        found.append(("both real ones", np.concatenate(parts)))
-    for name, table in found:
+            simulated.append((f"PhantomRay, seed {number}", _pooled([measure(path) for path in splits])))
+    for name in REAL:
+        if (scans / name).is_dir():
+            real.append((f"real, `{name}`", measure(scans / name)))
+    for group, name in ((simulated, "PhantomRay, all"), (real, "real, all")):
+        if len(group) > 1:
+            group.append((name, _pooled([table for _, table in group])))
+    for name, table in simulated + real:
         for line in lines(name, table, options["limits"]):
             click.echo(line)
 
