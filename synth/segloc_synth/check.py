@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segloc_synth.bank.boxes import annotation_mask
-from segloc_synth.bank.labelled import LabelledSource, read_labelled
+from segloc_synth.bank.boxes import Doubtful, annotation_mask
+from segloc_synth.bank.labelled import MIN_TRUST, LabelledSource, read_labelled
 from segloc_synth.bank.scenes import fit
 from segloc_synth.console import progress
 from segloc_synth.engines import check_stop, run_local
@@ -38,13 +38,18 @@ GLANCE = 256  # canvas on which a benign scan is looked at, build's default
 
 @dataclass
 class Report:
-    """What `check` found; `classes` counts the usable objects of each, and is None for a benign source."""
+    """What `check` found; `classes` counts the usable objects of each, and is None for a benign source.
+
+    `trusts` are (file, record, trust) of the masks derived from boxes, which are used from `min_trust` on.
+    """
 
     path: Path
     kind: str
     images: int
     classes: dict[str, int] | None = None
     problems: list[Problem] = field(default_factory=list)
+    trusts: list[tuple[str, str, float]] = field(default_factory=list)
+    min_trust: float = MIN_TRUST
 
     @property
     def fine(self) -> bool:
@@ -59,6 +64,7 @@ class Report:
             "fine": self.fine,
             "images": self.images,
             **({} if self.classes is None else {"objects": sum(self.classes.values()), "classes": self.classes}),
+            **({"trust": self._trust()} if self.trusts else {}),
             "problems": [
                 {
                     "kind": kind,
@@ -69,6 +75,17 @@ class Report:
                 }
                 for kind, group in by_kind(self.problems).items()
             ],
+        }
+
+    def _trust(self) -> dict[str, Any]:
+        """Of masks derived from boxes: how many are used, and which are not."""
+        left_out = [trust for trust in self.trusts if trust[2] < self.min_trust]
+        return {
+            "min_trust": self.min_trust,
+            "kept": len(self.trusts) - len(left_out),
+            "left_out": len(left_out),
+            "mean": round(sum(trust for _, _, trust in self.trusts) / len(self.trusts), 4),
+            "below": [{"file": file, "record": record, "trust": trust} for file, record, trust in left_out],
         }
 
     def lines(self) -> list[str]:
@@ -82,15 +99,26 @@ class Report:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One picture looked at: sha256 of its bytes ('' when missing), problems, class ids of its usable objects."""
+    """One picture looked at: sha256 of its bytes ('' when missing), problems, class ids of its usable objects,
+    (file, record, trust) of masks derived from boxes."""
 
     digest: str
     problems: list[Problem]
     class_ids: list[int]
+    trusts: list[tuple[str, str, float]] = field(default_factory=list)
 
 
-def check(path: Path, backgrounds: bool, allow_test: bool, masks_from_boxes: bool, workers: int) -> Report:
+def check(
+    path: Path,
+    backgrounds: bool,
+    allow_test: bool,
+    masks_from_boxes: bool,
+    workers: int,
+    min_trust: float = MIN_TRUST,
+) -> Report:
     """Check the labelled or, with `backgrounds` or where no labels are found, benign source at `path`.
+
+    min_trust: least trust, 0 to 1, of a mask derived from a box.
 
     click.ClickException where `build` would refuse the source as a whole.
     """
@@ -99,7 +127,7 @@ def check(path: Path, backgrounds: bool, allow_test: bool, masks_from_boxes: boo
         bare = path.is_dir() and find_layout_or_none(path) is None
     if backgrounds or lists or bare:
         return _check_benign(read_benign(path, allow_test), workers)
-    return _check_labelled(read_labelled(path, masks_from_boxes, allow_test), workers)
+    return _check_labelled(read_labelled(path, masks_from_boxes, allow_test, min_trust), workers)
 
 
 def _check_benign(source: BenignSource, workers: int) -> Report:
@@ -113,8 +141,8 @@ def _check_benign(source: BenignSource, workers: int) -> Report:
 def _check_labelled(source: LabelledSource, workers: int) -> Report:
     bare = [Scan(path.name, path, 0, 0, ()) for path in source.others]
     scans = [*source.scans, *bare]
-    results = run_local(_look_at_scan, scans, workers)
-    report = Report(source.path, source.kind, len(scans), {}, list(source.problems))
+    results = run_local(partial(_look_at_scan, min_trust=source.min_trust), scans, workers)
+    report = Report(source.path, source.kind, len(scans), {}, list(source.problems), min_trust=source.min_trust)
     names = (scan.name for scan in scans)
     counts = _collect(report, names, progress(results, len(scans), "checking scans"))
     # Classes that we named ourselves are there as far as they are met.
@@ -135,6 +163,7 @@ def _collect(report: Report, names: Iterable[str], results: Iterator[_Seen]) -> 
     counts: Counter[int] = Counter()
     for name, seen in zip(names, results, strict=True):
         report.problems += seen.problems
+        report.trusts += seen.trusts
         counts.update(seen.class_ids)
         if seen.digest and first.setdefault(seen.digest, name) != name:
             report.problems.append(Problem(DUPLICATE, name, f"(as {first[seen.digest]})"))
@@ -161,21 +190,28 @@ def _look_at_background(task: tuple[Path, str]) -> _Seen:
     return _Seen(_digest(path), [Problem(kind, name) for kind in kinds], [])
 
 
-def _look_at_scan(scan: Scan) -> _Seen:
+def _look_at_scan(scan: Scan, min_trust: float) -> _Seen:
     check_stop()
     found: list[Problem] = []
     good: list[int] = []
+    trusts: list[tuple[str, str, float]] = []
     problem_of = partial(Problem, file=scan.name)
     try:
         pixels, kinds = read_image(scan.path, expect=scan.size)
         found += [problem_of(kind) for kind in kinds]
-        for annotation in annotations_of(scan, pixels.shape[:2]):
+        annotations = annotations_of(scan, pixels.shape[:2])
+        for annotation in annotations:
             record = f"annotation {annotation.id}"
             try:
-                annotation_mask(annotation, pixels)
+                _, trust = annotation_mask(annotation, pixels, annotations, min_trust)
                 good.append(annotation.class_id)
+                if annotation.derived:
+                    trusts.append((scan.name, record, trust))
+            except Doubtful as problem:
+                found.append(problem_of(str(problem), record=record))
+                trusts.append((scan.name, record, problem.trust))
             except BadLabel as problem:
                 found.append(problem_of(str(problem), record=record))
     except (BadImage, BadLabel) as problem:
         found.append(problem_of(str(problem), record=f"({len(scan.annotations)} annotations)"))
-    return _Seen(_digest(scan.path), found, good)
+    return _Seen(_digest(scan.path), found, good, trusts)

@@ -8,7 +8,7 @@ import click
 
 from segloc_synth import check, phantom
 from segloc_synth.builds import build, pipeline, verify
-from segloc_synth.cli_build import build_command, source_options
+from segloc_synth.cli_build import TRUST, build_command, source_options
 from segloc_synth.console import cores, run
 from segloc_synth.files import PathOrUrl, json_bytes
 from segloc_synth.look import export, gallery, preview
@@ -34,17 +34,25 @@ cli.add_command(build_command)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, with every record.")
 @click.option("--allow-test", is_flag=True, help="Check a test split too, which build refuses.")
 @click.option("--masks-from-boxes", is_flag=True, help="Derive masks for objects with boxes only, as build would.")
+@TRUST
 @WORKERS
 def check_command(
-    path: Path, backgrounds: bool, as_json: bool, allow_test: bool, masks_from_boxes: bool, workers: int
+    path: Path,
+    backgrounds: bool,
+    as_json: bool,
+    allow_test: bool,
+    masks_from_boxes: bool,
+    min_trust: float,
+    workers: int,
 ) -> None:
     """List all that is wrong with the data set at PATH, by kind, with counts and the first records.
 
     PATH is what `build` takes as --objects or --backgrounds; which of them is found out. Every picture and mask is
     decoded. Records are "used" all the same, "skipped" by build, or just "noted". Exit code 0 when none is skipped,
-    1 otherwise; crowds and scans that a data set gives to its test split are skipped by design and count as fine.
+    1 otherwise; crowds, scans that a data set gives to its test split and masks of little trust are skipped by design
+    and count as fine.
     """
-    report = check.check(path, backgrounds, allow_test, masks_from_boxes, workers)
+    report = check.check(path, backgrounds, allow_test, masks_from_boxes, workers, min_trust)
     if as_json:
         click.echo(json_bytes(report.as_dict()).decode(), nl=False)
     else:
@@ -95,7 +103,10 @@ def verify_command(folder: Path, repair: bool, as_json: bool, workers: int, **so
             raise click.ClickException(
                 f"{folder}: a larger build was begun in it; run the same segloc-synth build again with its larger --n"
             )
-        needed = "--repair needs the --objects, --backgrounds, --classes, --images and --masks-from-boxes of the build"
+        needed = (
+            "--repair needs the --objects, --backgrounds, --classes, --images, --masks-from-boxes and --min-trust "
+            "of the build"
+        )
         if not source["objects"] and "--objects" in about["command"]:  # before minutes of simulation
             raise click.ClickException(f"{folder}: was made by {about['command']}; {needed}")
         sources = pipeline.read_sources(**source, workers=workers)

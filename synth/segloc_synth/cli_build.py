@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from segloc_synth.bank import prepare
+from segloc_synth.bank.labelled import MIN_TRUST
 from segloc_synth.builds import build, pipeline
 from segloc_synth.config import BALANCES, BLENDS, COEFFICIENTS, POSITIVES, Balance, Blend, Config, Positives
 from segloc_synth.console import Finite, cores
@@ -14,6 +15,13 @@ from segloc_synth.files import PathOrUrl
 from segloc_synth.look import card
 
 PATH = PathOrUrl()
+TRUST = click.option(
+    "--min-trust",
+    type=Finite(0, 1),
+    default=MIN_TRUST,
+    metavar="T",
+    help="With --masks-from-boxes, leave out masks whose trust, the overlap with the object to be expected, is less.",
+)
 
 
 class Part(click.ParamType):
@@ -47,7 +55,7 @@ class Manual(click.Command):
 
 
 SECTIONS = {
-    "Sources": ("objects", "backgrounds", "classes", "images", "masks_from_boxes", "allow_test", "strict"),
+    "Sources": ("objects", "backgrounds", "classes", "images", "masks_from_boxes", "min_trust", "allow_test", "strict"),
     "Output": ("n", "out", "size", "seed", "shard_size", "licence"),
     "How objects are written onto scans": ("blend", "coefficient", "scale", "occlusion"),
     "What pairs hold": ("positives", "balance", "items", "distractors"),
@@ -86,6 +94,7 @@ SOURCES = (
         help="Where an object has a box and no mask, take the dark thing inside the box that stands out from its "
         "surroundings; objects that do not are left out. Names of such segments end in ~box.",
     ),
+    TRUST,
     click.option(
         "--allow-test",
         is_flag=True,

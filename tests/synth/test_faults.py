@@ -165,7 +165,7 @@ def test_repair_refuses_other_sources_and_verify_an_unfinished_build(
     args = ["--workers", 1, "--repair", "--objects", tmp_path / "mixed", "--backgrounds", sources[1]]
     told = run("verify", boxes, *args).output.splitlines()[-1]
     assert f"Error: {tmp_path / 'mixed'}: is not the source" in told
-    assert "--classes, --images and --masks-from-boxes of the build" in told
+    assert "--classes, --images, --masks-from-boxes and --min-trust" in told
     assert run("verify", boxes, *args, "--masks-from-boxes").exit_code == 0
     assert content(boxes) == whole
     short = build(sources, tmp_path / "short", "--n", 12)  # as where an extension to 32 was interrupted

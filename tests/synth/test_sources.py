@@ -216,8 +216,10 @@ def test_boxes_need_leave_and_give_the_drawn_objects(tmp_path: Path, layout: str
         pixels = read_image(scan.path)[0]
         truth = (pixels[..., 0] == 30).astype(np.uint8)
         for annotation in scan.annotations:
-            mask = mask_from_box(pixels, annotation.box)
-            assert mask is not None
+            derived = mask_from_box(pixels, annotation.box)
+            assert derived is not None
+            mask, trust = derived
+            assert trust > 0.6
             x, y, w, h = (round(v) for v in annotation.box)
             inside = np.zeros_like(truth)
             inside[y : y + h, x : x + w] = truth[y : y + h, x : x + w]
@@ -228,8 +230,10 @@ def test_boxes_need_leave_and_give_the_drawn_objects(tmp_path: Path, layout: str
 def test_a_derived_mask_never_leaves_its_box(seed: int, x: float, y: float, w: float, h: float) -> None:
     pixels = draw_scan(seed % 50)
     w, h = min(w, pixels.shape[1] - x), min(h, pixels.shape[0] - y)
-    mask = mask_from_box(pixels, (x, y, w, h))
-    if mask is not None:
+    derived = mask_from_box(pixels, (x, y, w, h))
+    if derived is not None:
+        mask, trust = derived
+        assert 0 <= trust <= 1
         assert mask.shape == pixels.shape[:2]
         left, top, width, height = cv2.boundingRect(mask)
         assert left >= x - 1 and top >= y - 1 and left + width <= x + w + 1 and top + height <= y + h + 1
@@ -449,7 +453,7 @@ def test_real_masks_and_boxes(scans: Path, tmp_path: Path) -> None:
     assert sum("another size" in problem.kind for problem in problems) == 5
     pidray = read_labelled(scans / "pidray_boxes", masks_from_boxes=True)
     segments, _ = cut_all(pidray, 256, tmp_path)
-    assert len(segments) >= 10
+    assert len(segments) >= 8
     assert {segment.class_id for segment in segments.values()} <= set(range(1, 13))
     assert all(corrupt_rows(read_image(scan.path)[0]) == 1 for scan in pidray.scans)
     various = read_labelled(scans / "xray6dom_boxes", masks_from_boxes=True)

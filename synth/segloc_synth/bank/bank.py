@@ -88,6 +88,7 @@ class Objects:
             length=float(row["length"]),
             share=float(row["share"]),
             origin=tuple(row["origin"].tolist()),
+            trust=float(row["trust"]),
         )
 
 

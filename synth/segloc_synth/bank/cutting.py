@@ -32,6 +32,7 @@ class Segment:
         length: root of the mask's area in canvas pixels at scale 1.
         share: `length` relative to the root of its bag's area; 0 where there is no bag to be seen.
         origin: x, y in its scan, in pixels, of the upper left corner of the stored arrays.
+        trust: in the mask, 0 to 1, see boxes.mask_from_box; 1 where the mask is the data set's.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Segment:
     length: float
     share: float
     origin: tuple[float, float]
+    trust: float = 1.0
 
 
 def cut_out(

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,6 +17,9 @@ from segloc_synth.sources.problems import CROWD, NOTED, TEST_SPLIT, USABLE, VAL_
 from segloc_synth.sources.records import ClassIds, Layout, Records, Scan
 from segloc_synth.sources.rules import read_split
 
+BOXES = "+boxes"  # ends the kind of a source some of whose masks are derived from boxes
+MIN_TRUST = 0.68  # least trust, 0 to 1, at which a mask derived from a box is used; chosen on PhantomRay
+DERIVATION = 2  # raised whenever masks derived from boxes change
 FROM_BOX = "~box"  # ends the id of an annotation, and so the name of a segment, whose mask is derived from a box
 NO_MASK = "annotation without a mask"
 BOXES_ONLY = (
@@ -43,22 +47,34 @@ class LabelledSource:
     others: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     unnamed: frozenset[int] = frozenset()
+    min_trust: float = MIN_TRUST
+
+    def changed(self, how: Any) -> str:
+        """A fingerprint of the source and of what was done to it, in JSON types."""
+        return hashlib.sha256(json.dumps([self.fingerprint, how]).encode()).hexdigest()
 
 
-def read_labelled(path: Path, masks_from_boxes: bool = False, allow_test: bool = False) -> LabelledSource:
+def read_labelled(
+    path: Path, masks_from_boxes: bool = False, allow_test: bool = False, min_trust: float = MIN_TRUST
+) -> LabelledSource:
     """Read a labelled source of any layout (see sources.layouts.find); records that cannot be used are left out and
     listed in its `problems`.
 
     Of a data set with splits the training split alone is taken; `allow_test` takes all. Crowds are no objects to cut
-    out. `masks_from_boxes` takes objects without a mask too. Label files are read, masks are not decoded, and pictures
-    are opened only where the labels do not state their size.
+    out. `masks_from_boxes` takes objects without a mask too, and masks derived for them from a trust of `min_trust` (0
+    to 1) on; the fingerprint tells how they are derived, and that trust unless it is MIN_TRUST. Label files are read,
+    masks are not decoded, and pictures are opened only where the labels do not state their size.
 
     click.ClickException when there is no data set, it cannot be read, is a test split (unless `allow_test`), has boxes
     only (unless `masks_from_boxes`), or holds nothing usable.
     """
     layout = find_layout(path)
     with reaching(path):
-        return _read(path, layout, masks_from_boxes, allow_test)
+        source = _read(path, layout, masks_from_boxes, allow_test)
+    if not source.kind.endswith(BOXES):
+        return source
+    how = ["boxes", DERIVATION, *([] if min_trust == MIN_TRUST else [min_trust])]
+    return replace(source, min_trust=min_trust, fingerprint=source.changed(how))
 
 
 def _read(path: Path, layout: Layout, masks_from_boxes: bool, allow_test: bool) -> LabelledSource:
@@ -91,7 +107,7 @@ def _read(path: Path, layout: Layout, masks_from_boxes: bool, allow_test: bool) 
     shared = {folder for name, split in layout.splits.items() if name not in names for folder in split.folders}
     return LabelledSource(
         path,
-        layout.kind + ("+boxes" if derived else ""),
+        layout.kind + (BOXES if derived else ""),
         scans,
         ids.names,
         _fingerprint(layout, list(read.values()), scans),

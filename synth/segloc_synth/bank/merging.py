@@ -1,16 +1,13 @@
 """Several labelled sources together: classes merged by name, scans chosen by lists."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import click
 
-from segloc_synth.bank.labelled import LabelledSource, read_labelled
+from segloc_synth.bank.labelled import MIN_TRUST, LabelledSource, read_labelled
 from segloc_synth.files import absolute, is_local, read_json
 from segloc_synth.sources.listing import reaching
 from segloc_synth.sources.lists import parted
@@ -25,12 +22,13 @@ def read_labelled_all(
     images: Sequence[str] | None = None,
     masks_from_boxes: bool = False,
     allow_test: bool = False,
+    min_trust: float = MIN_TRUST,
 ) -> list[LabelledSource]:
     """Read several sources, their classes merged by name or by `mapping` (see merge_classes), scan names unique.
 
     `images` limits them to the named scans, see limit_all. click.ClickException as in read_labelled.
     """
-    sources = [read_labelled(path, masks_from_boxes, allow_test) for path in paths]
+    sources = [read_labelled(path, masks_from_boxes, allow_test, min_trust) for path in paths]
     if images is not None:
         sources = limit_all(sources, images)
     merged = [source for source in merge_classes(prefixed(sources), mapping) if source.scans]
@@ -101,7 +99,7 @@ def _renamed(source: LabelledSource, ours: Mapping[str, str | None], ids: ClassI
         source,
         scans=[scan for scan in scans if scan.annotations or (scan.mask and scan.mask.class_of)],
         classes=classes,
-        fingerprint=_changed(source, [[old, new, classes.get(new or 0)] for old, new in new_id.items()]),
+        fingerprint=source.changed([[old, new, classes.get(new or 0)] for old, new in new_id.items()]),
         unnamed=frozenset(),
     )
 
@@ -118,11 +116,6 @@ def _with_ids(scan: Scan, new_id: Mapping[int, int | None]) -> Scan:
         left_out = {value for value, old in mask.class_of.items() if new_id.get(old, old) is None}
         mask = replace(mask, class_of=class_of, left_out=mask.left_out | left_out)
     return replace(scan, annotations=kept, mask=mask)
-
-
-def _changed(source: LabelledSource, how: Any) -> str:
-    """A fingerprint of the source and what was done to it."""
-    return hashlib.sha256(json.dumps([source.fingerprint, how]).encode()).hexdigest()
 
 
 def prefixed(sources: Sequence[LabelledSource]) -> list[LabelledSource]:
@@ -143,7 +136,7 @@ def prefixed(sources: Sequence[LabelledSource]) -> list[LabelledSource]:
         prefix = next(p for p in (name, *(f"{name}-{n}" for n in range(2, len(sources) + 2))) if p not in taken)
         taken.add(prefix)
         scans = [replace(scan, name=f"{prefix}/{scan.name}") for scan in source.scans]
-        made.append(replace(source, scans=scans, fingerprint=_changed(source, prefix)))
+        made.append(replace(source, scans=scans, fingerprint=source.changed(prefix)))
     return made
 
 
@@ -184,7 +177,7 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
     for source, places in zip(sources, kept, strict=True):
         scans = [scan for place, scan in enumerate(source.scans) if place in places]
         if scans:
-            changed = _changed(source, [scan.name for scan in scans])
+            changed = source.changed([scan.name for scan in scans])
             limited.append(replace(source, scans=scans, fingerprint=changed))
     if not limited:
         raise click.ClickException("--images: none of the scans in the list has a labelled object")

@@ -27,7 +27,7 @@ from segloc_synth.sources.backgrounds import BenignSource
 from segloc_synth.sources.listing import spread
 from segloc_synth.sources.problems import Problem, faults
 
-VERSION = 9  # raised whenever what an entry holds changes
+VERSION = 10  # raised whenever what an entry holds changes
 LOOK_ALIKE_SCANS = 400  # scans that benign look-alikes are cut from
 
 
@@ -91,7 +91,9 @@ def _entry(kind: str, fingerprint: str, size: int) -> Path:
 def _write_objects(folder: Path, source: LabelledSource, size: int, workers: int) -> None:
     palettes = folder / "palettes.npz"
     palette.save(palettes, learn_palettes(source, size))
-    work = partial(cut_segments, size=size, bottom_rows=source.bottom_rows, palettes=palettes)
+    work = partial(
+        cut_segments, size=size, bottom_rows=source.bottom_rows, palettes=palettes, min_trust=source.min_trust
+    )
     results = progress(run_local(work, source.scans, workers), len(source.scans), "cutting segments")
     _write_segments(folder, results, source.classes)
 
@@ -100,7 +102,7 @@ def _write_segments(
     folder: Path, groups: Iterable[tuple[list[Segment], list[Problem]]], classes: dict[int, str]
 ) -> None:
     """Write pixels.bin, rows.npz and index.json of an objects' entry."""
-    columns = ("class_id", "carrier", "palette", "zoom", "length", "share", "origin")
+    columns = ("class_id", "carrier", "palette", "zoom", "length", "share", "origin", "trust")
     rows: dict[str, list[Any]] = {name: [] for name in (*columns, "shape", "offset")}
     names: list[str] = []
     problems: list[dict[str, Any]] = []

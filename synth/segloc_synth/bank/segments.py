@@ -1,5 +1,6 @@
 """The segments of a labelled source: every usable object of every scan, cut out."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from segloc_synth.bank.boxes import annotation_mask
 from segloc_synth.bank.cutting import Segment, cut_out
-from segloc_synth.bank.labelled import LabelledSource
+from segloc_synth.bank.labelled import MIN_TRUST, LabelledSource
 from segloc_synth.bank.scenes import bag_area
 from segloc_synth.colour import learning, palette
 from segloc_synth.colour.palette import Palette
@@ -33,7 +34,7 @@ def learn_palettes(source: LabelledSource, size: int) -> list[Palette]:
     for place in spread(len(source.scans), learning.SCANS):
         check_stop()
         try:
-            pixels, _, labelled, _ = open_scan(source.scans[place], source.bottom_rows)
+            pixels, _, labelled, _ = open_scan(source.scans[place], source.bottom_rows, source.min_trust)
         except (BadImage, BadLabel):
             continue
         picture = fit_to_canvas(pixels, size)
@@ -50,14 +51,17 @@ def load_palettes(path: Path) -> list[Palette]:
     return palette.load(path)
 
 
-def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tuple[list[Segment], list[Problem]]:
+def cut_segments(
+    scan: Scan, size: int, bottom_rows: int, palettes: Path, min_trust: float = MIN_TRUST
+) -> tuple[list[Segment], list[Problem]]:
     """Cut every usable segment out of a labelled scan, for a canvas of `size`; problems beside.
 
     bottom_rows: known corrupt rows at the scan's lower edge. palettes: file of the source's palettes.
+    min_trust: least trust, 0 to 1, of a mask derived from a box.
     """
     check_stop()
     try:
-        pixels, masks, labelled, found = open_scan(scan, bottom_rows)
+        pixels, masks, labelled, found = open_scan(scan, bottom_rows, min_trust)
     except (BadImage, BadLabel) as problem:
         return [], [Problem(str(problem), scan.name, f"({len(scan.annotations)} annotations)")]
     canvas_scale = size / max(pixels.shape[:2])
@@ -66,7 +70,7 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
     known, whole = load_palettes(palettes), bag_area(bag)
     place = palette.nearest(known, picture, bag)
     segments = []
-    for annotation, mask in masks:
+    for annotation, mask, trust in masks:
         area = int(mask.sum()) * canvas_scale**2
         if area < SMALLEST:
             kind = f"object too small to be seen at {size} px"
@@ -74,14 +78,16 @@ def cut_segments(scan: Scan, size: int, bottom_rows: int, palettes: Path) -> tup
             continue
         share = (area / whole) ** 0.5 if whole >= ALONE * area else 0.0
         name = f"{scan.name}#{annotation.id}"
-        segments.append(
-            cut_out(name, annotation.class_id, pixels, mask, labelled, known[place], place, canvas_scale, share)
-        )
+        segment = cut_out(name, annotation.class_id, pixels, mask, labelled, known[place], place, canvas_scale, share)
+        segments.append(replace(segment, trust=trust))
     return segments, found
 
 
-def open_scan(scan: Scan, bottom_rows: int) -> tuple[Pixels, list[tuple[Annotation, Pixels]], Pixels, list[Problem]]:
-    """A scan without its corrupt rows: RGB uint8 [H, W, 3], the 0/1 mask of each annotation, their union, problems.
+def open_scan(
+    scan: Scan, bottom_rows: int, min_trust: float = MIN_TRUST
+) -> tuple[Pixels, list[tuple[Annotation, Pixels, float]], Pixels, list[Problem]]:
+    """A scan without its corrupt rows: RGB uint8 [H, W, 3], 0/1 mask and trust of each annotation, the masks' union,
+    problems. min_trust: as in cut_segments.
 
     Raises:
         BadImage: the scan cannot be used.
@@ -97,10 +103,11 @@ def open_scan(scan: Scan, bottom_rows: int) -> tuple[Pixels, list[tuple[Annotati
     labelled: Pixels = np.zeros((height, pixels.shape[1]), np.uint8)
     for annotation in annotations:
         try:
-            mask = annotation_mask(annotation, pixels)[:height]
+            mask, trust = annotation_mask(annotation, pixels, annotations, min_trust)
         except BadLabel as problem:
             found.append(Problem(str(problem), scan.name, f"annotation {annotation.id}"))
             continue
+        mask = mask[:height]
         labelled |= mask
-        masks.append((annotation, mask))
+        masks.append((annotation, mask, trust))
     return pixels[:height], masks, labelled, found

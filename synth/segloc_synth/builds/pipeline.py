@@ -48,6 +48,7 @@ def read_sources(
     classes: Path | None,
     images: Path | None,
     masks_from_boxes: bool,
+    min_trust: float,
     allow_test: bool,
     workers: int,
 ) -> Sources:
@@ -58,7 +59,7 @@ def read_sources(
         simulated = phantom.default_phantom(workers=workers)
         objects, backgrounds = (simulated / "pidray",), simulated / "sixray"
     mapping, names = read_mapping(classes) if classes else None, read_names(images) if images else None
-    labelled = read_labelled_all(objects, mapping, names, masks_from_boxes, allow_test)
+    labelled = read_labelled_all(objects, mapping, names, masks_from_boxes, allow_test, min_trust)
     return Sources(labelled, read_benign(backgrounds, allow_test))
 
 

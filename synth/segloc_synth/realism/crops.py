@@ -124,7 +124,7 @@ def _real_objects(path: Path, size: int, quality: int) -> Iterator[Found]:
             continue
         pixels = pixels[: round(len(whole) * pixels.shape[1] / whole.shape[1])]
         jpeg = encode_jpeg(fit_to_canvas(pixels, size), quality)
-        masks = [(annotation.class_id, _rle(fit_mask(mask, size))) for annotation, mask in found]
+        masks = [(annotation.class_id, _rle(fit_mask(mask, size))) for annotation, mask, _ in found]
         for number, (class_id, rle) in enumerate(masks):
             rest = tuple(other for place, (_, other) in enumerate(masks) if place != number)
             name, area = source.classes[class_id].casefold(), int(coco_mask.area(rle))

@@ -33,11 +33,12 @@ DIFFICULT = "difficult object, neither learnt nor scored"
 FEW_MASKS = "masks not used, as most objects have none"
 EMPTY_CLASS = "class without an object"
 NO_BAG = "scan without a bag"
+LITTLE_TRUST = "mask derived from a box with little trust"
 SHORT = "fewer usable training scans than asked for"
 USABLE = frozenset({GREY, ALPHA, DEEP, PALETTE, TURNED, PAGES, TWICE, DUPLICATE, NEAR})
 USABLE |= {BOX_OUTSIDE, BOX_OF_MASK, SAME_NAME, FOREIGN}
 NOTED = frozenset({UNLISTED, UNLABELLED, DIFFICULT, FEW_MASKS, EMPTY_CLASS, SHORT})  # no record is lost
-BY_DESIGN = frozenset({CROWD, TEST_SPLIT, VAL_SPLIT})  # left out, but no fault of the data
+BY_DESIGN = frozenset({CROWD, TEST_SPLIT, VAL_SPLIT, LITTLE_TRUST})  # left out, but no fault of the data
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def fate(kind: str) -> str:
 
 
 def faults(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems for which a record is lost, other than by design (crowds, test splits)."""
+    """The problems for which a record is lost, other than by design (crowds, test splits, doubtful masks)."""
     return [problem for problem in problems if problem.kind not in USABLE | NOTED | BY_DESIGN]
 
 
