@@ -5,7 +5,10 @@ with another contrast or with boxes drawn a little off, each with its measures a
 network of one hidden layer learns the overlap by least squares. Prints, for a seed that it has not seen, how many masks
 are kept at which limit of trust, and how good these are.
 
-Which candidates are varied depends on the weights in force, so a second round changes a little.
+The weights in use were learnt so from PhantomRay as it is written (seeds 101, 103, 104 and 105 at 256 px,
+113 at 400, 110 at 512, 120 on the SIXray scanner at 384; the limit on seeds 102 and 111). Which candidates are varied
+depends on the weights in force too, so that a new run yields other numbers of the same worth, not the same numbers; the
+limit of trust is to be chosen anew from what it prints.
 
   python benchmarks/derived_masks_fit.py --out synth/segloc_synth/bank/trust_weights.py
 """

@@ -143,7 +143,7 @@ def cut_all(source: LabelledSource, size: int, folder: Path) -> tuple[dict[str, 
     """The segments of a source by name, and the problems met; its palettes are left in `folder`."""
     learnt = folder / f"{source.fingerprint}.npz"
     palette.save(learnt, learn_palettes(source, size))
-    done = [cut_segments(scan, size, source.bottom_rows, learnt) for scan in source.scans]
+    done = [cut_segments(scan, size, source.bottom_rows, learnt, source.min_trust) for scan in source.scans]
     segments = {segment.name: segment for found, _ in done for segment in found}
     return segments, [problem for _, problems in done for problem in problems]
 

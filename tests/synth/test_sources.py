@@ -451,11 +451,11 @@ def test_real_masks_and_boxes(scans: Path, tmp_path: Path) -> None:
     assert {segment.class_id for segment in segments.values()} == {13, 14}
     assert len(segments) >= 15
     assert sum("another size" in problem.kind for problem in problems) == 5
-    pidray = read_labelled(scans / "pidray_boxes", masks_from_boxes=True)
+    pidray = read_labelled(scans / "pidray_boxes", masks_from_boxes=True, min_trust=0.0)
     segments, _ = cut_all(pidray, 256, tmp_path)
     assert len(segments) >= 8
     assert {segment.class_id for segment in segments.values()} <= set(range(1, 13))
     assert all(corrupt_rows(read_image(scan.path)[0]) == 1 for scan in pidray.scans)
-    various = read_labelled(scans / "xray6dom_boxes", masks_from_boxes=True)
+    various = read_labelled(scans / "xray6dom_boxes", masks_from_boxes=True, min_trust=0.5)
     segments, _ = cut_all(various, 256, tmp_path)
     assert len(segments) >= 35
