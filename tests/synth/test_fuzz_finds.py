@@ -40,6 +40,11 @@ def nothing(files: dict[str, bytes]) -> None:
     pass
 
 
+def stated(train: str) -> Change:
+    """A yaml that names something else than the training pictures; those lie where they usually do."""
+    return put("data.yaml", f"train: {train}\nval: images/val\nnames: [Knife, Gun]\n")
+
+
 def beside(line: str) -> Change:
     """A list of pictures that lie in no folder named images."""
 
@@ -113,6 +118,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         pytest.param("YOLO lists", put("val.txt", "x.png\n"), 1, "data.yaml: val: any picture", id="none to score on"),
         pytest.param("YOLO beside", beside("/scan9.png"), 1, MISSING + "/scan9.png", id="from the disk's root"),
         pytest.param("YOLO", put("data.yaml", BOMB + "names: {0: *m}\n"), 1, "is no name; put it in quotes", id="bomb"),
+        pytest.param("YOLO", stated("/"), 0, "yolo+boxes, 5 images", id="all of a disk"),
+        pytest.param("YOLO", stated("/dev/zero"), 0, "yolo+boxes, 5 images", id="a device"),
+        pytest.param("YOLO", stated("a/" * 9_000), 0, "yolo+boxes, 5 images", id="long path"),
         pytest.param("VOC masks", add("ImageSets/Segmentation/val.txt", "- " * 99_999), 0, "masks, 8", id="words"),
         pytest.param("benign list", add("scans.txt", "a" * 99_999), 1, "aaa...: no such file", id="long line"),
         pytest.param("benign csv", add("ImageSet/10/train.csv", "a" * 99_999), 1, "is no name with a label", id="row"),
@@ -148,6 +156,19 @@ def test_damage_is_told_in_a_line(
     assert not fuzz.faults_of(end), end
     assert words in end.out + end.err
     assert end.status == status, end
+
+
+def test_an_endless_outline_does_not_end_the_process(fuzz: ModuleType, tmp_path: Path) -> None:
+    files = dict(fuzz.sound()["COCO"].files)
+    data: dict[str, Any] = json.loads(files["set.json"])
+    data["images"][0].update(width=9999, height=9999)
+    zigzag = [[19_000 * (n % 2), n % 9999] for n in range(40_000)]
+    data["annotations"][0] |= {"bbox": None, "segmentation": [[side for corner in zigzag for side in corner]]}
+    files["set.json"] = json.dumps(data).encode()
+    fuzz.write(tmp_path / "set", files)
+    end = fuzz.forked("convert", ["convert", str(tmp_path / "set"), "--out", "out"], tmp_path)
+    assert end.status == 0, end
+    assert "1 skipped: polygon with an outline of millions of pixels: scan0.png annotation 0" in end.err
 
 
 def test_the_fuzzer_finds_nothing(fuzz: ModuleType, tmp_path: Path) -> None:

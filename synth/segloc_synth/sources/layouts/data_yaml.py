@@ -114,11 +114,16 @@ def _places(file: Path, about: dict[str, Any], entries: list[str]) -> list[Path]
     found = []
     for entry in entries:
         choices = [*(base / entry for base in bases), file.parent / entry.removeprefix("../")]
-        place = next((choice for choice in map(_in_any_case, choices) if is_there(choice)), None)
+        place = next(filter(_may_be_read, map(_in_any_case, choices)), None)
         if place is None:
             return []
         found.append(absolute(place) if is_local(place) else place)
     return found
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether a path is a text, or a folder other than all of a disk; a device would be read without end."""
+    return is_there(path) and (path.is_file() or (path.is_dir() and path.resolve() != Path(path.anchor)))
 
 
 def _in_any_case(path: Path) -> Path:
