@@ -105,14 +105,10 @@ def json_value(content: bytes, rng: random.Random) -> bytes:
         here[key] = json.dumps(value)
     elif isinstance(value, int | float):
         here[key] = rng.choice((float(value), -value, value + 0.5, value * 10**6, value + 1, str(value)))
+    elif isinstance(value, list):
+        here[key] = value * rng.choice((2, 20, 2000))
     else:
-        here[key] = (
-            rng.choice([one for one in (data["images"], data["categories"], here) if one])
-            if how < 8
-            else value * 2
-            if isinstance(value, list)
-            else None
-        )
+        here[key] = rng.choice((data["images"], data["categories"], here))
     try:
         text = json.dumps(data)
     except ValueError:  # it holds itself
@@ -175,7 +171,9 @@ def yaml_value(content: bytes, rng: random.Random) -> bytes:
     """The value of one key replaced, or a line added, behind nested anchors where these are used."""
     told = content.decode().splitlines()
     at = rng.randrange(len(told))
-    value = rng.choice([*YAML.split("|"), "[" * 3000, *(word for word in WORDS if len(word) < 1000)])
+    value = rng.choice(
+        [*YAML.split("|"), "[" * 3000, "a/" * 3000, "/dev/zero", *(word for word in WORDS if len(word) < 1000)]
+    )
     key = rng.choice((told[at].partition(":")[0], "names", "path", "train", "test", "kpt_shape", "{}"))
     told[at if rng.random() < 0.7 else len(told) :] = [f"{key}: {value}", *told[at + 1 :]]
     return ((BOMB if "*i" in value else "") + "\n".join(told)).encode("utf-8", "surrogatepass")

@@ -40,6 +40,11 @@ def nothing(files: dict[str, bytes]) -> None:
     pass
 
 
+def stated(train: str) -> Change:
+    """A yaml that names something else than the training pictures; those lie where they usually do."""
+    return put("data.yaml", f"train: {train}\nval: images/val\nnames: [Knife, Gun]\n")
+
+
 def beside(line: str) -> Change:
     """A list of pictures that lie in no folder named images."""
 
@@ -75,13 +80,12 @@ def measurements(path: Path) -> None:
 
 
 def no_width(path: Path) -> None:
-    """A TIFF without the tag of its width."""
-    Image.new("RGB", (60, 52)).save(path, "TIFF")
+    """A TIFF whose second page has no tag for its width."""
+    page = Image.new("RGB", (60, 52))
+    page.save(path, "TIFF", save_all=True, append_images=[page])
     content = path.read_bytes()
-    assert content.count(struct.pack("<HH", 256, 3)) == 1 or content.count(struct.pack("<HH", 256, 4)) == 1
-    for kind in (3, 4):
-        content = content.replace(struct.pack("<HH", 256, kind), struct.pack("<HH", 253, kind))
-    path.write_bytes(content)
+    first, second, rest = content.split(tag := struct.pack("<HH", 256, 4))
+    path.write_bytes(first + tag + second + struct.pack("<HH", 253, 4) + rest)
 
 
 def torn_exif(path: Path) -> None:
@@ -104,9 +108,19 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         pytest.param("YOLO lists", add("train.txt", "images/sc\0an.png"), 1, MISSING + "images/sc?an.png", id="nul"),
         pytest.param("YOLO lists", add("val.txt", "images/sc\0an.png"), 0, "yolo, 8 images", id="nul, not taken"),
         pytest.param("YOLO lists", add("train.txt", "a/" * 90_000), 1, MISSING + "a/a/", id="long name"),
-        pytest.param("YOLO lists", put("train.txt", "x.png\n"), 1, "none of its pictures is there", id="none there"),
+        pytest.param(
+            "YOLO lists",
+            put("train.txt", "x.png\n"),
+            1,
+            "train: any picture of train.txt: is not there",
+            id="none there",
+        ),
+        pytest.param("YOLO lists", put("val.txt", "x.png\n"), 1, "data.yaml: val: any picture", id="none to score on"),
         pytest.param("YOLO beside", beside("/scan9.png"), 1, MISSING + "/scan9.png", id="from the disk's root"),
         pytest.param("YOLO", put("data.yaml", BOMB + "names: {0: *m}\n"), 1, "is no name; put it in quotes", id="bomb"),
+        pytest.param("YOLO", stated("/"), 0, "yolo+boxes, 5 images", id="all of a disk"),
+        pytest.param("YOLO", stated("/dev/zero"), 0, "yolo+boxes, 5 images", id="a device"),
+        pytest.param("YOLO", stated("a/" * 9_000), 0, "yolo+boxes, 5 images", id="long path"),
         pytest.param("VOC masks", add("ImageSets/Segmentation/val.txt", "- " * 99_999), 0, "masks, 8", id="words"),
         pytest.param("benign list", add("scans.txt", "a" * 99_999), 1, "aaa...: no such file", id="long line"),
         pytest.param("benign csv", add("ImageSet/10/train.csv", "a" * 99_999), 1, "is no name with a label", id="row"),
@@ -127,17 +141,34 @@ def test_damage_is_told_in_a_line(
     status: int,
     words: str,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)  # for pictures that are written
     sound = fuzz.sound()[layout]
     files = dict(sound.files)
     change(files)
     fuzz.write(tmp_path / "set", files)
     path = sound.path if layout != "YOLO beside" else ""
     boxes = [] if sound.masks else ["--masks-from-boxes"]
-    end = fuzz.forked("check", ["check", f"set/{path}", "--workers", "1", *boxes], tmp_path)
+    place = "set" if change is nothing else tmp_path / "set" / path
+    command = (
+        fuzz.whole if "image" in words and layout == "COCO" else fuzz.forked
+    )  # what libraries warn of, pytest catches
+    end = command("check", ["check", str(place), "--workers", "1", *boxes], tmp_path)
     assert not fuzz.faults_of(end), end
     assert words in end.out + end.err
     assert end.status == status, end
+
+
+def test_an_endless_outline_does_not_end_the_process(fuzz: ModuleType, tmp_path: Path) -> None:
+    files = dict(fuzz.sound()["COCO"].files)
+    data: dict[str, Any] = json.loads(files["set.json"])
+    data["images"][0].update(width=9999, height=9999)
+    zigzag = [[19_000 * (n % 2), n % 9999] for n in range(40_000)]
+    data["annotations"][0] |= {"bbox": None, "segmentation": [[side for corner in zigzag for side in corner]]}
+    files["set.json"] = json.dumps(data).encode()
+    fuzz.write(tmp_path / "set", files)
+    end = fuzz.forked("convert", ["convert", str(tmp_path / "set"), "--out", "out"], tmp_path)
+    assert end.status == 0, end
+    assert "1 skipped: polygon with an outline of millions of pixels: scan0.png annotation 0" in end.err
 
 
 def test_the_fuzzer_finds_nothing(fuzz: ModuleType, tmp_path: Path) -> None:

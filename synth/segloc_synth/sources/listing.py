@@ -119,7 +119,7 @@ def files_in(folder: Path, *extensions: str) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not is_there(folder) or not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
 

@@ -16,6 +16,7 @@ NO_AREA = "mask without area"
 DAMAGED = "damaged RLE"
 OTHER_SIZE = "mask of another size than its image"
 MEETS = 0.5  # share of a mask that lies in its box, at least; boxes are drawn around masks
+LONGEST_OUTLINE = 4e6  # pixels
 BETWEEN = 0.25  # share of outlines with values between, above which a class-id picture was interpolated
 
 
@@ -172,4 +173,12 @@ def _checked_parts(parts: list[Any], height: int, width: int) -> list[list[float
     far = max(np.abs(x).max() - 2 * width, np.abs(y).max() - 2 * height) > 0
     if outside or far:
         raise BadLabel("polygon outside the image")
+    if sum(map(_length, good)) > LONGEST_OUTLINE:  # so would very many corners: pycocotools counts in 32 bits
+        raise BadLabel("polygon with an outline of millions of pixels")
     return good
+
+
+def _length(part: list[float]) -> float:
+    """The steps along the outline of a polygon x1, y1, x2, y2, ... from pixel to pixel."""
+    corners = np.asarray(part).reshape(-1, 2)
+    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())

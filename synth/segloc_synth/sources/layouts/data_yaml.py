@@ -70,12 +70,14 @@ def stated_parts(root: Path, file: Path | None = None) -> dict[str, Part]:
         if not any(stated.values()):
             continue
         places = {split: _places(path, about, entries) for split, entries in stated.items()}
-        parts = {split: _part(path, split, there) for split, there in places.items() if there}
-        named = yolo_parts(root) if stated.keys() - parts.keys() else {}
-        parts |= {split: named[split] for split in stated.keys() - parts.keys() if split in named}
-        lost = {split: " ".join(entries) for split, entries in stated.items() if split not in parts}
+        found = {split: _part(path, split, there) for split, there in places.items() if there}
+        parts = {split: part for split, part in found.items() if part}
+        named = yolo_parts(root) if not all(places.values()) else {}
+        parts |= {split: named[split] for split, there in places.items() if split in named and not there}
+        lost = {split: short(" ".join(entries)) for split, entries in stated.items() if split not in parts}
         if lost:
-            said = f"{path}: {', '.join(f'{split}: {entries}' for split, entries in lost.items())}: is not there"
+            what = (f"{s}: {'any picture of ' if places[s] else ''}{entries}" for s, entries in lost.items())
+            said = f"{path}: {', '.join(what)}: is not there"
             if TRAIN in lost or not {VAL, TEST} & parts.keys():
                 raise click.ClickException(f"{said}; mend it, or delete all splits in it to have the scans cut in two")
             log.warning("%s; left out", said)
@@ -112,11 +114,16 @@ def _places(file: Path, about: dict[str, Any], entries: list[str]) -> list[Path]
     found = []
     for entry in entries:
         choices = [*(base / entry for base in bases), file.parent / entry.removeprefix("../")]
-        place = next((choice for choice in map(_in_any_case, choices) if is_there(choice)), None)
+        place = next(filter(_may_be_read, map(_in_any_case, choices)), None)
         if place is None:
             return []
         found.append(absolute(place) if is_local(place) else place)
     return found
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether a path is a text, or a folder other than all of a disk; a device would be read without end."""
+    return is_there(path) and (path.is_file() or (path.is_dir() and path.resolve() != Path(path.anchor)))
 
 
 def _in_any_case(path: Path) -> Path:
@@ -126,8 +133,8 @@ def _in_any_case(path: Path) -> Path:
     return child(child(path.parent.parent, path.parent.name), path.name)
 
 
-def _part(file: Path, split: str, places: list[Path]) -> Part:
-    """The pictures in these folders and lists; of a list some may be missing."""
+def _part(file: Path, split: str, places: list[Path]) -> Part | None:
+    """The pictures in these folders and lists; of a list some may be missing, None where all are."""
     if len(places) == 1 and places[0].is_dir():
         return Part(places[0], labels_of(places[0]))
     pictures: list[Path] = []
@@ -136,7 +143,7 @@ def _part(file: Path, split: str, places: list[Path]) -> Part:
         found, missing = _pictures(place, file.parent)
         pictures, lost = pictures + found, lost + missing
     if lost and not pictures:
-        raise click.ClickException(f"{file}: {split}: none of its pictures is there (the first: {short(lost[0])!r})")
+        return None
     above, *more = {next((p for p in picture.parents if p.name == "images"), None) for picture in pictures} or {None}
     if more or not pictures:
         what = "its pictures lie in several folders named images, or some in none; put them below one"
