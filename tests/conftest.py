@@ -66,6 +66,16 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> "StandIn":
     return pretend(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def thin() -> Iterator[None]:
+    """SDANet's resnet18 is a thin one."""
+    from tests.thin import trunk
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchvision.models.resnet18", trunk)
+        yield
+
+
 @pytest.fixture(scope="session")
 def scans() -> Path:
     """The folder of real scans."""

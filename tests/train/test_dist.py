@@ -10,15 +10,20 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import click
 import pytest
 import torch
+from tests.conftest import ROOT
 from tests.train.conftest import make_shards
 
+from segloc_train.cli import main
 from segloc_train.config import check_share
 from segloc_train.dist import World, joined
+from segloc_train.run.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("thin")
 BATCH = ["--batch-size", "32", "--bn-group", "8", "--workers", "0", "--arch", "resnet18", "--width", "64"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -29,15 +34,23 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("data") / "pairs", 180, shard_size=70)
 
 
-def start(ranks: int, *arguments: object, restarts: int = 0) -> "subprocess.Popen[str]":
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "--max-restarts", restarts, "-m"]
-    command = [sys.executable, "-m", *(launcher if ranks > 1 else []), "segloc_train", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen([*map(str, command)], stdout=pipe, stderr=subprocess.STDOUT, text=True, env=ENV)
+def start(*arguments: object, restarts: int = 0) -> "subprocess.Popen[str]":
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--max-restarts", restarts, "-m"]
+    command = [sys.executable, "-m", *launcher, "tests.thin", "segloc_train", *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([*map(str, command)], text=True, env=ENV, cwd=ROOT, **pipes)
+
+
+def alone(*arguments: object) -> int:
+    """Exit code of the program, run inside this process."""
+    with mock.patch.object(sys, "argv", ["segloc-train", *map(str, arguments)]), pytest.raises(SystemExit) as done:
+        main()
+    assert isinstance(done.value.code, int)
+    return done.value.code
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    text = process.communicate(timeout=240)[0]
+    text = process.communicate(timeout=600)[0]
     return process.returncode, text
 
 
@@ -52,7 +65,7 @@ def ranks_of(process: "subprocess.Popen[str]") -> list[int]:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not path.is_file():
         assert time.monotonic() < deadline, path
         time.sleep(0.05)
@@ -60,10 +73,10 @@ def wait_for(path: Path) -> None:
 
 def test_two_ranks_compute_what_one_does(uneven: Path, tmp_path: Path) -> None:
     """Losses, queues, weights and running statistics; a tiny learning rate, since training magnifies rounding."""
-    for ranks in (1, 2):
-        out = tmp_path / f"run{ranks}"
-        code, text = finish(start(ranks, "--shards", uneven, "--out", out, *BATCH, "--epochs", 1, "--lr", 1e-4))
-        assert code == 0, text
+    arguments = ["--shards", uneven, *BATCH, "--epochs", 1, "--lr", 1e-4, "--out"]
+    code, text = finish(start(*arguments, tmp_path / "run2"))
+    assert code == 0, text
+    assert alone(*arguments, tmp_path / "run1") == 0
     one, two = (records(tmp_path / f"run{n}") for n in (1, 2))
     assert one[-1]["step"] == two[-1]["step"] > 2
     for name in ("loss", "acc_p2", "held_out_accuracy", "knn_accuracy", "queue_oldest", "queue_collisions"):
@@ -81,7 +94,7 @@ def test_two_ranks_compute_what_one_does(uneven: Path, tmp_path: Path) -> None:
 def test_a_dead_rank_ends_all_and_a_restart_goes_on(uneven: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 4, "--lr", 1e-4]
-    process = start(2, *arguments, restarts=1)
+    process = start(*arguments, restarts=1)
     wait_for(out / "last.pt")  # an epoch is done
     os.kill(ranks_of(process)[1], signal.SIGKILL)
     code, text = finish(process)
@@ -91,21 +104,25 @@ def test_a_dead_rank_ends_all_and_a_restart_goes_on(uneven: Path, tmp_path: Path
     assert steps == sorted(set(steps)) and len([r for r in records(out) if "held_out_accuracy" in r]) == 4
 
 
-def test_a_stop_reaches_all_ranks_and_another_number_goes_on(uneven: Path, tmp_path: Path) -> None:
+def test_a_stop_reaches_all_ranks_and_another_number_goes_on(
+    uneven: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
-    process = start(2, "--shards", uneven, "--out", out, *BATCH, "--epochs", 50)
+    process = start("--shards", uneven, "--out", out, *BATCH, "--epochs", 50)
     wait_for(out / "last.pt")
     os.kill(ranks_of(process)[1], signal.SIGTERM)  # one alone is told
     code, text = finish(process)
     assert code != 0 and "go on with --resume" in text, text
     stopped = torch.load(out / "last.pt", weights_only=True)["step"]
-    process = start(1, "--resume", out)
-    deadline = time.monotonic() + 120
-    while records(out)[-1]["step"] <= stopped:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert finish(process)[0] == 130
+    advance = Trainer.advance
+
+    def stop(trainer: Trainer, *given: Any) -> None:
+        advance(trainer, *given)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "advance", stop)
+    assert alone("--resume", out) == 130
+    assert torch.load(out / "last.pt", weights_only=True)["step"] == stopped + 1
 
 
 APART = """
@@ -134,7 +151,7 @@ def test_ranks_that_differ_end_at_once() -> None:
         for rank in ("0", "1")
     ]
     for rank, word in zip(ranks, ("sunny", "rainy"), strict=True):
-        assert f"the ranks differ in the weather (rank {ranks.index(rank)}: {word})" in rank.communicate(timeout=120)[0]
+        assert f"the ranks differ in the weather (rank {ranks.index(rank)}: {word})" in rank.communicate(timeout=600)[0]
         assert rank.returncode == 0
 
 
