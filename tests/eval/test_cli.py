@@ -25,6 +25,7 @@ from segloc_synth import console
 from segloc_train.model.backbone import SDANet
 from segloc_train.model.checkpoint import save_tensors
 
+pytestmark = pytest.mark.usefixtures("one_thread", "thin")
 Make = Callable[..., Path]
 TINY = ["--labels", "8", "--epochs", "2", "--size", "64", "--width", "16", "--device", "cpu", "--seeds", "1"]
 

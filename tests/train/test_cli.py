@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import logging
-import multiprocessing
 import os
 import re
 import resource
@@ -19,6 +18,7 @@ from unittest import mock
 
 import pytest
 import torch
+from tests.conftest import Forked
 from tests.train.conftest import make_shards
 
 from segloc_synth.files import read_json, write_json
@@ -55,11 +55,10 @@ def run(*arguments: object) -> tuple[int, str]:
     return done.value.code, out.getvalue() + messages.getvalue()
 
 
-def signalled(step: int, number: int, *arguments: object) -> int:
-    """Exit code of the program in a process group of its own, all of which gets a signal after a step."""
+def signalled(step: int, number: int, log: Path, *arguments: object) -> int:
+    """Exit code of the program when it, and all processes of its own, get a signal after a step."""
 
-    def act() -> None:
-        os.setsid()
+    def work() -> None:
         advance = Trainer.advance
 
         def then(trainer: Trainer, *given: Any) -> None:
@@ -68,13 +67,9 @@ def signalled(step: int, number: int, *arguments: object) -> int:
                 os.killpg(0, number)
 
         with mock.patch.object(Trainer, "advance", then):
-            os._exit(run(*arguments)[0])
+            sys.exit(run(*arguments)[0])
 
-    process = multiprocessing.get_context("fork").Process(target=act)  # imports take longer than the runs
-    process.start()
-    process.join(600)
-    assert process.exitcode is not None
-    return process.exitcode
+    return Forked(log, work).end()[0]
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -148,7 +143,10 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(
 ) -> None:
     folder = tmp_path / "run"
     workers = int(number == signal.SIGINT)  # once with workers, which the signal reaches as well
-    assert signalled(6, number, "--shards", shards, "--out", folder, *SMALL, "--workers", workers) == code
+    assert (
+        signalled(6, number, tmp_path / "log", "--shards", shards, "--out", folder, *SMALL, "--workers", workers)
+        == code
+    )
     state = torch.load(folder / "last.pt", weights_only=True)
     assert not (folder / "backbone.pth").exists()
     # of the middle of an epoch, or of the last epoch's end: what came after is done again
@@ -349,7 +347,9 @@ def test_a_damaged_held_out_pair_is_named_when_another_stands_in(tmp_path: Path)
 def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
     help = subprocess.run([sys.executable, "-m", "segloc_train", "-h"], capture_output=True, text=True, check=True)
     text = help.stdout
-    assert not help.stderr and all(flag in text for flag in ("--shards", "--momentum-key", "(0.004 for", "--resume RUN"))
+    assert not help.stderr and all(
+        flag in text for flag in ("--shards", "--momentum-key", "(0.004 for", "--resume RUN")
+    )
     assert run("--version") == (0, "segloc-train 0.1.0\n")
     code, text = run("--shards", shards, "--summary", *SMALL)
     assert code == 0 and "8 steps" in text and "K 16" in text and re.search(r"m [\d.e-]+ per 256", text)
@@ -401,7 +401,7 @@ def test_a_killed_stream_goes_on_at_the_epoch(shards: Path, tmp_path: Path) -> N
     options = ["--shards", shards, *SMALL, "--stream"]
     assert run(*options, "--out", tmp_path / "whole")[0] == 0
     folder = tmp_path / "run"
-    assert signalled(6, signal.SIGKILL, *options, "--out", folder) == -9
+    assert signalled(6, signal.SIGKILL, tmp_path / "log", *options, "--out", folder) == -9
     code, text = run("--resume", folder)
     assert code == 0, text
     assert records(folder) == records(tmp_path / "whole")

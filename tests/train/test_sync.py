@@ -65,7 +65,8 @@ def steps(method: str, stand_in: StandIn, crop: float = 1) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    "method", [name if name in ("segloc", "densecl") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+    "method",
+    [name if name in ("segloc", "densecl") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
 )
 def test_no_step_waits_for_the_device(method: str, stand_in: StandIn) -> None:
     found = steps(method, stand_in)
