@@ -1,8 +1,6 @@
 """A unit of work as its user meets it: killed and gone on with, on several ranks, as an arm, on anybody's pictures."""
 
-import itertools
 import json
-import os
 import pickle
 import shutil
 import signal
@@ -18,11 +16,11 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from tests.conftest import Forked
+from tests.eval.conftest import signalled
 from tests.eval.test_model import Hostile
 
 from segloc_eval.data.datasets import Data, load_data
 from segloc_eval.mm.ranks import failing_together, gather_json
-from segloc_eval.mm.tuning import FineTuning
 from segloc_eval.recipe import QUICK, DetectorName, Recipe
 from segloc_eval.run import unit as module
 from segloc_eval.run.detect import predict_folder
@@ -53,23 +51,6 @@ def alone(data: Path, out: Path, recipe: Recipe, name: DetectorName) -> None:
         run_unit(UNIT, read(data), recipe, name, out, world, CPU)
 
 
-def signalled(step: int, number: int, out: Path, *given: object) -> int:
-    """Exit code of a unit that gets a signal inside a step, counted from where it goes on."""
-
-    def work() -> None:
-        advance, steps = FineTuning.advance, itertools.count(1)
-
-        def then(tuning: FineTuning, batch: Any) -> Any:
-            if next(steps) == step:
-                os.kill(os.getpid(), number)
-            return advance(tuning, batch)
-
-        FineTuning.advance = then  # type: ignore[method-assign]
-        alone(*given)
-
-    return Forked(out, work).end()[0]
-
-
 def same_end(out: Path, other: Path) -> None:
     assert (out / "log.jsonl").read_text() == (other / "log.jsonl").read_text()
     first, second = (load_tensors(folder / "detector.pth") for folder in (out, other))
@@ -84,7 +65,7 @@ def test_a_killed_unit_goes_on_with_the_same_curve(pidray: Make, tmp_path: Path)
     assert entry["training"]["steps"] == 7 and entry["training"]["samples"] == 56 and entry["scans"] == 10
     out = tmp_path / "out"
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
-        assert signalled(3, number, tmp_path / "told", data, out, TINY, "faster-rcnn") == code
+        assert signalled(3, number, tmp_path / "told", alone, data, out, TINY, "faster-rcnn") == code
         assert (out / "last.pt").is_file() and not (out / "detector.json").exists()
     assert len((out / "log.jsonl").read_text().splitlines()) == 2 + 3
     again = run(data, out)

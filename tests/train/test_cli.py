@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +27,6 @@ from segloc_train.data.order import split
 from segloc_train.data.sources import open_sources
 from segloc_train.model.checkpoint import load_tensors, save_tensors
 from segloc_train.run.trainer import Trainer, build
-from segloc_train.summary import Cost
 
 pytestmark = pytest.mark.usefixtures("thin", "no_forecast")
 SMALL = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "2", "--workers", "0"]
@@ -76,15 +74,6 @@ def records(folder: Path) -> list[dict[str, Any]]:
     """log.jsonl without what the clock decides."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("samples_per_second", "data_wait")} for line in lines]
-
-
-@pytest.fixture(scope="module")
-def no_forecast() -> Iterator[None]:
-    """What a run will cost takes as long to find out as the run; tests/train/test_summary.py looks at it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segloc_train.summary.dry_run", lambda *_: Cost(1, 2, 3))
-        patch.setattr("segloc_train.summary.matrix_rate", lambda *_: 1e9)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from segloc_train.config import check_share
 from segloc_train.dist import World, joined
 from segloc_train.run.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("thin")
+pytestmark = pytest.mark.usefixtures("thin", "no_forecast")
 BATCH = ["--batch-size", "32", "--bn-group", "8", "--workers", "0", "--arch", "resnet18", "--width", "64"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -93,7 +93,7 @@ def whole(out: Path, epochs: int) -> bool:
 
 def test_a_dead_rank_ends_all_and_a_restart_goes_on(uneven: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 4, "--lr", 1e-4]
+    arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 3, "--lr", 1e-4]
     launch = {"TORCHELASTIC_RUN_ID": "ours"}
     ranks = Forked.ranks(tmp_path, run, *arguments, **launch)
     wait_for(out / "last.pt")  # an epoch is done
@@ -102,13 +102,13 @@ def test_a_dead_rank_ends_all_and_a_restart_goes_on(uneven: Path, tmp_path: Path
     assert told[0][0] == 1 and "lost contact with another rank" in told[0][1] and told[1][0] == -9, told
     ranks = Forked.ranks(tmp_path, run, *arguments, **launch, TORCHELASTIC_RESTART_COUNT=1)
     told = [rank.end() for rank in ranks]
-    assert [code for code, _ in told] == [0, 0] and whole(out, 4), told
+    assert [code for code, _ in told] == [0, 0] and whole(out, 3), told
 
 
 @pytest.mark.slow
 def test_torchrun_starts_them_again(uneven: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 4, "--lr", 1e-4]
+    arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 3, "--lr", 1e-4]
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--max-restarts", 1, "-m"]
     command = [sys.executable, "-m", *launcher, "tests.thin", "segloc_train", *arguments]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -117,7 +117,7 @@ def test_torchrun_starts_them_again(uneven: Path, tmp_path: Path) -> None:
     os.kill(ranks_of(process)[1], signal.SIGKILL)
     text = process.communicate(timeout=600)[0]
     assert process.returncode == 0, text
-    assert "lost contact with another rank" in text and whole(out, 4)
+    assert "lost contact with another rank" in text and whole(out, 3)
 
 
 def test_a_stop_reaches_all_ranks_and_another_number_goes_on(
