@@ -323,10 +323,10 @@ def test_a_runner_in_the_background_stops_its_commands_too(
     for name, stand_in in (("generator", lambda: "0" * 12), ("read", lambda gpu=False: made), ("append", made.append)):
         monkeypatch.setattr(records, name, stand_in)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
-    monkeypatch.setenv("SLOW", "1")
+    monkeypatch.setenv("SLOW", "3000")
     before = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        told = CliRunner().invoke(main, f"run labels --arm random --seeds 1 --hours 0.0002 --work {tmp_path}")
+        told = CliRunner().invoke(main, f"run labels --arm random --seeds 1 --hours 0.001 --work {tmp_path}")
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)
