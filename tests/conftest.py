@@ -1,9 +1,14 @@
 """What all tests share: a private cache, the folder of real scans, and small drawn sources for synthesis."""
 
 import json
+import logging
+import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +41,49 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+class Forked:
+    """Work in a process and group of its own, a fork of this one: imports take longer than most work does."""
+
+    def __init__(self, log: Path, work: Callable[..., object], *given: object, **env: object) -> None:
+        """What the work prints goes into `log`; `env` is its environment beside ours."""
+
+        def act() -> None:
+            os.setsid()
+            os.environ.update({name: str(value) for name, value in env.items()})
+            with log.open("w") as file:
+                sys.stdout = sys.stderr = file
+                logging.basicConfig(format="%(message)s", stream=file, force=True)
+                try:
+                    work(*given)
+                except Exception:
+                    traceback.print_exc()
+                    sys.exit(1)
+
+        self.log = log
+        self.process = multiprocessing.get_context("fork").Process(target=act)
+        self.process.start()
+
+    def kill(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and output."""
+        self.process.join(600)
+        code = self.process.exitcode
+        self.process.kill()
+        assert code is not None, "it hangs"
+        return code, self.log.read_text()
+
+    @classmethod
+    def ranks(cls, folder: Path, work: Callable[..., object], *given: object, **env: object) -> list["Forked"]:
+        """Two of them that meet as torchrun's would."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            env |= {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": probe.getsockname()[1]}
+        return [cls(folder / f"rank{n}.txt", work, *given, RANK=n, LOCAL_RANK=n, **env) for n in range(2)]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty cache for this run, inherited by the processes that tests start."""
@@ -64,6 +112,16 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> "StandIn":
     from tests.stand_in import pretend
 
     return pretend(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def thin() -> Iterator[None]:
+    """SDANet's resnet18 is a thin one."""
+    from tests.thin import trunk
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchvision.models.resnet18", trunk)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,9 @@ import torch
 from click.testing import CliRunner
 
 from segloc_eval.cli import command
+from segloc_synth import console
 from segloc_train.model.checkpoint import load_state, load_tensors
+from tests.eval.conftest import signalled
 
 TRAIN = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "1"]
 TUNE = ["--epochs", "1", "--size", "64", "--seeds", "1"]
@@ -41,7 +42,7 @@ def check(run_folder: Path, report: Path, arms: int, kinds: set[str]) -> None:
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few simulated scans of both scanners."""
     folder = tmp_path_factory.mktemp("simulated") / "scans"
-    run("synth", "phantom", "--out", folder, "--images", 24, "--backgrounds", 8, "--size", 128)
+    run("synth", "phantom", "--out", folder, "--images", 16, "--backgrounds", 8, "--size", 128)
     return folder
 
 
@@ -51,7 +52,7 @@ def test_simulated_scans_to_a_report(tmp_path: Path, simulated: Path) -> None:
     lists = tmp_path / "lists"
     run("eval", "labels", scans / "pidray", "--labels", 8, "--labels", "all", "--out", lists)
     sources = ["--objects", scans / "pidray", "--images", lists / "labels-all.txt", "--backgrounds", scans / "sixray"]
-    run("synth", "build", *sources, "--out", pairs, "--n", 96, "--size", 64)
+    run("synth", "build", *sources, "--out", pairs, "--n", 64, "--size", 64)
     run("train", "--shards", pairs, "--out", weights, *TRAIN)
     run("eval", "pretrain", pairs, "--ckpt", weights, "--out", first, "--samples", 32, "--size", 64)
     images = json.loads((first / "composites" / "annotations.json").read_text())["images"]
@@ -62,46 +63,51 @@ def test_simulated_scans_to_a_report(tmp_path: Path, simulated: Path) -> None:
     check(weights, report, 3, {"bbox", "segm"})
 
 
-def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, simulated: Path) -> None:
+def learn(*args: object) -> None:
+    """segloc-eval pretrain in this process, which it ends."""
+    sys.argv = ["segloc-eval", "pretrain", *map(str, args)]
+    console.run(command)
+
+
+def learnt(*args: object) -> str:
+    """What segloc-eval pretrain tells when it fails, else nothing."""
+    result = CliRunner().invoke(command, ["pretrain", *map(str, args)])
+    return result.stderr if result.exit_code else ""
+
+
+def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, simulated: Path, thin: None) -> None:
     """Stopped, it ends with the weights of a run that was not; other options, or another build, are refused."""
     pairs, first, whole = (tmp_path / name for name in ("pairs", "first", "whole"))
     build = ["build", "--objects", simulated / "pidray", "--backgrounds", simulated / "sixray", "--size", 64]
     run("synth", *build, "--out", pairs, "--n", 16)
-    flags = ["--arch", "resnet18", "--width", "16", "--size", "64", "--detector", "faster-rcnn", "--samples", "200"]
-    learn = [sys.executable, "-m", "segloc_eval", "pretrain", str(pairs), *flags, "--out"]
+    flags = ["--arch", "resnet18", "--width", "16", "--size", "64", "--detector", "faster-rcnn", "--samples", "80"]
     log = first / "log.jsonl"
-    with subprocess.Popen([*learn, str(first)], stderr=subprocess.PIPE) as process:
-        while not (log.is_file() and log.read_text()):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        process.communicate()
+    assert signalled(4, signal.SIGINT, tmp_path / "told", learn, pairs, *flags, "--out", first) == 130
     steps = log.read_text().splitlines()
-    assert process.returncode == 130 and load_state(first / "last.pt")["step"] == len(steps) < 25
-    (first / "log.jsonl").write_text("\n".join([*steps[:-1], json.dumps({**json.loads(steps[-1]), "kept": 1})]) + "\n")
+    assert load_state(first / "last.pt")["step"] == len(steps) == 4
+    log.write_text("\n".join([*steps[:-1], json.dumps({**json.loads(steps[-1]), "kept": 1})]) + "\n")
     (whole / "composites").mkdir(parents=True)  # as a killed export leaves it
     (whole / "config.json").write_text((first / "config.json").read_text())
     for folder in (first, whole):
-        run("eval", "pretrain", pairs, *flags, "--out", folder)
+        assert not learnt(pairs, *flags, "--out", folder)
     ends = [load_tensors(folder / "detector.pth") for folder in (first, whole)]
     assert all(torch.equal(x, ends[1][name]) for name, x in ends[0].items())
     images = json.loads((first / "composites" / "annotations.json").read_text())["images"]
     assert '"kept"' in log.read_text(), "steps that were done are not done again"
-    assert len(images) == 32 and len(log.read_text().splitlines()) == 200 // 8
+    assert len(images) == 32 and len(log.read_text().splitlines()) == 80 // 8
     written = (first / "detector.pth").stat().st_mtime_ns
     shutil.rmtree(first / "composites")
-    run("eval", "pretrain", pairs, *flags, "--out", first)
+    assert not learnt(pairs, *flags, "--out", first)
     assert (first / "detector.pth").stat().st_mtime_ns == written, "done, with its pictures or without"
-    _refused("other data or options", pairs, first, *flags, "--lr", "0.1")
+    refused("other data or options", learnt(pairs, *flags, "--out", first, "--lr", "0.1"))
     run("synth", *build, "--out", pairs, "--n", 24)
-    _refused("of another build", pairs, first, *flags)
-    run("eval", "pretrain", pairs, *flags[:-2], "--out", tmp_path / "once")
+    refused("of another build", learnt(pairs, *flags, "--out", first))
+    assert not learnt(pairs, *flags[:-2], "--out", tmp_path / "once")
     assert len((tmp_path / "once" / "log.jsonl").read_text().splitlines()) == 48 // 8, "every composite once"
 
 
-def _refused(reason: str, pairs: Path, out: Path, *flags: str) -> None:
-    result = CliRunner().invoke(command, ["pretrain", str(pairs), *flags, "--out", str(out)])
-    assert result.exit_code and reason in result.stderr and len(result.stderr.splitlines()) == 1
+def refused(reason: str, told: str) -> None:
+    assert reason in told and len(told.splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ mkdir -p "$last"
 echo '{}' > "$last/config.json"
 case "$*" in *"$FAIL"*) echo started; echo "Error: no disk left"; exit 1;; esac
 trap 'echo saved; exit 130' INT
-[ -n "$SLOW" ] && for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; done
+for i in $(seq "$SLOW"); do sleep 0.2; done
 echo '{"knn_accuracy": 0.25, "held_out_accuracy": 0.5}' > "$last/log.jsonl"
 echo '{"easy": 0.75}' > "$last/neighbours.json"
 echo '{"units": [{"scores": {}}]}' > "$last/metrics.json"
@@ -54,12 +54,12 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "bin" / name).write_text(TOOL)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    for name, value in (("CALLS", str(tmp_path / "calls")), ("FAIL", "nothing"), ("SLOW", "")):
+    for name, value in (("CALLS", str(tmp_path / "calls")), ("FAIL", "nothing"), ("SLOW", "0")):
         monkeypatch.setenv(name, value)
     return tmp_path / "calls"
 
 
-def stages(work: Path, seconds: float = 60) -> Stages:
+def stages(work: Path, seconds: float = 600) -> Stages:
     return Stages(Runner(work, 1, time.monotonic() + seconds), TINY, "cpu")
 
 
@@ -156,7 +156,7 @@ def test_a_failing_command_ends_the_unit_and_is_done_again(
 def test_a_command_that_outlives_its_runner_is_waited_for(
     calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SLOW", "yes")
+    monkeypatch.setenv("SLOW", "25")
     runner = get_context("fork").Process(target=stages(tmp_path / "work").unit, args=(Unit(PROBE, SEGLOC, "50%", 0),))
     runner.start()
     while not calls.exists():
@@ -168,7 +168,7 @@ def test_a_command_that_outlives_its_runner_is_waited_for(
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is done
-    monkeypatch.setenv("SLOW", "")
+    monkeypatch.setenv("SLOW", "0")
     cost = stages(tmp_path / "work").unit(Unit(PROBE, SEGLOC, "50%", 0))["cost"]
     assert cost["simulate"]["cpu_seconds"] is None, "nobody has seen what it took"
     assert cost["labels"]["cpu_seconds"] is not None
@@ -186,12 +186,12 @@ def test_another_runner_is_not_waited_for_beyond_the_deadline(calls: Path, tmp_p
 def test_at_the_deadline_a_command_is_asked_to_stop(
     calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SLOW", "yes")
+    monkeypatch.setenv("SLOW", "3000")
     with pytest.raises(Stopped, match="ended with 130: saved"):
-        stages(tmp_path / "work", 0.3).unit(Unit(PROBE, SEGLOC, "50%", 0))
+        stages(tmp_path / "work", 3).unit(Unit(PROBE, SEGLOC, "50%", 0))
     assert not list((tmp_path / "work").rglob("notes/*.json"))
     (spent,) = (json.loads(path.read_text()) for path in (tmp_path / "work").rglob("notes/*.spent"))
-    monkeypatch.setenv("SLOW", "")
+    monkeypatch.setenv("SLOW", "0")
     cost = stages(tmp_path / "work").unit(Unit(PROBE, SEGLOC, "50%", 0))["cost"]
     assert cost["simulate"]["seconds"] >= spent["seconds"] > 0.2, "what was stopped has cost something too"
 
@@ -323,10 +323,10 @@ def test_a_runner_in_the_background_stops_its_commands_too(
     for name, stand_in in (("generator", lambda: "0" * 12), ("read", lambda gpu=False: made), ("append", made.append)):
         monkeypatch.setattr(records, name, stand_in)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
-    monkeypatch.setenv("SLOW", "1")
+    monkeypatch.setenv("SLOW", "3000")
     before = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        told = CliRunner().invoke(main, f"run labels --arm random --seeds 1 --hours 0.0002 --work {tmp_path}")
+        told = CliRunner().invoke(main, f"run labels --arm random --seeds 1 --hours 0.001 --work {tmp_path}")
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """A tiny labelled data set in PIDray's layout: bright bags with coloured boxes, ellipses and rings to find."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tests.conftest import Forked
 
 CLASSES = {1: "Baton", 5: "Scissors", 7: "Gun"}
 COLOURS = {1: (200, 90, 20), 5: (30, 110, 60), 7: (25, 40, 160)}
@@ -74,6 +76,24 @@ def write_split(folder: Path, json_path: Path, scans: int, side: int, seed: int,
             annotations.append({"id": len(annotations), "image_id": id, **annotation})
     categories = [{"id": id, "name": name} for id, name in CLASSES.items()]
     json_path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
+def signalled(step: int, number: int, log: Path, work: Callable[..., object], *given: object) -> int:
+    """Exit code of work, in a process of its own, that gets a signal inside one of its steps of fine-tuning."""
+    from segloc_eval.mm.tuning import FineTuning
+
+    def watched() -> None:
+        advance, steps = FineTuning.advance, itertools.count(1)
+
+        def then(tuning: FineTuning, batch: Any) -> Any:
+            if next(steps) == step:
+                os.kill(os.getpid(), number)
+            return advance(tuning, batch)
+
+        FineTuning.advance = then  # type: ignore[method-assign]
+        work(*given)
+
+    return Forked(log, watched).end()[0]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +22,20 @@ from segloc_eval.cli import command
 from segloc_eval.config import Arm, free_name, resolve_arms
 from segloc_eval.data.datasets import load_data
 from segloc_eval.mm.tuning import FineTuning
+from segloc_eval.numbers.compare import compare
 from segloc_synth import console
 from segloc_train.model.backbone import SDANet
 from segloc_train.model.checkpoint import save_tensors
 
+pytestmark = pytest.mark.usefixtures("one_thread", "thin", "few_draws")
 Make = Callable[..., Path]
 TINY = ["--labels", "8", "--epochs", "2", "--size", "64", "--width", "16", "--device", "cpu", "--seeds", "1"]
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intervals are tested elsewhere."""
+    monkeypatch.setattr("segloc_eval.run.tables.compare", partial(compare, draws=50))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int:

@@ -57,7 +57,7 @@ def once(rng: np.random.Generator, chances: tuple[float, float], seeds: int, ima
     return combine(units, "random")
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("seeds", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_equal_arms_are_rarely_called_different(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
     found = [once(rng, (0.6, 0.6), seeds)["differences"]["ours"]["splits"]["test"] for _ in range(80)]

@@ -31,7 +31,7 @@ from segloc_train.model.backbone import SDANet
 from segloc_train.model.checkpoint import load_tensors, save_tensors
 from segloc_train.run.export import export
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "thin")
 WIDTH = 16
 TINY = QUICK.changed(width=WIDTH, size=64)
 CLASSES = {1: "Baton", 5: "Scissors", 7: "Gun"}

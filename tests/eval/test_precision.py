@@ -54,7 +54,7 @@ def expected(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), weights=st.lists(st.integers(0, 4), min_size=6, max_size=6))
 def test_weights_repeat_images(kind: Kind, seed: int, weights: list[int]) -> None:
     truth, results = world(seed)
@@ -65,7 +65,7 @@ def test_weights_repeat_images(kind: Kind, seed: int, weights: list[int]) -> Non
     assert as_dict(table, weights) == pytest.approx(expected(*repeated(truth, results, times), kind), abs=1e-9)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_tables_of_two_splits_join_to_the_table_of_both(seed: int) -> None:
     parts = [world(seed), world(seed + 1)]

@@ -109,7 +109,7 @@ def ours(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind) -> di
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32))
 def test_equals_pycocotools(kind: Kind, seed: int) -> None:
     truth, results = world(seed)
@@ -123,7 +123,7 @@ objects = st.tuples(st.integers(0, 2), st.integers(0, 2), boxes, st.booleans() |
 found = st.tuples(st.integers(0, 2), st.integers(0, 2), boxes, st.integers(0, 3))
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(objects=st.lists(objects, max_size=12), found=st.lists(found, max_size=25))
 def test_coarse_boxes_that_tie_in_overlap_and_score_equal_pycocotools(objects: list[Any], found: list[Any]) -> None:
     truth = {

@@ -27,7 +27,7 @@ from segloc_eval.mm.tuning import FineTuning
 from segloc_eval.recipe import PAPER, QUICK, DetectorName, Recipe
 from segloc_train.dist import ALONE, memory_told
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "thin")
 SIZE = 64
 TINY = QUICK.changed(width=16, size=SIZE, epochs=2, lr=1e-3)
 CPU = torch.device("cpu")

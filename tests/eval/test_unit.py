@@ -1,14 +1,9 @@
 """A unit of work as its user meets it: killed and gone on with, on several ranks, as an arm, on anybody's pictures."""
 
 import json
-import os
 import pickle
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,19 +15,21 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
-from tests.conftest import ROOT
+from tests.conftest import Forked
+from tests.eval.conftest import signalled
 from tests.eval.test_model import Hostile
 
 from segloc_eval.data.datasets import Data, load_data
+from segloc_eval.mm.ranks import failing_together, gather_json
 from segloc_eval.recipe import QUICK, DetectorName, Recipe
 from segloc_eval.run import unit as module
 from segloc_eval.run.detect import predict_folder
 from segloc_eval.run.unit import Unit, accept_learnt, eval_detector, run_unit
 from segloc_synth.sources.problems import faults
 from segloc_train.dist import ALONE, joined
-from segloc_train.model.checkpoint import load_tensors
+from segloc_train.model.checkpoint import load_tensors, save_tensors
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "thin")
 CPU = torch.device("cpu")
 TINY = QUICK.changed(width=16, size=64, epochs=6, lr=1e-3)
 UNIT = Unit("all", "random", "random", None, 0)
@@ -47,28 +44,11 @@ def run(data: Path, out: Path, recipe: Recipe = TINY, name: DetectorName = "fast
     return run_unit(unit, read(data), recipe, name, out, ALONE, CPU)
 
 
-def alone(folder: str, out: str, recipe: str, name: DetectorName) -> None:
+def alone(data: Path, out: Path, recipe: Recipe, name: DetectorName) -> None:
     """Run the unit in this process, saving after each step; one of several ranks where the environment says so."""
-    torch.set_num_threads(1)
     module.SAVE_EVERY = 0.0
     with joined(CPU) as world:
-        fields = json.loads(recipe)
-        entry = run_unit(UNIT, read(Path(folder)), Recipe.from_dict(fields, ""), name, Path(out), world, CPU)
-        print(json.dumps(entry))
-
-
-def start(data: Path, out: Path, recipe: Recipe = TINY, name: str = "faster-rcnn", **env: str) -> subprocess.Popen[str]:
-    code = "import sys; from tests.eval.test_unit import alone; alone(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(data), str(out), json.dumps(recipe.as_dict()), name]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | env, text=True, **pipes)
-
-
-def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
-    log = out / "log.jsonl"
-    while not (log.is_file() and log.read_text().count("\n") >= step):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.002)
+        run_unit(UNIT, read(data), recipe, name, out, world, CPU)
 
 
 def same_end(out: Path, other: Path) -> None:
@@ -84,13 +64,10 @@ def test_a_killed_unit_goes_on_with_the_same_curve(pidray: Make, tmp_path: Path)
     entry = run(data, tmp_path / "whole")
     assert entry["training"]["steps"] == 7 and entry["training"]["samples"] == 56 and entry["scans"] == 10
     out = tmp_path / "out"
-    for step, number in ((2, signal.SIGKILL), (5, signal.SIGTERM)):
-        process = start(data, out)
-        wait_for_step(process, out, step)
-        process.send_signal(number)
-        _, error = process.communicate(timeout=60)
-        assert process.returncode == (-9 if number == signal.SIGKILL else 143), error
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        assert signalled(3, number, tmp_path / "told", alone, data, out, TINY, "faster-rcnn") == code
         assert (out / "last.pt").is_file() and not (out / "detector.json").exists()
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2 + 3
     again = run(data, out)
     same_end(out, tmp_path / "whole")
     assert not (out / "last.pt").exists() and again["training"]["seconds"] > 0
@@ -106,32 +83,35 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("moment", ["before the state", "inside a line", "before the mark", "testing"])
-def test_no_moment_is_a_bad_one_to_be_killed(
-    pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    data, recipe, out = pidray(train=8, test=1), TINY.changed(epochs=3), tmp_path / "out"
+def test_no_moment_is_a_bad_one_to_be_killed(pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, recipe = pidray(train=8, test=1), TINY.changed(epochs=3)
     run(data, tmp_path / "whole", recipe)
 
     def killed(*args: object, **kwargs: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module, "SAVE_EVERY", 0.0)
-        if moment == "testing":
-            patch.setattr(module, "predict_shared", killed)
-        elif moment == "before the mark":
-            patch.setattr(module, "write_json", killed)
-        else:
-            save = module.save_tensors
-            steps = iter(range(3))
-            patch.setattr(module, "save_tensors", lambda *given: killed() if next(steps) == 1 else save(*given))
+    def killed_at_the_second(path: Path, tensors: Any) -> None:
+        saved.append(path)
+        killed() if len(saved) == 2 else save_tensors(path, tensors)
+
+    saved: list[Path] = []
+    for moment in ("before the state", "inside a line", "before the mark", "testing"):
+        out = tmp_path / moment
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(module, "SAVE_EVERY", 0.0)
+            if moment == "testing":
+                patch.setattr(module, "predict_shared", killed)
+            elif moment == "before the mark":
+                patch.setattr(module, "write_json", killed)
+            else:
+                saved.clear()
+                patch.setattr(module, "save_tensors", killed_at_the_second)
+            run(data, out, recipe)
+        if moment == "inside a line":
+            with (out / "log.jsonl").open("a") as file:
+                file.write('{"step": 3, "samp')
         run(data, out, recipe)
-    if moment == "inside a line":
-        with (out / "log.jsonl").open("a") as file:
-            file.write('{"step": 3, "samp')
-    run(data, out, recipe)
-    same_end(out, tmp_path / "whole")
+        same_end(out, tmp_path / "whole")
 
 
 def test_a_state_of_another_unit_is_one_line(pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,21 +138,14 @@ def test_a_state_of_another_unit_is_one_line(pidray: Make, tmp_path: Path, monke
     assert not trap.exists()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("name", ["mask-rcnn", pytest.param("semantic-fpn", marks=pytest.mark.slow)])
 def test_two_ranks_share_scans_and_batches(pidray: Make, tmp_path: Path, name: DetectorName) -> None:
     """Each normalises its own half, so losses are only near: in evaluation mode both would compute the same."""
     data, recipe = pidray(train=18, test=3), TINY.changed(batch_size=16, epochs=3)
     run(data, tmp_path / "one", recipe, name)
-    out, meet = tmp_path / "two", {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = [start(data, out, recipe, name, RANK=str(rank), LOCAL_RANK=str(rank), **meet) for rank in range(2)]
-    told = [rank.communicate(timeout=120) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], told
+    out = tmp_path / "two"
+    told = [rank.end() for rank in Forked.ranks(tmp_path, alone, data, out, recipe, name)]
+    assert [code for code, _ in told] == [0, 0], told
     first, second = (
         [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         for folder in (out, tmp_path / "one")
@@ -194,27 +167,22 @@ def test_two_ranks_share_scans_and_batches(pidray: Make, tmp_path: Path, name: D
         assert json.loads(path.read_text()) == json.loads((out / path.relative_to(tmp_path / "again")).read_text())
 
 
-def test_what_one_rank_cannot_do_none_goes_on_with() -> None:
-    code = """if True:
-        import click, torch
-        from segloc_eval.mm.ranks import failing_together, gather_json
-        from segloc_train.dist import joined
-        with joined(torch.device("cpu")) as world:
-            try:
-                with failing_together(world):
-                    if world.rank == 1:
-                        raise click.ClickException("out of memory")
-            except click.ClickException as error:
-                print(error.message)
+def failing() -> None:
+    with joined(CPU) as world:
+        try:
             with failing_together(world):
-                pass
-            print(gather_json([world.rank] * (3 + world.rank), world))
-    """
-    meet = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
-    ranks = [subprocess.Popen([sys.executable, "-c", code], env=meet | {"RANK": str(i)}, **pipes) for i in range(2)]
-    told = [rank.communicate(timeout=60)[0] for rank in ranks]
-    assert told == ["out of memory\n[[0, 0, 0], [1, 1, 1, 1]]\n"] * 2
+                if world.rank == 1:
+                    raise click.ClickException("out of memory")
+        except click.ClickException as error:
+            print(error.message)
+        with failing_together(world):
+            pass
+        print(gather_json([world.rank] * (3 + world.rank), world))
+
+
+def test_what_one_rank_cannot_do_none_goes_on_with(tmp_path: Path) -> None:
+    told = [rank.end() for rank in Forked.ranks(tmp_path, failing)]
+    assert told == [(0, "out of memory\n[[0, 0, 0], [1, 1, 1, 1]]\n")] * 2
 
 
 def test_a_unit_starts_from_another_ones_detector(pidray: Make, tmp_path: Path) -> None:

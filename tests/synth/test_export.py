@@ -176,6 +176,6 @@ def test_interrupted_it_leaves_nothing_and_a_killed_run_is_no_obstacle(pairs: Pa
     killed.wait()
     (tmp_path / ".tmp" / f"coco~{os.uname().nodename}~{killed.pid}" / "images").mkdir(parents=True)
     command = [sys.executable, "-c", INTERRUPTED, "export", str(pairs), "--coco", str(tmp_path / "coco")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")
     assert not any(tmp_path.iterdir())

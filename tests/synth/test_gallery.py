@@ -113,7 +113,7 @@ def test_a_browser_makes_the_filters_from_the_data(
     assert result.exit_code == 0, result.output
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
     chips = dict(re.findall(r'class="chip"[^>]*>([^<]+) <small>(\d+)</small>', dom))
     assert chips.keys() == {"Knife", "Ring", "dual-energy", "multiply"}
     assert chips["dual-energy"] == chips["multiply"] == "12" == str(int(chips["Knife"]) + int(chips["Ring"]))

@@ -78,7 +78,7 @@ def test_parts_in_any_order_make_the_same_folder(
 ) -> None:
     monkeypatch.setattr(manifest, "MAX_LISTED", listed)
     whole = build(sources, tmp_path / "whole", "--n", 60)  # 8 shards: 3 pages of 3, 3, 2
-    for parts in (2, 5):
+    for parts in (2, 5) if listed == 3 else (5,):
         out = tmp_path / str(parts)
         for part in random.Random(parts).sample(range(1, parts + 1), parts):
             assert not (out / "manifest.json").exists()
@@ -180,7 +180,7 @@ def test_a_killed_worker_is_survived_and_a_deadly_task_is_not_tried_for_ever(
 
 
 def test_temporaries_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "3600"])
     dead = subprocess.Popen(["true"])
     dead.wait()
     host = os.uname().nodename
@@ -191,8 +191,8 @@ def test_temporaries_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path)
     os.utime(scratch / "d~elsewhere~7", (time.time() - 7200,) * 2)
     remove_left_overs(tmp_path)
     assert sorted(path.name for path in scratch.iterdir()) == [f"b~{host}~{child.pid}", "c~elsewhere~7"]
-    child.kill()  # a zombie until it is waited for, and as good as dead
-    time.sleep(0.1)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie until it is waited for, and as good as dead
     (scratch / "c~elsewhere~7").unlink()
     remove_left_overs(tmp_path)
     assert not scratch.exists()
@@ -212,7 +212,7 @@ def test_ray_makes_the_same_bytes_though_a_worker_is_killed_while_it_writes(
     )
     killer = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
     build(sources, out, "--n", 400, "--shard-size", 100, "--engine", "ray", "--workers", 2)
-    assert "segloc-" in killer.communicate(timeout=10)[0], "no worker was killed"
+    assert "segloc-" in killer.communicate(timeout=600)[0], "no worker was killed"
     assert content(out) == content(whole)
 
 
@@ -226,7 +226,7 @@ def test_ctrl_c_on_ray_leaves_nothing_half_done(sources: Sources, tmp_path: Path
     while len(list(out.glob("segloc-*.json"))) < 2 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=600)
     assert process.returncode == 130, message
     assert message.splitlines()[-1] == "Interrupted."
     assert not (out / "manifest.json").exists(), "it was over before the signal came"
@@ -305,14 +305,14 @@ def test_a_build_in_a_store_holds_the_same_bytes_and_is_read_by_ranges(
 
 
 def test_a_build_into_a_store_killed_and_run_again(sources: Sources, tmp_path: Path, bucket: str) -> None:
-    args = ["--n", 140, "--shard-size", 20, "--workers", 2]
+    args = ["--n", 100, "--shard-size", 10, "--workers", 2]
     whole = build(sources, tmp_path / "whole", *args)
     out = f"{bucket}/killed"
     process = subprocess.Popen(
         [*COMMAND, *build_args(sources, out, *args)], start_new_session=True, stderr=subprocess.DEVNULL
     )
     while sum(key.endswith(".json") for key in keys_of(out)) < 3 and process.poll() is None:
-        time.sleep(0.01)
+        time.sleep(0.1)  # the store answers from this process
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert "killed/manifest.json" not in keys_of(out)
@@ -364,5 +364,5 @@ def test_a_store_that_does_not_answer_is_one_line(sources: Sources, tmp_path: Pa
 def test_many_writers_share_a_folder(tmp_path: Path) -> None:
     """None is disturbed by another that removes the empty folder of temporaries."""
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: write_json(tmp_path / f"{number}.json", number), range(1500)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{number}.json" for number in range(1500))
+        list(pool.map(lambda number: write_json(tmp_path / f"{number}.json", number), range(500)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{number}.json" for number in range(500))

@@ -1,5 +1,6 @@
 """Tiny real shard folders: coloured shapes on two cluttered backgrounds, written by the format's owner."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from tests.conftest import rle
 from segloc_synth.shards.format import Sample, config_hash
 from segloc_synth.shards.manifest import Layout, shard_path, write_manifest
 from segloc_synth.shards.writer import write_shard
+from segloc_train.summary import Cost
 
 CLASSES = ("disc", "square", "triangle", "ring")
 USES = 4  # pairs that show objects of one scan
@@ -91,6 +93,15 @@ def make_shards(
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """160 pairs of 64 px in two shards."""
     return make_shards(tmp_path_factory.mktemp("data") / "pairs", 160)
+
+
+@pytest.fixture(scope="module")
+def no_forecast() -> Iterator[None]:
+    """What a run will cost takes as long to find out as the run; tests/train/test_summary.py looks at it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segloc_train.summary.dry_run", lambda *_: Cost(1, 2, 3))
+        patch.setattr("segloc_train.summary.matrix_rate", lambda *_: 1e9)
+        yield
 
 
 @pytest.fixture(autouse=True)

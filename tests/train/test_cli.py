@@ -11,13 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+from tests.conftest import Forked
 from tests.train.conftest import make_shards
 
 from segloc_synth.files import read_json, write_json
@@ -28,20 +28,8 @@ from segloc_train.data.sources import open_sources
 from segloc_train.model.checkpoint import load_tensors, save_tensors
 from segloc_train.run.trainer import Trainer, build
 
+pytestmark = pytest.mark.usefixtures("thin", "no_forecast")
 SMALL = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "2", "--workers", "0"]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def segloc_train(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "segloc_train", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=ENV, **options)
-
-
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    out, err = process.communicate(timeout=120)
-    assert "Traceback" not in err, err
-    return process.returncode, out + err
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -65,6 +53,23 @@ def run(*arguments: object) -> tuple[int, str]:
     return done.value.code, out.getvalue() + messages.getvalue()
 
 
+def signalled(step: int, number: int, log: Path, *arguments: object) -> int:
+    """Exit code of the program when it, and all processes of its own, get a signal after a step."""
+
+    def work() -> None:
+        advance = Trainer.advance
+
+        def then(trainer: Trainer, *given: Any) -> None:
+            advance(trainer, *given)
+            if trainer.step == step:
+                os.killpg(0, number)
+
+        with mock.patch.object(Trainer, "advance", then):
+            sys.exit(run(*arguments)[0])
+
+    return Forked(log, work).end()[0]
+
+
 def records(folder: Path) -> list[dict[str, Any]]:
     """log.jsonl without what the clock decides."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -72,8 +77,14 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: 160 pairs, 40 held out, 2 epochs of 7 steps."""
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 pairs of 64 px in two shards."""
+    return make_shards(tmp_path_factory.mktemp("data") / "pairs", 96, shard_size=60)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(thin: None, no_forecast: None, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: 96 pairs, 24 held out, 2 epochs of 4 steps."""
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
     code, text = run("--shards", shards, "--out", folder, *SMALL, "--save-every", 1)
     assert code == 0, text
@@ -82,7 +93,7 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_what_the_contract_says(undisturbed: Path) -> None:
     log = records(undisturbed)
-    assert [(r["step"], r["epoch"]) for r in log] == [(7, 1), (14, 2)]
+    assert [(r["step"], r["epoch"]) for r in log] == [(4, 1), (8, 2)]
     for record in log:
         levels = [record[f"loss_p{level}"] for level in range(2, 7)]
         assert record["loss"] == pytest.approx(sum(levels), rel=1e-5)
@@ -97,7 +108,7 @@ def test_a_run_leaves_what_the_contract_says(undisturbed: Path) -> None:
     last, final = load_tensors(undisturbed / "epoch_002.pt"), load_tensors(undisturbed / "backbone.pth")
     assert all(torch.equal(last[k], v) for k, v in final.items())
     config = read_json(undisturbed / "config.json")
-    assert config["queue_size"] == 16 and config["bn_group"] == 8 and config["samples"] == 160
+    assert config["queue_size"] == 16 and config["bn_group"] == 8 and config["samples"] == 96
     assert config["momentum_key"] == 0 and config["optimizer"] == "adamw"
     assert [c["name"] for c in read_json(undisturbed / "meta.json")["classes"]] == [
         "disc",
@@ -121,23 +132,17 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(
 ) -> None:
     folder = tmp_path / "run"
     workers = int(number == signal.SIGINT)  # once with workers, which the signal reaches as well
-    command = ["--shards", shards, "--out", folder, *SMALL, "--workers", workers]
-    process = segloc_train(*command, start_new_session=True)
-    deadline = time.monotonic() + 60
-    # in the second epoch, so that the state is one of the middle of an epoch
-    while not (folder / "last.pt").is_file() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.2)
-    os.killpg(process.pid, number)
-    found, text = finish(process)
-    assert found == code, text
+    assert (
+        signalled(6, number, tmp_path / "log", "--shards", shards, "--out", folder, *SMALL, "--workers", workers)
+        == code
+    )
     state = torch.load(folder / "last.pt", weights_only=True)
-    assert 7 <= state["step"] < 14 and not (folder / "backbone.pth").exists()
-    if number == signal.SIGKILL:
-        assert state["step"] == 7  # of the last epoch's end; what came after is done again
+    assert not (folder / "backbone.pth").exists()
+    # of the middle of an epoch, or of the last epoch's end: what came after is done again
+    assert state["step"] == (4 if number == signal.SIGKILL else 6)
     # records of steps that a crash lost, and half a line, must not stay
     with (folder / "log.jsonl").open("a") as file:
-        file.write('{"step": 14, "epoch": 2, "loss": 0.0}\n{"step": 15, "lo')
+        file.write('{"step": 8, "epoch": 2, "loss": 0.0}\n{"step": 9, "lo')
     done, text = run("--resume", folder)
     assert done == 0, text
     assert records(folder) == records(undisturbed)
@@ -153,7 +158,7 @@ def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path,
     code, text = run("--resume", folder, "--out", tmp_path / "other")
     assert code == 1 and "--out" in text and "contradicts" in text
     code, text = run("--resume", folder, "--workers", 0, "--lr", 0.004)
-    assert code == 0 and "is finished: 2 epochs, 14 steps" in text
+    assert code == 0 and "is finished: 2 epochs, 8 steps" in text
     assert records(folder) == records(undisturbed)
     code, text = run("--resume", folder, "--on-bad-shard", "skip")
     assert code == 0, "it may be changed when damage is found on the way"
@@ -190,7 +195,7 @@ def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path,
         ("workers", -1, "-1 is not in the range"),
         ("precision", "foo", "'foo' is not one of"),
         ("batch_size", 128, "fewer than one batch of 128"),
-        ("training", 100, "100, but its shards leave 120"),
+        ("training", 100, "100, but its shards leave 72"),
     ],
 )
 def test_resume_refuses_what_the_flags_would_refuse(
@@ -203,7 +208,7 @@ def test_resume_refuses_what_the_flags_would_refuse(
     assert f"{tmp_path / 'config.json'}: " in text and (f"json: {field}: " in text or field == "batch_size")
 
 
-@pytest.mark.parametrize("step", [-1, 15, 7.5])
+@pytest.mark.parametrize("step", [-1, 9, 7.5])
 def test_resume_refuses_a_step_outside_the_run(undisturbed: Path, tmp_path: Path, step: float) -> None:
     shutil.copyfile(undisturbed / "config.json", tmp_path / "config.json")
     state = torch.load(undisturbed / "last.pt", weights_only=True)
@@ -329,11 +334,14 @@ def test_a_damaged_held_out_pair_is_named_when_another_stands_in(tmp_path: Path)
 
 
 def test_help_version_and_mistakes(shards: Path, tmp_path: Path) -> None:
-    code, text = finish(segloc_train("-h"))
-    assert code == 0 and all(flag in text for flag in ("--shards", "--momentum-key", "(0.004 for", "--resume RUN"))
+    help = subprocess.run([sys.executable, "-m", "segloc_train", "-h"], capture_output=True, text=True, check=True)
+    text = help.stdout
+    assert not help.stderr and all(
+        flag in text for flag in ("--shards", "--momentum-key", "(0.004 for", "--resume RUN")
+    )
     assert run("--version") == (0, "segloc-train 0.1.0\n")
     code, text = run("--shards", shards, "--summary", *SMALL)
-    assert code == 0 and "14 steps" in text and "K 16" in text and re.search(r"m [\d.e-]+ per 256", text)
+    assert code == 0 and "8 steps" in text and "K 16" in text and re.search(r"m [\d.e-]+ per 256", text)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").write_text("mine")
     out = ["--out", tmp_path / "new"]
@@ -366,13 +374,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(shards: Path, tmp_path: Path) -
     code, text = run("--shards", shards, "--out", tmp_path / "run", *SMALL, "--lr", 1e30)
     assert code == 1 and "no state was saved before; lower --lr" in text
     named = re.search(r"not finite at step (\d+), in batch statistics shared by (\S+tar): (\d{12})", text)
-    assert named and int(named[1]) == 2 and Path(named[2]).is_file() and int(named[3]) < 160
+    assert named and int(named[1]) == 2 and Path(named[2]).is_file() and int(named[3]) < 96
     assert not (tmp_path / "run" / "backbone.pth").exists()
 
 
 def test_weights_that_are_not_finite_are_not_kept(shards: Path, tmp_path: Path) -> None:
     """One step an epoch: its loss is fine still when the state would be saved."""
-    folder, options = tmp_path / "run", [*SMALL, "--batch-size", 96, "--lr", 1e30]
+    folder, options = tmp_path / "run", [*SMALL, "--batch-size", 64, "--lr", 1e30]
     code, text = run("--shards", shards, "--out", folder, *options)
     assert code == 1 and "weights are not finite after step 1; no state was saved before" in text
     assert not (folder / "last.pt").exists()
@@ -382,18 +390,13 @@ def test_a_killed_stream_goes_on_at_the_epoch(shards: Path, tmp_path: Path) -> N
     options = ["--shards", shards, *SMALL, "--stream"]
     assert run(*options, "--out", tmp_path / "whole")[0] == 0
     folder = tmp_path / "run"
-    process = segloc_train(*options, "--out", folder)
-    deadline = time.monotonic() + 60
-    while not (folder / "last.pt").is_file() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    assert finish(process)[0] == -9
+    assert signalled(6, signal.SIGKILL, tmp_path / "log", *options, "--out", folder) == -9
     code, text = run("--resume", folder)
     assert code == 0, text
     assert records(folder) == records(tmp_path / "whole")
 
 
-def test_a_full_disk_leaves_the_last_state(undisturbed: Path, shards: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_last_state(shards: Path, tmp_path: Path) -> None:
     """A limit on file sizes stands for the disk: writing fails half way in the same place."""
     folder = tmp_path / "run"
     assert run("--shards", shards, "--out", folder, *SMALL, "--epochs", 1)[0] == 0
@@ -401,10 +404,12 @@ def test_a_full_disk_leaves_the_last_state(undisturbed: Path, shards: Path, tmp_
     write_json(folder / "config.json", {**config, "epochs": 2})
     before = (folder / "last.pt").read_bytes()
     half = len(before) // 2
-    process = segloc_train(
-        "--resume", folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
-    )
-    code, text = finish(process)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (half, most))
+    try:
+        code, text = run("--resume", folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     told = "last.pt: cannot be written (File too large); what stood there before is unharmed"
     assert code == 1 and told in text, text
     assert (folder / "last.pt").read_bytes() == before and not list(folder.glob("*.tmp*"))

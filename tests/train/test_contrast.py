@@ -49,7 +49,7 @@ def same_value_and_gradient(mine: Tensor, other: Tensor, queries: Tensor) -> Non
     assert torch.allclose(*grads, rtol=1e-9, atol=1e-10)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @cases
 def test_info_nce_equals_a_naive_loop(seed: int, samples: int, levels: int, count: int, temperature: float) -> None:
     queries, keys, store, labels, store_labels = case(seed, samples, levels, count)
@@ -74,7 +74,7 @@ def test_info_nce_equals_a_naive_loop(seed: int, samples: int, levels: int, coun
         same_value_and_gradient(loss, naive, queries)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @cases
 def test_sup_con_equals_a_naive_loop(seed: int, samples: int, levels: int, count: int, temperature: float) -> None:
     queries, keys, store, labels, store_labels = case(seed, samples, levels, count)

@@ -3,42 +3,48 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import click
 import pytest
 import torch
+from tests.conftest import ROOT, Forked
 from tests.train.conftest import make_shards
 
+from segloc_train.cli import main
 from segloc_train.config import check_share
 from segloc_train.dist import World, joined
+from segloc_train.run.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("thin", "no_forecast")
 BATCH = ["--batch-size", "32", "--bn-group", "8", "--workers", "0", "--arch", "resnet18", "--width", "64"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """180 pairs of 64 px in shards of 70, 70 and 40."""
-    return make_shards(tmp_path_factory.mktemp("data") / "pairs", 180, shard_size=70)
+    """130 pairs of 64 px in shards of 50, 50 and 30."""
+    return make_shards(tmp_path_factory.mktemp("data") / "pairs", 130, shard_size=50)
 
 
-def start(ranks: int, *arguments: object, restarts: int = 0) -> "subprocess.Popen[str]":
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "--max-restarts", restarts, "-m"]
-    command = [sys.executable, "-m", *(launcher if ranks > 1 else []), "segloc_train", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen([*map(str, command)], stdout=pipe, stderr=subprocess.STDOUT, text=True, env=ENV)
+def run(*arguments: object) -> None:
+    """The program in this process, which it ends."""
+    sys.argv = ["segloc-train", *map(str, arguments)]
+    main()
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    text = process.communicate(timeout=240)[0]
-    return process.returncode, text
+def alone(*arguments: object) -> int:
+    """Exit code of the program, run inside this process."""
+    with mock.patch.object(sys, "argv", []), pytest.raises(SystemExit) as done:
+        run(*arguments)
+    assert isinstance(done.value.code, int)
+    return done.value.code
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -52,7 +58,7 @@ def ranks_of(process: "subprocess.Popen[str]") -> list[int]:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not path.is_file():
         assert time.monotonic() < deadline, path
         time.sleep(0.05)
@@ -60,10 +66,10 @@ def wait_for(path: Path) -> None:
 
 def test_two_ranks_compute_what_one_does(uneven: Path, tmp_path: Path) -> None:
     """Losses, queues, weights and running statistics; a tiny learning rate, since training magnifies rounding."""
-    for ranks in (1, 2):
-        out = tmp_path / f"run{ranks}"
-        code, text = finish(start(ranks, "--shards", uneven, "--out", out, *BATCH, "--epochs", 1, "--lr", 1e-4))
-        assert code == 0, text
+    arguments = ["--shards", uneven, *BATCH, "--epochs", 1, "--lr", 1e-4, "--out"]
+    told = [rank.end() for rank in Forked.ranks(tmp_path, run, *arguments, tmp_path / "run2")]
+    assert [code for code, _ in told] == [0, 0], told
+    assert alone(*arguments, tmp_path / "run1") == 0
     one, two = (records(tmp_path / f"run{n}") for n in (1, 2))
     assert one[-1]["step"] == two[-1]["step"] > 2
     for name in ("loss", "acc_p2", "held_out_accuracy", "knn_accuracy", "queue_oldest", "queue_collisions"):
@@ -78,64 +84,78 @@ def test_two_ranks_compute_what_one_does(uneven: Path, tmp_path: Path) -> None:
             assert torch.allclose(x, states[1][name], atol=1e-4, rtol=1e-3), name
 
 
+def whole(out: Path, epochs: int) -> bool:
+    """Are there the weights, each step once, and each epoch's end?"""
+    steps = [r["step"] for r in records(out)]
+    ends = [r for r in records(out) if "held_out_accuracy" in r]
+    return (out / "backbone.pth").is_file() and steps == sorted(set(steps)) and len(ends) == epochs
+
+
 def test_a_dead_rank_ends_all_and_a_restart_goes_on(uneven: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 4, "--lr", 1e-4]
-    process = start(2, *arguments, restarts=1)
+    arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 3, "--lr", 1e-4]
+    launch = {"TORCHELASTIC_RUN_ID": "ours"}
+    ranks = Forked.ranks(tmp_path, run, *arguments, **launch)
+    wait_for(out / "last.pt")  # an epoch is done
+    ranks[1].kill(signal.SIGKILL)
+    told = [rank.end() for rank in ranks]
+    assert told[0][0] == 1 and "lost contact with another rank" in told[0][1] and told[1][0] == -9, told
+    ranks = Forked.ranks(tmp_path, run, *arguments, **launch, TORCHELASTIC_RESTART_COUNT=1)
+    told = [rank.end() for rank in ranks]
+    assert [code for code, _ in told] == [0, 0] and whole(out, 3), told
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them_again(uneven: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["--shards", uneven, "--out", out, *BATCH, "--epochs", 3, "--lr", 1e-4]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--max-restarts", 1, "-m"]
+    command = [sys.executable, "-m", *launcher, "tests.thin", "segloc_train", *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen([*map(str, command)], text=True, env=ENV, cwd=ROOT, **pipes)
     wait_for(out / "last.pt")  # an epoch is done
     os.kill(ranks_of(process)[1], signal.SIGKILL)
-    code, text = finish(process)
-    assert code == 0, text
-    assert "lost contact with another rank" in text and (out / "backbone.pth").is_file()
-    steps = [r["step"] for r in records(out)]
-    assert steps == sorted(set(steps)) and len([r for r in records(out) if "held_out_accuracy" in r]) == 4
+    text = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, text
+    assert "lost contact with another rank" in text and whole(out, 3)
 
 
-def test_a_stop_reaches_all_ranks_and_another_number_goes_on(uneven: Path, tmp_path: Path) -> None:
+def test_a_stop_reaches_all_ranks_and_another_number_goes_on(
+    uneven: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
-    process = start(2, "--shards", uneven, "--out", out, *BATCH, "--epochs", 50)
+    ranks = Forked.ranks(tmp_path, run, "--shards", uneven, "--out", out, *BATCH, "--epochs", 50)
     wait_for(out / "last.pt")
-    os.kill(ranks_of(process)[1], signal.SIGTERM)  # one alone is told
-    code, text = finish(process)
-    assert code != 0 and "go on with --resume" in text, text
+    ranks[1].kill(signal.SIGTERM)  # one alone is told
+    told = [rank.end() for rank in ranks]
+    assert [code for code, _ in told] == [143, 143] and "go on with --resume" in told[0][1], told
     stopped = torch.load(out / "last.pt", weights_only=True)["step"]
-    process = start(1, "--resume", out)
-    deadline = time.monotonic() + 120
-    while records(out)[-1]["step"] <= stopped:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert finish(process)[0] == 130
+    advance = Trainer.advance
+
+    def stop(trainer: Trainer, *given: Any) -> None:
+        advance(trainer, *given)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "advance", stop)
+    assert alone("--resume", out) == 130
+    assert torch.load(out / "last.pt", weights_only=True)["step"] == stopped + 1
 
 
-APART = """
-import sys
-import click
-from segloc_train.dist import joined
-import torch
-
-with joined(torch.device("cpu")) as world:
-    world.agree("the weather", "sunny")
-    try:
-        world.agree("the weather", "sunny" if world.first else "rainy")
-    except click.ClickException as error:
-        print(error.message)
-    world.wait()
-"""
+def apart() -> None:
+    with joined(torch.device("cpu")) as world:
+        world.agree("the weather", "sunny")
+        try:
+            world.agree("the weather", "sunny" if world.first else "rainy")
+        except click.ClickException as error:
+            print(error.message)
+        world.wait()
 
 
-def test_ranks_that_differ_end_at_once() -> None:
+def test_ranks_that_differ_end_at_once(tmp_path: Path) -> None:
     """They would wait for each other for ever, or train on different pairs."""
-    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", APART], stdout=subprocess.PIPE, text=True, env=ENV | meet | {"RANK": rank}
-        )
-        for rank in ("0", "1")
-    ]
-    for rank, word in zip(ranks, ("sunny", "rainy"), strict=True):
-        assert f"the ranks differ in the weather (rank {ranks.index(rank)}: {word})" in rank.communicate(timeout=120)[0]
-        assert rank.returncode == 0
+    told = [rank.end() for rank in Forked.ranks(tmp_path, apart)]
+    words = [f"the ranks differ in the weather (rank {n}: {word})" for n, word in enumerate(("sunny", "rainy"))]
+    assert all(code == 0 and word in text for (code, text), word in zip(told, words, strict=True)), told
 
 
 def test_half_a_world_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,12 +163,6 @@ def test_half_a_world_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told = r"RANK expected.*; start them by torchrun, or unset WORLD_SIZE"
     with pytest.raises(click.ClickException, match=told), joined(torch.device("cpu")):
         pass
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -1,13 +1,15 @@
 """The key store against one queue per class, written from the definition."""
 
-import subprocess
-import sys
+import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.conftest import Forked
 from torch import Tensor
 
 from segloc_train.methods.common.queues import GROWTH, NO_CLASS, KeyStore
@@ -53,7 +55,7 @@ def streams(draw: st.DrawFn) -> tuple[int, int, list[list[int]]]:
     return classes, draw(st.integers(1, 12)), draw(st.lists(batch, min_size=1, max_size=25))
 
 
-@settings(max_examples=400)
+@settings(max_examples=100)
 @given(streams())
 @example((2, 5, [[1] * 5, [0] * 5]))  # 2K keys needed at once
 def test_equals_naive_queues_at_every_step(stream: tuple[int, int, list[list[int]]]) -> None:
@@ -85,7 +87,7 @@ def test_equals_naive_queues_at_every_step(stream: tuple[int, int, list[list[int
     assert health["start_keys"] == len({i for queue in places for i in queue if i < capacity})
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(streams(), st.integers(0, 24))
 def test_state_resumes_slot_by_slot(stream: tuple[int, int, list[list[int]]], cut: int) -> None:
     classes, capacity, batches = stream
@@ -175,26 +177,19 @@ def test_labels_out_of_place_are_refused() -> None:
         store.enqueue(keys, torch.zeros(2, dtype=torch.int64, device="meta"))
 
 
-RANK = """
-import sys
-from datetime import timedelta
-import torch
-import torch.distributed as dist
-from segloc_train.methods.common.queues import KeyStore
-
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/meet", 2), rank=rank, world_size=2,
-                        timeout=timedelta(seconds=60))
-store = KeyStore(2, 4, 20, 3, torch.Generator().manual_seed(0))
-for keys, labels in torch.load(f"{folder}/stream.pt", weights_only=True):
-    half = slice(rank * len(keys) // 2, (rank + 1) * len(keys) // 2)
-    gathered = [torch.empty_like(keys[half]) for _ in range(2)], [torch.empty_like(labels[half]) for _ in range(2)]
-    dist.all_gather(gathered[0], keys[half].contiguous())
-    dist.all_gather(gathered[1], labels[half].contiguous())
-    store.enqueue(torch.cat(gathered[0]), torch.cat(gathered[1]))
-torch.save(store.state_dict(), f"{folder}/rank{rank}.pt")
-dist.destroy_process_group()
-"""
+def fill(folder: Path) -> None:
+    """One of two ranks."""
+    rank = int(os.environ["RANK"])
+    dist.init_process_group("gloo", timeout=timedelta(seconds=600))
+    store = KeyStore(2, 4, 20, 3, torch.Generator().manual_seed(0))
+    for keys, labels in torch.load(folder / "stream.pt", weights_only=True):
+        half = slice(rank * len(keys) // 2, (rank + 1) * len(keys) // 2)
+        gathered = [torch.empty_like(keys[half]) for _ in range(2)], [torch.empty_like(labels[half]) for _ in range(2)]
+        dist.all_gather(gathered[0], keys[half].contiguous())
+        dist.all_gather(gathered[1], labels[half].contiguous())
+        store.enqueue(torch.cat(gathered[0]), torch.cat(gathered[1]))
+    torch.save(store.state_dict(), folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(("directions", "spread"), [(1, (0.99, 1.01)), (2, (1.7, 2.01)), (DIM, (0.8 * DIM, DIM))])
@@ -220,8 +215,7 @@ def test_two_ranks_hold_the_store_of_one_process(tmp_path: Path) -> None:
         labels = torch.cat([torch.randint(4, (3,), generator=draws), torch.zeros(3, dtype=torch.int64)])
         stream.append((torch.randn(6, LEVELS, DIM, generator=draws), labels))
     torch.save(stream, tmp_path / "stream.pt")
-    ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    assert [rank.end() for rank in Forked.ranks(tmp_path, fill, tmp_path)] == [(0, "")] * 2
     store = new_store(4, 20)
     for keys, labels in stream:
         store.enqueue(keys, labels)

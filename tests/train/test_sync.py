@@ -22,6 +22,7 @@ from segloc_train.methods.common.contrast import info_nce
 from segloc_train.methods.common.queues import KeyStore
 from segloc_train.run.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("thin")
 SIZE, BATCH, GROUP, CLASSES, QUEUE = 48, 16, 8, 4, 72  # the queue still holds start keys after three steps
 
 
@@ -63,7 +64,10 @@ def steps(method: str, stand_in: StandIn, crop: float = 1) -> list[Tensor]:
     return [x.held for x in trainer.pending]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [name if name in ("segloc", "densecl") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
+)
 def test_no_step_waits_for_the_device(method: str, stand_in: StandIn) -> None:
     found = steps(method, stand_in)
     assert stand_in.waits == []
