@@ -29,7 +29,7 @@ from segloc_train.model.checkpoint import save_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread", "thin", "few_draws")
 Make = Callable[..., Path]
-TINY = ["--labels", "8", "--epochs", "2", "--size", "64", "--width", "16", "--device", "cpu", "--seeds", "1"]
+TINY = ["--labels", "8", "--epochs", "1", "--size", "64", "--width", "16", "--device", "cpu", "--seeds", "1"]
 
 
 @pytest.fixture

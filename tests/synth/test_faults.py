@@ -264,7 +264,12 @@ def test_a_folder_that_may_not_be_written_is_one_line(sources: Sources, tmp_path
 
 @pytest.mark.parametrize(
     ("file", "opening"),  # colours learnt, segments cut; colours learnt, look-alikes cut, scan prepared
-    [("images/scan 3 (a).png", 0), ("images/scan 3 (a).png", 1), *(("N0000001.png", n) for n in range(3))],
+    [
+        ("images/scan 3 (a).png", 0),
+        pytest.param("images/scan 3 (a).png", 1, marks=pytest.mark.slow),
+        *(pytest.param("N0000001.png", n, marks=pytest.mark.slow) for n in range(2)),
+        ("N0000001.png", 2),
+    ],
 )
 def test_a_passing_loss_of_access_leaves_nothing_in_the_bank(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, opening: int

@@ -90,14 +90,14 @@ def draw_trial(noise: float, paired: bool, count: int = 80) -> Trial:
     return Trial("drawn", ones, others, paired, groups, matching.fold(groups, rng))
 
 
-@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("paired", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_noise_of_another_strength_is_found(paired: bool) -> None:
     verdicts = probe.linear(draw_trial(4.0, paired))
     assert verdicts["all"].low > 0.9
     assert verdicts["noise"].auc > 0.95
 
 
-@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("paired", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_crops_of_one_kind_are_not_told_apart(paired: bool) -> None:
     verdicts = probe.linear(draw_trial(2.0, paired))
     assert verdicts["all"].low <= 0.5 <= verdicts["all"].high
@@ -143,7 +143,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for number in range(400, 460):
         save(folder / "benign" / f"{number}.png", draw_scan(number))
     args = ["build", "--objects", folder / "objects", "--backgrounds", folder / "benign", "--out", folder / "pairs"]
-    args += ["--n", 300, "--size", 128, "--blend", "hard", "--scale", 0.9, 1.1, "--workers", 1]
+    args += ["--n", 200, "--size", 128, "--blend", "hard", "--scale", 0.9, 1.1, "--workers", 1]
     result = CliRunner().invoke(cli, [str(arg) for arg in args])
     assert result.exit_code == 0, result.output
     return folder / "pairs", folder / "real"

@@ -305,7 +305,7 @@ def test_a_build_in_a_store_holds_the_same_bytes_and_is_read_by_ranges(
 
 
 def test_a_build_into_a_store_killed_and_run_again(sources: Sources, tmp_path: Path, bucket: str) -> None:
-    args = ["--n", 100, "--shard-size", 10, "--workers", 2]
+    args = ["--n", 70, "--shard-size", 10, "--workers", 2]
     whole = build(sources, tmp_path / "whole", *args)
     out = f"{bucket}/killed"
     process = subprocess.Popen(

@@ -126,7 +126,10 @@ def test_same_seed_same_losses_and_another_seed_others(undisturbed: Path, shards
     assert records(tmp_path / "other")[0]["loss"] != records(undisturbed)[0]["loss"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
+)
 def test_interrupt_and_resume_equal_an_undisturbed_run(
     undisturbed: Path, shards: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -4,6 +4,8 @@ import io
 import pickle
 import tarfile
 import zipfile
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -26,14 +28,18 @@ from segloc_train.run.export import export
 ARCH, WIDTH = "resnet18", 8
 
 
-def fresh(seed: int) -> SDANet:
+@cache
+def _drawn(seed: int) -> tuple[SDANet, dict[str, Tensor]]:
     torch.manual_seed(seed)
-    return SDANet(ARCH, WIDTH)
+    return SDANet(ARCH, WIDTH), torchvision.models.resnet18(weights=None).state_dict()
+
+
+def fresh(seed: int) -> SDANet:
+    return deepcopy(_drawn(seed)[0])
 
 
 def resnet(seed: int) -> dict[str, Tensor]:
-    torch.manual_seed(seed)
-    return torchvision.models.resnet18(weights=None).state_dict()
+    return deepcopy(_drawn(seed)[1])
 
 
 def loaded(source: object) -> dict[str, Tensor]:
@@ -174,7 +180,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: 
     assert load_tensors(tmp_path / "small.pth").keys() == small.keys()
 
 
-def test_the_program_refuses_a_start_before_it_makes_a_run(shards: Path, tmp_path: Path) -> None:
+def test_the_program_refuses_a_start_before_it_makes_a_run(no_forecast: None, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "pointer.pth").write_bytes(POINTER)
     save_tensors(tmp_path / "diverged.pth", {**resnet(2), "layer1.0.conv1.weight": torch.full((1,), float("nan"))})
     for name, words in (

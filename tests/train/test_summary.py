@@ -90,7 +90,8 @@ def test_expected_time_follows_the_work_and_the_rate() -> None:
     assert 1e8 < matrix_rate(cpu, computed_in(cpu, "auto")) < 1e14
 
 
-def test_the_lines_say_what_a_run_will_do() -> None:
+def test_the_lines_say_what_a_run_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segloc_train.summary.RATE_SECONDS", 0.02)
     config = resolve(dict(OPTIONS), "0" * 64, 1000, 936)
     lines = summary(config, 12, 128, torch.device("cpu"), 1)
     assert all(len(line) < 160 for line in lines)
@@ -112,7 +113,7 @@ def test_the_lines_say_what_a_run_will_do() -> None:
     assert "1.6 GFLOP a pair" in faster
 
 
-@pytest.mark.parametrize("size", [96, 128])
+@pytest.mark.parametrize("size", [96, pytest.param(128, marks=pytest.mark.slow)])
 def test_flops_grow_with_the_picture_and_memory_with_the_group(size: int) -> None:
     def of(size: int, group: int) -> Cost:
         with torch.device("meta"):
