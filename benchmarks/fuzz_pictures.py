@@ -80,12 +80,12 @@ def declared(content: bytes, rng: random.Random) -> bytes:
 
 
 def large(content: bytes, rng: random.Random) -> bytes:
-    """A grey PNG of 49 megapixels of 8 or 16 bits, some 100 kB."""
+    """A grey PNG of 16 megapixels of 8 or 16 bits, some 20 kB."""
     depth = rng.choice((8, 16))
-    row = bytes(1 + 7000 * depth // 8)
+    row = bytes(1 + 4000 * depth // 8)
     packer = zlib.compressobj(1)
-    data = b"".join([packer.compress(row * 100) for _ in range(70)]) + packer.flush()
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 7000, 7000, depth, 0, 0, 0, 0)), (b"IDAT", data), (b"IEND", b""))
+    data = b"".join([packer.compress(row * 100) for _ in range(40)]) + packer.flush()
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 4000, 4000, depth, 0, 0, 0, 0)), (b"IDAT", data), (b"IEND", b""))
     parts = (
         struct.pack(">I", len(own)) + kind + own + struct.pack(">I", zlib.crc32(kind + own)) for kind, own in chunks
     )
@@ -122,12 +122,12 @@ PICTURE_DAMAGE: dict[str, Damage] = {
     "another size": lambda content, rng: saved(
         opened(content).resize(rng.choice(((1, 1), (1, 3000), (3000, 2), (52, 60), (61, 52))), 0), "PNG"
     ),
-    "49 megapixels": large,
+    "16 megapixels": large,
     "other bytes": lambda content, rng: rng.choice(
         (rng.randbytes(300), b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n")
     ),
 }
-RARE = "49 megapixels"
+RARE = "16 megapixels"
 
 
 def damage_picture(files: Files, rng: random.Random) -> str:
