@@ -223,6 +223,7 @@ def _is_opixray(file: Path) -> bool:
     """Whether the first line with anything on it is one of OPIXray's."""
     with file.open("rb") as opened:
         head = opened.read(2000)
+    head = head[: head.rfind(b"\n") + 1] or head  # no half of a character
     try:
         lines = [line for line in decoded(head).splitlines() if line.strip()]
         return bool(lines and read_lines(lines[0])[0])

@@ -63,7 +63,9 @@ def _by_lists(root: Path, whole_set: Part) -> dict[str, Part]:
     pictures = [name for name in files if name.startswith(front) and is_image(name)]
     parts = by_lists(Pool(root, files, pictures, {name: name for name in pictures}))
     return {
-        split: whole_set._replace(only=frozenset(name.removeprefix(front) for name in part.pictures))
+        split: whole_set._replace(
+            only=frozenset(name.removeprefix(front) for name in part.pictures), lost=frozenset(part.lost)
+        )
         for split, part in parts.items()
     } or {LONE: whole_set}
 
