@@ -17,7 +17,7 @@ DAMAGED = "damaged RLE"
 OTHER_SIZE = "mask of another size than its image"
 MEETS = 0.5  # share of a mask that lies in its box, at least; boxes are drawn around masks
 LONGEST_OUTLINE = 4e6  # pixels
-BETWEEN = 0.25  # share of outlines with values between, above which a class-id picture was interpolated
+BETWEEN = 0.4  # share of outlines with values between, above which a class-id picture was interpolated
 
 
 def annotations_of(scan: Scan, size: tuple[int, ...] | None = None) -> tuple[Annotation, ...]:
