@@ -96,11 +96,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def no_forecast() -> Iterator[None]:
-    """What a run will cost takes as long to find out as the run; tests/train/test_summary.py looks at it."""
+def bare() -> Iterator[None]:
+    """Runs without a forecast of their cost and with a blank chart, which take as long as their steps do."""
+    chart = cv2.imencode(".png", np.zeros((8, 8, 4), np.uint8))[1].tobytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segloc_train.summary.dry_run", lambda *_: Cost(1, 2, 3))
         patch.setattr("segloc_train.summary.matrix_rate", lambda *_: 1e9)
+        patch.setattr("segloc_train.run.runlog.scatter", lambda *_: chart)
         yield
 
 

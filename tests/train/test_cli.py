@@ -28,7 +28,7 @@ from segloc_train.data.sources import open_sources
 from segloc_train.model.checkpoint import load_tensors, save_tensors
 from segloc_train.run.trainer import Trainer, build
 
-pytestmark = pytest.mark.usefixtures("thin", "no_forecast")
+pytestmark = pytest.mark.usefixtures("thin", "bare")
 SMALL = ["--arch", "resnet18", "--width", "64", "--batch-size", "16", "--epochs", "2", "--workers", "0"]
 
 
@@ -83,7 +83,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(thin: None, no_forecast: None, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(thin: None, bare: None, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run: 96 pairs, 24 held out, 2 epochs of 4 steps."""
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
     code, text = run("--shards", shards, "--out", folder, *SMALL, "--save-every", 1)

@@ -22,7 +22,7 @@ from segloc_train.config import check_share
 from segloc_train.dist import World, joined
 from segloc_train.run.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("thin", "no_forecast")
+pytestmark = pytest.mark.usefixtures("thin", "bare")
 BATCH = ["--batch-size", "32", "--bn-group", "8", "--workers", "0", "--arch", "resnet18", "--width", "64"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 

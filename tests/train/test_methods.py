@@ -33,7 +33,7 @@ from segloc_train.methods.densecl import matched
 from segloc_train.model.backbone import LEVELS
 from segloc_train.model.encoder import Encoder
 
-pytestmark = pytest.mark.usefixtures("thin", "no_forecast")
+pytestmark = pytest.mark.usefixtures("thin", "bare")
 NAMES = METHODS
 CONTRASTIVE = [name for name in NAMES if name != "classify"]
 COUNT, GROUP, SIZE, CLASSES, K, T = 16, 8, 64, 3, 20, 0.2

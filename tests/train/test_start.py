@@ -180,7 +180,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: 
     assert load_tensors(tmp_path / "small.pth").keys() == small.keys()
 
 
-def test_the_program_refuses_a_start_before_it_makes_a_run(no_forecast: None, shards: Path, tmp_path: Path) -> None:
+def test_the_program_refuses_a_start_before_it_makes_a_run(bare: None, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "pointer.pth").write_bytes(POINTER)
     save_tensors(tmp_path / "diverged.pth", {**resnet(2), "layer1.0.conv1.weight": torch.full((1,), float("nan"))})
     for name, words in (
