@@ -31,15 +31,14 @@ from segloc_synth.sources.text import BadLabel
 
 Table = npt.NDArray[np.float64]
 REAL = ("masks", "sixray_masks")  # folders of real scans with masks
-SPLITS = ("train", "test_easy", "test_hard", "test_hidden")
 DRAWS = 2000
 TILE, COLUMNS, SHOWN = 160, 8, 48
 OUTLINE = (230, 0, 120)
 
 
 def measure(path: Path) -> Table:
-    """Of each object of a source with masks and boxes: number of its scan, trust (-1: nothing found), overlap with
-    its mask, CPU milliseconds; [N, 4]."""
+    """Of each object of all splits of a source with masks and boxes: number of its scan, trust (-1: nothing found),
+    overlap with its mask, CPU milliseconds; [N, 4]."""
     rows = []
     for number, scan in enumerate(read_labelled(path, allow_test=True).scans):
         pixels = read_image(scan.path)[0]
@@ -147,8 +146,7 @@ def main(drawn: Path | None, source: Path | None, seed: int, **options: Any) -> 
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "phantom"
             write_phantom(root, options["images"], 2, number, 256, 1)
-            splits = [root / "pidray" / "annotations" / f"xray_{split}.json" for split in SPLITS]
-            simulated.append((f"PhantomRay, seed {number}", _pooled([measure(path) for path in splits])))
+            simulated.append((f"PhantomRay, seed {number}", measure(root / "pidray")))
     for name in REAL:
         if (scans / name).is_dir():
             real.append((f"real, `{name}`", measure(scans / name)))

@@ -308,6 +308,9 @@ def test_test_splits_are_refused_in_one_line(tmp_path: Path) -> None:
         shutil.copytree(labelled / "images", pidray / split)
         shutil.copy(labelled / "set.json", pidray / "annotations" / name)
     assert read_labelled(pidray).scans[0].name == "train/scan 0 (a)"
+    train = pidray / "annotations" / "xray_train.json"
+    assert {scan.name.partition("/")[0] for scan in read_labelled(pidray, allow_test=True).scans} == {"train", "easy"}
+    assert {scan.name.partition("/")[0] for scan in read_labelled(train, allow_test=True).scans} == {"train"}
     easy = pidray / "annotations" / "xray_test_easy.json"
     with pytest.raises(click.ClickException, match="--allow-test"):
         read_labelled(easy)

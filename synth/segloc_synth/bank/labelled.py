@@ -60,7 +60,7 @@ def read_labelled(
     """Read a labelled source of any layout (see sources.layouts.find); records that cannot be used are left out and
     listed in its `problems`.
 
-    Of a data set with splits the training split alone is taken; `allow_test` takes all. Crowds are no objects to cut
+    Of a data set with splits the training split alone is taken; `allow_test` takes all of a folder's. Crowds are no objects to cut
     out. `masks_from_boxes` takes objects without a mask too, and masks derived for them from a trust of `min_trust` (0
     to 1) on; the fingerprint tells how they are derived, and that trust unless it is MIN_TRUST. Label files are read,
     masks are not decoded, and pictures are opened only where the labels do not state their size.
@@ -78,7 +78,8 @@ def read_labelled(
 
 
 def _read(path: Path, layout: Layout, masks_from_boxes: bool, allow_test: bool) -> LabelledSource:
-    names = list(layout.splits) if allow_test else [name for name in layout.splits if name in (LONE, TRAIN)]
+    every = allow_test and path.suffix.lower() != ".json"  # PIDray's training json stands for its folder, but for this
+    names = [name for name in layout.splits if every or name in (LONE, TRAIN)]
     if not names:
         raise refused_test(path, f"holds but a test split ({', '.join(layout.splits)})")
     chosen = {name: layout.splits[name] for name in names}
