@@ -60,10 +60,10 @@ def read_labelled(
     """Read a labelled source of any layout (see sources.layouts.find); records that cannot be used are left out and
     listed in its `problems`.
 
-    Of a data set with splits the training split alone is taken; `allow_test` takes all of a folder's. Crowds are no objects to cut
-    out. `masks_from_boxes` takes objects without a mask too, and masks derived for them from a trust of `min_trust` (0
-    to 1) on; the fingerprint tells how they are derived, and that trust unless it is MIN_TRUST. Label files are read,
-    masks are not decoded, and pictures are opened only where the labels do not state their size.
+    Of a data set with splits the training split alone is taken; `allow_test` takes all of a folder's. Crowds are no
+    objects to cut out. `masks_from_boxes` takes objects without a mask too, and masks derived for them from a trust of
+    `min_trust` (0 to 1) on; the fingerprint tells how they are derived, and that trust unless it is MIN_TRUST. Label
+    files are read, masks are not decoded, and pictures are opened only where the labels do not state their size.
 
     click.ClickException when there is no data set, it cannot be read, is a test split (unless `allow_test`), has boxes
     only (unless `masks_from_boxes`), or holds nothing usable.
