@@ -111,29 +111,36 @@ STYLES: dict[str, Callable[[str], str]] = {
 }
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LISTS = [
+    *("ImageSets/Segmentation/test.txt", "ImageSets/Main/test.txt", "ImageSets/Segmentation/gun_test.txt"),
+    *("ImageSets/10/test.csv", "test.txt", "test_list.txt", "my-test.csv", "splits/test.lst"),
+]
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sets(st.sampled_from(NAMES), min_size=1, max_size=5),
     st.sampled_from(list(STYLES)),
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
-    st.sampled_from(["\n", "\r\n"]),
-    st.sampled_from(["Segmentation/test.txt", "Main/test.txt", "Segmentation/gun_test.txt", "10/test.csv"]),
+    st.sampled_from(LISTS),
+    st.sampled_from(["\n", "\r\n", " ", "\t", "; "]),
 )
 def test_what_a_test_list_names_never_feeds_synthesis(
-    tmp_path_factory: Any, held: set[str], style: str, encoding: str, end: str, where: str
+    tmp_path_factory: Any, held: set[str], style: str, encoding: str, where: str, end: str
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "listed"
     if not root.exists():
         masks(root, NAMES)
-    shutil.rmtree(root / "ImageSets", ignore_errors=True)
-    (root / "ImageSets" / where).parent.mkdir(parents=True)
+    (root / where).parent.mkdir(parents=True, exist_ok=True)
     text = end.join(STYLES[style](name) for name in sorted(held)) + end
-    (root / "ImageSets" / where).write_bytes(text.encode(encoding))
+    (root / where).write_bytes(text.encode(encoding))
     source = read_labelled(root)
+    every = read_labelled(root, allow_test=True)
+    (root / where).unlink()
     assert {scan.path.stem for scan in source.scans} == set(NAMES) - held
     told = {Path(p.file).stem for p in source.problems if p.kind == "scan of the test split"}
     assert told == held
-    assert len(read_labelled(root, allow_test=True).scans) == len(NAMES)
+    assert len(every.scans) == len(NAMES)
 
 
 def test_a_list_that_names_nothing_is_refused_by_name(tmp_path: Path) -> None:
@@ -508,3 +515,4 @@ def test_a_pose_is_no_polygon() -> None:
     assert yolo_line(line) == (0, [0.5, 0.5, 0.4, 0.4])
     assert yolo_line("0 .5 .5 .4 .4 .4 .4 .6 .6", pose=True) == (0, [0.5, 0.5, 0.4, 0.4])
     assert len(yolo_line("0 .1 .1 .4 .1 .4 .4 .1 .4")[1]) == 8
+    assert len(yolo_line("0 .5 .5 .9 .5 .9 .9 1.0 .7 .6 1.0")[1]) == 10, "at the picture's edge"

@@ -2,18 +2,18 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import click
 
-from segloc_synth.sources.listing import EXTENSIONS, is_image
+from segloc_synth.sources.listing import EXTENSIONS
 from segloc_synth.sources.problems import short
 from segloc_synth.sources.text import csv_rows, read_text
 
 LISTS = frozenset({".txt", ".csv", ".lst"})  # extensions
-LONGEST = 4096  # characters of a path, at most
+WORDS = 8  # in a name with spaces, at most
 FLAGS = frozenset({"1", "-1", "0"})  # of a class: there, not there, unsure
 
 
@@ -38,9 +38,11 @@ class Pictures:
 
         Those are preferred that are written in the same case; of which the shorter of the two paths is the end of the
         longer; that have the same extension, where the entry has one: a list may name the masks, or what they were.
+        None for what may be several paths: each is asked for by itself, a folder's name with spaces by its end.
         """
         parts, extension = parted(entry.strip().strip("\"'").replace("\\", "/"))
-        if not parts:
+        several = any("/" in word or "\\" in word for word in entry.split()[1:])  # paths, or one with spaces in folders
+        if several or not parts:
             return []
         fits = [(*parted(name), name) for name in self._by_stem.get(parts[-1].casefold(), ())]
         fits = [fit for fit in fits if fit[0][-1] == parts[-1]] or fits
@@ -66,7 +68,7 @@ class Listing:
 def read_listing(path: Path, pictures: Pictures) -> Listing:
     """Read a list of pictures: a line, or a row of a csv, each.
 
-    A line may hold more than a name: the mask's path, a flag, a comment, quotes; names may have spaces. In a csv, what
+    A line may hold more than a name: the mask's path, a flag, more names, quotes; names may have spaces. In a csv, what
     follows the name may be 1, -1 or 0 per class.
 
     click.ClickException when none of its lines means a picture: then it is written in a way that is not understood.
@@ -79,7 +81,7 @@ def read_listing(path: Path, pictures: Pictures) -> Listing:
     for row in rows:
         if not any(cell.strip() for cell in row) or row[0].lstrip().startswith("#"):
             continue
-        mine = next((names for entry in _entries(row) if (names := pictures.find(entry))), [])
+        mine = _meant(row, pictures)
         found |= dict.fromkeys(mine)
         if not mine and (found or lost or path.suffix.lower() != ".csv"):  # a csv begins with its heading
             lost.append(row[0].strip().strip("\"'"))
@@ -95,16 +97,29 @@ def read_listing(path: Path, pictures: Pictures) -> Listing:
     return Listing(tuple(found), frozenset(benign), tuple(lost))
 
 
-def _entries(row: list[str]) -> Iterator[str]:
-    """What of a row may be the name, the likeliest first."""
-    first = row[0].strip()
-    yield first
-    yield from re.split(r"[\t;,]", first)
-    words = first[:LONGEST].split()
-    for count in range(len(words) - 1, 0, -1):  # behind a name with spaces may stand more
-        yield " ".join(words[:count])
-    yield from (word for word in words[1:] if is_image(word))
-    yield from (cell for cell in row[1:] if is_image(cell.strip()))
+def _meant(row: Sequence[str], pictures: Pictures) -> list[str]:
+    """All pictures that a row names: the guard of test splits must miss none."""
+    found = pictures.find(row[0])  # whole first, as a name may hold what else parts names
+    rest = row[1:] if found else [part for cell in row for part in re.split(r"[\t;,]", cell)]
+    for place, cell in enumerate(rest):
+        if cell.strip() not in FLAGS or not (found or place):
+            found = found + (pictures.find(cell) or _in_words(cell.split(), pictures))
+    return found
+
+
+def _in_words(words: Sequence[str], pictures: Pictures) -> list[str]:
+    """The pictures named by words one after the other, each by as many of them as it can be."""
+    found: list[str] = []
+    place = 0
+    while place < len(words):
+        ends = range(min(len(words), place + WORDS), place, -1)
+        names, place = next(
+            ((names, end) for end in ends if (names := pictures.find(" ".join(words[place:end])))), ([], place + 1)
+        )
+        found += names
+        while found and place < len(words) and words[place] in FLAGS:
+            place += 1
+    return found
 
 
 def stem_path(name: str) -> str:

@@ -65,9 +65,7 @@ class Finder:
 def _ends(path: str) -> Iterator[str]:
     """The ends of a foreign path, the longest first, without steps up; of Label Studio's behind its ?d=."""
     inner = DRIVE.sub("", path.rpartition("?d=")[2], count=1)
-    parts = [part for part in PurePosixPath(inner).parts if part not in ("/", "..", ".")]
-    last_step = max((place for place, part in enumerate(PurePosixPath(inner).parts) if part == ".."), default=None)
-    if last_step is not None:
-        parts = [part for part in PurePosixPath(inner).parts[last_step + 1 :] if part != "/"]
-    for start in range(len(parts)):
+    parts = [part for part in PurePosixPath(inner).parts if part != "/"]
+    behind = len(parts) - parts[::-1].index("..") if ".." in parts else 0
+    for start in range(behind, len(parts)):
         yield "/".join(parts[start:])

@@ -162,8 +162,6 @@ def _sized(entries: Sequence[_Entry], told: _Told) -> Iterator[_Entry]:
     """The entries with the sizes of their pictures, read where they are not stated, but for those with class ids."""
 
     def size(entry: _Entry) -> tuple[int, int] | str:
-        if entry.scan.size or entry.scan.mask:
-            return entry.scan.width, entry.scan.height
         try:
             return upright_size(entry.scan.path)
         except BadImage as problem:

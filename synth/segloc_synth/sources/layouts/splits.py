@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -136,14 +137,23 @@ def by_lists(pool: Pool) -> dict[str, Part]:
     """By the data set's own lists; empty where it has none.
 
     What any of its test lists names is of the test split, whatever others say: the Segmentation lists of VOC beside
-    those of Main, SIXray's of each folder, those of single classes. Without a training list the rest is to learn from.
+    those of Main, SIXray's of each folder, those of single classes, and texts in the top folder whose names say test.
+    Without a training list the rest is to learn from.
     """
-    lists = [name for name in pool.files if PurePosixPath(name).suffix.lower() in LISTS and _is_list(name)]
+    texts = [name for name in pool.files if PurePosixPath(name).suffix.lower() in LISTS]
+    lists = [name for name in texts if _is_list(name)]
     chosen, tests = _chosen(lists, pool.lists), [name for name in lists if named_test(PurePosixPath(name).stem)]
-    if not chosen and not tests:
+    odd = [name for name in texts if "/" not in name and name not in lists and named_test(PurePosixPath(name).stem)]
+    if not chosen and not tests and not odd:
         return {}
     known = Pictures(pool.pictures)
     read: dict[str, Listing] = {name: read_listing(pool.root / name, known) for name in {*chosen.values(), *tests}}
+    for name in odd:  # test_list.txt names scans, test_notes.txt does not
+        with suppress(click.ClickException):
+            read[name] = read_listing(pool.root / name, known)
+            tests.append(name)
+    if not read:
+        return {}
     held = {picture for name in tests for picture in read[name].pictures}
     parts: dict[str, Part] = {}
     for split, name in chosen.items():

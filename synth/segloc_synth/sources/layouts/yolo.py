@@ -196,9 +196,13 @@ def yolo_line(line: str, pose: bool = False) -> tuple[int, list[float]]:
 
 
 def _has_visibility(words: Sequence[str]) -> bool:
-    """Whether x, y and visibility (0, 1 or 2) of points stand behind a box: whole numbers, as polygons have none of."""
-    points = words[4:]
-    return len(points) >= 3 and len(points) % 3 == 0 and all(number(word) in (0, 1, 2) for word in points[2::3])
+    """Whether x, y and visibility (0, 1 or 2) of points stand behind a box.
+
+    A polygon may have 0 and 1, at the picture's edge, but no 2, and no odd count of numbers.
+    """
+    marks = [number(word) for word in words[6::3]]
+    whole_points = len(words) >= 7 and len(words[4:]) % 3 == 0 and all(mark in (0, 1, 2) for mark in marks)
+    return whole_points and (len(words) % 2 == 1 or 2 in marks)
 
 
 def labels_of(pictures: Path) -> Path:
