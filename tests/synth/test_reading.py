@@ -1,6 +1,7 @@
 """How strangers write labels, kind by kind: read where it leaves no doubt, told by name where it does."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from segloc_eval.cli import command as eval_command
 from segloc_eval.data.datasets import Data, load_data
 from segloc_synth.bank.labelled import read_labelled
+from segloc_synth.bank.merging import read_labelled_all, read_names
 from segloc_synth.cli import cli
 from segloc_synth.sources.images import BadImage, read_image, upright_size
 from segloc_synth.sources.layouts.yolo import yolo_line
@@ -194,6 +196,21 @@ def test_a_text_in_another_encoding_is_refused_or_left_out_by_name(tmp_path: Pat
     (root / file).write_bytes(said.encode("utf-16"))
     if file != "labels/0.txt":
         assert set(load_data(root, ["all"], 0).classes.values()) == {"剪刀", "刀具"}
+
+
+def test_lists_hold_names_of_files_in_any_encoding(tmp_path: Path) -> None:
+    for number, name in enumerate([b"b\xe9.png", b"\xff.png", b"c.png"] + [b"%d.png" % n for n in range(20)]):
+        path = tmp_path / "set" / "images" / os.fsdecode(name)
+        draw(path, number)
+    root = tmp_path / "set"
+    names = [path.name for path in sorted((root / "images").iterdir(), key=str)]
+    coco(root / "a.json", dict(enumerate(names)))
+    result = run_eval("labels", root, "--labels", "all", "--out", tmp_path / "lists")
+    assert result.exit_code == 0, result.output
+    listed = read_names(tmp_path / "lists" / "labels-all.txt")
+    chosen = read_labelled_all([root], images=listed)[0].scans
+    assert {f"./images/{scan.path.name}" for scan in chosen} == set(listed)
+    assert {"b\udce9.png", "\udcff.png"} & {scan.path.name for scan in chosen}
 
 
 # Orientation

@@ -176,7 +176,8 @@ def write_lists(data: Data, folder: Path) -> None:
     lists = {f"labels-{slug}.txt": data.train[:size] for slug, size in data.sizes.items()}
     for name, scans in {**lists, "val.txt": data.val}.items():
         with atomic_write(folder / name) as file:
-            file.write("".join(f"./{scan_name(scan, data.root)}\n" for scan in scans).encode())
+            text = "".join(f"./{scan_name(scan, data.root)}\n" for scan in scans)
+            file.write(text.encode(errors="surrogateescape"))  # names of files are bytes, in any encoding
 
 
 def convert(path: Path, out: Path) -> list[Problem]:

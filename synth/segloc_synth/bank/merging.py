@@ -51,7 +51,7 @@ def read_mapping(path: Path) -> dict[str, str | None]:
 def read_names(path: Path) -> list[str]:
     """A --images file: names of scans, one a line; empty lines and lines that begin with # are passed over."""
     with reaching(path):
-        lines = read_text(path).splitlines()
+        lines = read_text(path, errors="surrogateescape").splitlines()
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not names:
         raise click.ClickException(f"{path}: names no scan")

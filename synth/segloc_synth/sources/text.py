@@ -23,8 +23,10 @@ class BadLabel(ValueError):
     """A label file, or a record of it, that cannot be used; the message is the kind of problem."""
 
 
-def decoded(content: bytes) -> str:
+def decoded(content: bytes, errors: str = "strict") -> str:
     """A file's text: by its byte order mark, by the encoding that its XML declaration names, else as UTF-8.
+
+    `errors` "surrogateescape" keeps other bytes, as names of files have them.
 
     Raises:
         BadLabel: it is none of these; to guess would make names of classes that nobody wrote.
@@ -32,7 +34,7 @@ def decoded(content: bytes) -> str:
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), None)
     declared = None if encoding else DECLARED.match(content)
     try:
-        text = content.decode(encoding or (declared[1].decode() if declared else "utf-8"))
+        text = content.decode(encoding or (declared[1].decode() if declared else "utf-8"), errors)
     except (LookupError, UnicodeError):
         raise BadLabel(NO_TEXT) from None
     if text.count("\0") * 4 > len(text):  # UTF-16 without a mark, or no text at all
@@ -40,10 +42,10 @@ def decoded(content: bytes) -> str:
     return text
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, errors: str = "strict") -> str:
     """A text file whole, see `decoded`; click.ClickException names it where its encoding cannot be told."""
     try:
-        return decoded(path.read_bytes())
+        return decoded(path.read_bytes(), errors)
     except BadLabel:
         raise click.ClickException(f"{path}: is no text in UTF-8; save it in that encoding") from None
 
