@@ -45,7 +45,7 @@ from segloc_synth.files import write_json
 from segloc_train.config import Config
 from segloc_train.data.data import Batch
 from segloc_train.dist import local_device
-from segloc_train.model.backbone import ARCHS
+from segloc_train.flags import TYPES
 
 ROUNDS = 3  # turns of every rung
 STEPS = 30  # of the real run, and a few more: a part of the pairs is held out
@@ -203,7 +203,7 @@ def data_wait(flags: Sequence[object], pairs: int, size: int, shards: Path | Non
 
 
 @click.command()
-@click.option("--arch", "archs", type=click.Choice(ARCHS), multiple=True, default=["resnet50", "resnet101"])
+@click.option("--arch", "archs", type=TYPES["arch"], multiple=True, default=["resnet50", "resnet101"])
 @click.option("--width", type=click.Choice(["256", "64"]), default="256", show_default=True, help="Of the pyramid.")
 @click.option("--size", type=click.IntRange(min=64), default=256, show_default=True, help="Side in pixels.")
 @click.option("--batch-size", type=click.IntRange(min=16), default=256, show_default=True)

@@ -38,7 +38,7 @@ RECIPE_OPTIONS = [
     ),
     click.option("--lr", type=console.Finite(0, min_open=True), help="Peak learning rate."),
     click.option("--size", type=click.IntRange(*LIMITS["size"]), help="Longer side of a scan, in pixels."),
-    click.option("--arch", help="resnet18, 34, 50 or 101, where no checkpoint tells."),
+    click.option("--arch", metavar="NAME", help="Trunk, as segloc-train's --arch, where no checkpoint tells."),
     click.option(
         "--width", type=click.IntRange(*LIMITS["width"]), help="Channels of the pyramid, where no checkpoint tells."
     ),
@@ -59,9 +59,8 @@ def changed_recipe(name: str, told: dict[str, Any], changes: dict[str, Any]) -> 
     """
     if None not in (changes["epochs"], changes["samples"]):
         raise click.UsageError("--samples is instead of --epochs; give one of the two")
-    from segloc_train.model.backbone import ARCHS
+    from segloc_train.model.trunk import check_arch
 
     chosen = RECIPES[name].changed(**told, **changes)
-    if chosen.arch not in ARCHS:
-        raise click.ClickException(f"arch {chosen.arch!r} is none of {', '.join(ARCHS)}")
+    check_arch(chosen.arch)
     return chosen

@@ -382,7 +382,7 @@ def test_mistakes_are_one_line(
         ([*TINY, "--ckpt", "random", "--out", full], 1, "folder is not empty"),  # before it simulates scans
         ([*TINY, "--ckpt", "random", "--labels", "0%", "--out", out], 2, "--labels '0%': a share"),
         ([*base, "--ckpt", "random", "--samples", "9", "--out", out], 2, "--samples is instead of --epochs"),
-        ([*base, "--ckpt", "random", "--arch", "vgg", "--out", out], 1, "arch 'vgg' is none of"),
+        ([*base, "--ckpt", "random", "--arch", "vgg", "--out", out], 1, "arch 'vgg' is unknown; the nearest are vgg"),
         ([*base, "--ckpt", "random", "--ckpt", "random", "--out", out], 1, "given twice"),
         ([*base, "--ckpt", "random", "--labels", "0", "--out", out], 2, "a number of scans above 0"),
         ([*base, "--ckpt", "random", "--lr", "-1", "--out", out], 2, "--lr"),

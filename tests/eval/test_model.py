@@ -21,12 +21,11 @@ from tests.train.conftest import make_shards
 from torch import nn
 
 from segloc_eval.cli import command
-from segloc_eval.mm.configs import MEAN, STD
+from segloc_eval.mm.data import prepared
 from segloc_eval.mm.heads import places
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.recipe import DETECTORS, PAPER, QUICK, DetectorName, Recipe
 from segloc_synth import console
-from segloc_train.data import augment
 from segloc_train.model.backbone import SDANet
 from segloc_train.model.checkpoint import load_tensors, save_tensors
 from segloc_train.run.export import export
@@ -69,7 +68,7 @@ def test_heads_are_the_same_whatever_the_backbone_starts_from(tmp_path: Path, na
 
 
 def test_a_run_folder_and_an_epoch_of_one_load_alike(tmp_path: Path) -> None:
-    export(SDANet("resnet18", WIDTH), tmp_path, {})
+    export(SDANet("resnet18", WIDTH), "resnet18", tmp_path, {})
     save_tensors(tmp_path / "epoch_003.pt", load_tensors(tmp_path / "backbone.pth"))
     first, second = detector(), detector()
     load(first, tmp_path)
@@ -342,9 +341,15 @@ def test_imagenet_goes_into_the_trunk_only(tmp_path: Path, monkeypatch: pytest.M
         load(built, "imagenet")
 
 
-def test_pixels_are_normalised_as_in_pretraining() -> None:
-    scaled = torch.tensor([augment.MEAN, augment.STD]) * 255
-    assert torch.allclose(torch.tensor([MEAN, STD]), scaled, atol=1e-3)
+@pytest.mark.parametrize(("arch", "white"), [("resnet18", (1 - 0.485) / 0.229), ("tf_efficientnet_lite0", 1.0)])
+def test_a_detectors_pictures_are_normalised_as_its_trunk_wants_them(arch: str, white: float) -> None:
+    built: Any = build_detector(TINY.changed(arch=arch), "faster-rcnn", 1, 0)
+    seen: list[torch.Tensor] = []
+    first = next(part for part in built.backbone.trunk.modules() if isinstance(part, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    batch = {"inputs": [torch.full((3, 64, 64), 255, dtype=torch.uint8)] * 2, "data_samples": None}
+    built.eval().backbone(prepared(built, batch, training=False)["inputs"])
+    assert torch.allclose(seen[0][:, 0].amax((1, 2)), torch.tensor(white))
 
 
 def test_a_stock_mmdet_config_takes_detector_init(tmp_path: Path) -> None:
@@ -359,7 +364,7 @@ def test_a_stock_mmdet_config_takes_detector_init(tmp_path: Path) -> None:
             nn.init.normal_(norm.bias, 0, 0.1)
     with torch.no_grad():
         own(torch.randn(8, 3, 64, 64))
-    export(own.eval(), tmp_path, {})
+    export(own.eval(), "resnet18", tmp_path, {})
     config = Path(mmdet.__file__).parent / ".mim" / "configs" / "mask_rcnn" / "mask-rcnn_r50_fpn_1x_coco.py"
     stock = MODELS.build(Config.fromfile(config).model)
     found = stock.load_state_dict(load_tensors(tmp_path / "detector_init.pth"), strict=False)

@@ -36,7 +36,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[SDANet, Path]:
     net = SDANet("resnet18", 64)
     trained_like(net)
     folder = tmp_path_factory.mktemp("run")
-    export(net, folder, {"arch": "resnet18", "width": 64})
+    export(net, "resnet18", folder, {"arch": "resnet18", "width": 64})
     return net, folder
 
 

@@ -64,7 +64,7 @@ def refusal(source: object) -> str:
 
 def test_a_run_and_its_files_give_the_whole_backbone_or_the_trunk(tmp_path: Path) -> None:
     given = fresh(1)
-    export(given, tmp_path, {})
+    export(given, ARCH, tmp_path, {})
     for source in (tmp_path, tmp_path / "backbone.pth", tmp_path / "backbone.safetensors"):
         assert same(loaded(source), given.state_dict())
     trunk = loaded(tmp_path / "resnet.pth")

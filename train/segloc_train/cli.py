@@ -51,7 +51,8 @@ Examples:
     "--arch",
     type=TYPES["arch"],
     default="resnet101",
-    help="ResNet inside SDANet; the paper's is resnet101.",
+    metavar="NAME",
+    help="Trunk of SDANet: a ResNet (the paper's is resnet101), or a feature pyramid or plain ViT of timm.",
 )
 @click.option(
     "--width",
@@ -63,7 +64,7 @@ Examples:
     "--init",
     default="random",
     metavar="random|imagenet|PATH",
-    help="Start weights: a run folder, a backbone file of ours, or any torchvision-style ResNet.",
+    help="Start weights: a run folder, a backbone file of ours, or the trunk's from torchvision or timm.",
 )
 @click.option("--epochs", type=TYPES["epochs"], default=30, help="Passes over the pairs.")
 @click.option(
@@ -184,7 +185,8 @@ def command(
 
     Writes into OUT: config.json, log.jsonl, TensorBoard events, projector/ and projector_config.pbtxt for its
     projector, last.pt (to resume), embeddings_NNN.png, and at the end the weights: backbone.pth and .safetensors
-    (SDANet), resnet.pth (torchvision), detector_init.pth (mmdet), meta.json. Ctrl-C finishes the step, saves
+    (SDANet), trunk.pth and .safetensors (timm) or resnet.pth (torchvision), of ResNets also detector_init.pth (mmdet),
+    and meta.json. Ctrl-C finishes the step, saves
     (--stream: keeps the last epoch), and leaves a run that --resume continues, on a CPU to the bit.
     """
     options["width"] = int(options["width"])

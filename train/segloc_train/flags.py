@@ -7,11 +7,27 @@ import click
 from segloc_synth.console import Finite
 from segloc_train import methods
 
+
+class Arch(click.ParamType):
+    """The name of a trunk."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from segloc_train.model.trunk import check_arch  # torch's import takes seconds
+
+        try:
+            check_arch(value)
+        except click.ClickException as error:
+            self.fail(error.message, param, ctx)
+        return value
+
+
 METHODS = [module.name for module in pkgutil.iter_modules(methods.__path__) if not module.ispkg]
 TYPES: dict[str, click.ParamType] = {  # by field of Config; a list's is that of its values
     "weights": Finite(0, min_open=True),
     "method": click.Choice(METHODS),
-    "arch": click.Choice(["resnet18", "resnet34", "resnet50", "resnet101"]),
+    "arch": Arch(),
     "width": click.Choice(["256", "64"]),
     "epochs": click.IntRange(1),
     "batch_size": click.IntRange(1, 2**16),

@@ -8,7 +8,8 @@ from typing import Any
 
 from segloc_eval.recipe import DetectorName, Recipe
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, RGB, 0..255
+# The backbone takes RGB in 0..1 and normalises by what its weights want.
+NO_MEAN, UNIT = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 STRIDES = (4, 8, 16, 32, 64)
 PUBLISHED_SIZE = 500  # pixels of the longer side at which mmdet's anchors and levels are used as they are
 # Cascade R-CNN's stages: IoU of a positive, spread of the box deltas, weight of the loss.
@@ -22,7 +23,12 @@ SPREAD = 0.1  # of the box deltas where there is one stage
 def detector_config(recipe: Recipe, detector: DetectorName, classes: int) -> dict[str, Any]:
     """mmdet config of a detector for `classes` classes."""
     common = {
-        "data_preprocessor": {"type": "DetDataPreprocessor", "mean": MEAN, "std": STD, "pad_mask": "mask" in detector},
+        "data_preprocessor": {
+            "type": "DetDataPreprocessor",
+            "mean": NO_MEAN,
+            "std": UNIT,
+            "pad_mask": "mask" in detector,
+        },
         "backbone": {"type": "SDANet", "arch": recipe.arch, "width": recipe.width},
     }
     if detector == "semantic-fpn":

@@ -22,8 +22,9 @@ from segloc_eval.mm.heads import for_classes, places
 from segloc_eval.recipe import DETECTORS, FAMILIES, WITH_MASKS, DetectorName, Recipe
 from segloc_synth.files import read_json
 from segloc_train.model import start
-from segloc_train.model.backbone import ARCHS, SDANet
+from segloc_train.model.backbone import SDANet
 from segloc_train.model.checkpoint import load_strict, load_tensors
+from segloc_train.model.trunk import check_arch
 
 ABOUT = "detector.json"
 MASK_HEAD = "roi_head.mask_head."
@@ -108,8 +109,10 @@ def read_about(weights: Path) -> About:
     if detector not in DETECTORS:
         raise click.ClickException(f"{path}: detector {str(detector)[:40]!r} is none of {', '.join(DETECTORS)}")
     recipe = Recipe.from_dict(value.get("recipe"), str(path))
-    if recipe.arch not in ARCHS:
-        raise click.ClickException(f"{path}: arch {recipe.arch[:40]!r} is none of {', '.join(ARCHS)}")
+    try:
+        check_arch(recipe.arch)
+    except click.ClickException as error:
+        raise click.ClickException(f"{path}: {error.message}") from None
     named: dict[int, str] = {}
     for entry in classes if isinstance(classes, list) else []:
         id, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("id", "name"))
@@ -130,8 +133,9 @@ def load_detector(weights: Path) -> tuple[nn.Module, About]:
     weights = weights / DETECTOR if weights.is_dir() else weights
     tensors = load_tensors(weights)
     about = read_about(weights)
-    model = build_detector(about.recipe, about.detector, len(about.classes), seed=0)
+    model: Any = build_detector(about.recipe, about.detector, len(about.classes), seed=0)
     load_strict(model, tensors, weights)
+    start.check_normalisation(model.backbone, weights.parent / ABOUT)
     return model, about
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segloc_eval.data.scans import Scan
-from segloc_eval.mm.data import Example, batches, example, normalised
+from segloc_eval.mm.data import Example, batches, example, prepared
 from segloc_eval.mm.ranks import failing_together, gather_json
 from segloc_eval.mm.semantic import SemanticFPN, found_labels
 from segloc_eval.recipe import Recipe
@@ -45,7 +45,7 @@ def predict(
             raise batch
         with memory_told(load, "--size"), torch.inference_mode(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "To copy construct from a tensor")  # mmdet's own habit
-            samples = detector(**normalised(detector, batch, training=False), mode="predict")
+            samples = detector(**prepared(detector, batch, training=False), mode="predict")
         for sample in samples:
             yield list((_labelled if isinstance(detector, SemanticFPN) else _found)(sample, category_ids))
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # SyncBN too
 
 from segloc_eval.data.scans import Scan
-from segloc_eval.mm.data import Example, batch_order, batches, example, normalised
+from segloc_eval.mm.data import Example, batch_order, batches, example, prepared
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.recipe import Recipe
 from segloc_train.dist import World, memory_told
@@ -108,7 +108,7 @@ class FineTuning:
                 raise batch
         memory = memory_told(f"{self.share} scans of {self.recipe.size} pixels a step", REMEDY)
         with self.together(self.world), memory:
-            data = normalised(self.detector, batch, training=True)
+            data = prepared(self.detector, batch, training=True)
             loss, parts = self.detector.parse_losses(self.detector(**data, mode="loss"))
             loss.backward()
         told = torch.stack([value.detach().float().reshape(()) for value in parts.values()])

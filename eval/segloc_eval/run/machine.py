@@ -9,7 +9,7 @@ import torch
 from segloc_train.dist import World
 
 LIBRARIES = (  # those that decide the numbers
-    *("segloc", "torch", "torchvision", "onedl-mmdetection", "onedl-mmcv", "onedl-mmengine"),
+    *("segloc", "torch", "torchvision", "timm", "onedl-mmdetection", "onedl-mmcv", "onedl-mmengine"),
     *("numpy", "opencv-python", "pycocotools"),
 )
 

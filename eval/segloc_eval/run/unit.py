@@ -115,6 +115,7 @@ def run_unit(
             save_tensors(folder / DETECTOR, {name: x.cpu() for name, x in tuning.detector.state_dict().items()})
             about = {
                 **{"format": 1, "detector": detector, "arch": recipe.arch, "width": recipe.width, "size": recipe.size},
+                **{"mean": model.backbone.shape.mean, "std": model.backbone.shape.std},
                 "classes": [{"id": id, "name": name} for id, name in data.classes.items()],
                 **{"recipe": recipe.as_dict(), "source": unit.source, "sha256": unit.sha256, "versions": versions()},
                 **{"unit": key, "entry": entry},

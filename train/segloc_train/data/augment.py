@@ -1,11 +1,10 @@
-"""From stored to normalised pictures, on the device, a batch at once; boxes and masks move along with their objects.
+"""From stored to augmented pictures, on the device, a batch at once; boxes and masks move along with their objects.
 
 Every factor is drawn per picture from one generator on the pictures' device, in an order that depends on nothing:
 a group and a seed decide the result. Nothing here waits for the device.
 """
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,9 +13,6 @@ from torch.nn import functional as F
 from segloc_train.data.data import View
 
 KINDS = ("none", "mild", "moco")
-# ImageNet's; both stages normalise with them and meta.json repeats them. RGB, of values in 0..1.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 CROP = (0.6, 1.4)  # mild: range of a crop's side, times the share of the picture's that is asked for
 GAIN = 0.15  # mild: darkness varies by up to this share, per picture and, by a third of it, per channel
 NOISE = 0.02  # mild: largest standard deviation, in 0..1 units
@@ -28,7 +24,7 @@ REACH = 6  # pixels that a blur reaches to each side: three times the largest si
 
 
 def augment(view: View, kind: str, generator: torch.Generator, crop: float = 1.0) -> View:
-    """The stored view, varied as `kind` says, and normalised.
+    """The stored view, varied as `kind` says.
 
     Args:
         view: images uint8 [B, 3, S, S], boxes float32 [B, 4] inside the picture, masks uint8 [B, S, S] or None.
@@ -47,14 +43,14 @@ def augment(view: View, kind: str, generator: torch.Generator, crop: float = 1.0
     if kind == "none":
         return plain(view)
     if kind == "mild":
-        view = flip_and_crop(_unit(view), *mild_crop(view, generator, crop), generator, crop)
+        view = flip_and_crop(plain(view), *mild_crop(view, generator, crop), generator, crop)
         images = vary_gain(view.images, generator)
     elif kind == "moco":
-        view = flip_and_crop(_unit(view), *moco_crop(view, generator, crop), generator, crop)
+        view = flip_and_crop(plain(view), *moco_crop(view, generator, crop), generator, crop)
         images = vary_colour(view.images, torch.rand(len(view.boxes), 8, generator=generator, device=view.boxes.device))
     else:
         raise ValueError(f"augmentation {kind!r} is none of {', '.join(KINDS)}")
-    return view._replace(images=normalise(images))
+    return view._replace(images=images)
 
 
 def cropped_size(size: int, crop: float) -> int:
@@ -63,22 +59,7 @@ def cropped_size(size: int, crop: float) -> int:
 
 
 def plain(view: View) -> View:
-    """The stored view, normalised: uint8 in, float32 out."""
-    return view._replace(images=normalise(_unit(view).images))
-
-
-def normalise(images: Tensor) -> Tensor:
-    """float [B, 3, H, W] in 0..1 -> zero mean and unit variance by ImageNet's statistics."""
-    mean, std = _statistics(images.device)
-    return (images - mean) / std
-
-
-@cache  # a copy to the device waits for it, so once is enough
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.tensor(MEAN, device=device).view(3, 1, 1), torch.tensor(STD, device=device).view(3, 1, 1)
-
-
-def _unit(view: View) -> View:
+    """The stored view as the network takes it: uint8 in, float32 in 0..1 out."""
     return view._replace(images=view.images.float() / 255)
 
 

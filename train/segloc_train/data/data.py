@@ -33,7 +33,7 @@ MAX_JPEG = 1 << 20, 8  # bytes of a picture at most, and for each pixel besides
 class View(NamedTuple):
     """One side of a batch of pairs.
 
-    images: uint8 [B, 3, S, S], RGB, as stored (channels last in memory); float32 and normalised once augment has seen
+    images: uint8 [B, 3, S, S], RGB, as stored (channels last in memory); float32 in about 0..1 once augment has seen
         them.
     boxes: float32 [B, 4], x1, y1, x2, y2 in pixels of the pasted segment.
     masks: uint8 [B, S, S], 1 on the pasted segment, 0 elsewhere; None unless asked for.

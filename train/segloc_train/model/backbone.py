@@ -1,19 +1,21 @@
-"""SDANet: ResNet, feature pyramid, and selective dense attention on every level, in one module.
+"""SDANet: a trunk, a feature pyramid, and selective dense attention on every level, in one module.
 
 The same class is pretrained here and fine-tuned inside the detector, so weights pass between the two stages
 strictly and without renaming.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")
+from segloc_train.model.trunk import STRIDES as MAP_STRIDES
+from segloc_train.model.trunk import build_trunk, grid_stride, maps
+
 LEVELS = 5  # P2 to P6
-STRIDES = (4, 8, 16, 32, 64)  # pixels per cell of each level
+STRIDES = (*MAP_STRIDES, 64)  # pixels per cell of each level
 
 
 class FeaturePyramid(nn.Module):
@@ -30,8 +32,30 @@ class FeaturePyramid(nn.Module):
         for i in range(len(merged) - 1, 0, -1):
             size = merged[i - 1].shape[-2:]
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=size, mode="nearest")
+        return self.levels(merged)
+
+    def levels(self, merged: Sequence[Tensor]) -> list[Tensor]:
+        """Four maps of `width` channels -> five."""
         levels = [output(x) for output, x in zip(self.output, merged, strict=True)]
         return [*levels, F.max_pool2d(levels[-1], 1, stride=2)]
+
+
+class SimpleFeaturePyramid(FeaturePyramid):
+    """The pyramid of a plain ViT, from its last map alone (ViTDet, arXiv 2203.16527), with BN where FPN has it.
+
+    Args:
+        channels, stride: of that map; the stride is 8, 16 or 32.
+    """
+
+    def __init__(self, channels: int, stride: int, width: int) -> None:
+        steps = [int(math.log2(stride / own)) for own in MAP_STRIDES]  # doublings of the map's side
+        super().__init__([channels // 2 ** max(0, step) for step in steps], width)
+        self.resample = nn.ModuleList(_resampled(channels, step) for step in steps)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """One map [N, channels, H, W] -> five maps of `width` channels, of strides 4 to 64."""
+        (x,) = features
+        return self.levels([lateral(own(x)) for lateral, own in zip(self.lateral, self.resample, strict=True)])
 
 
 class GlobalContext(nn.Module):
@@ -76,7 +100,7 @@ class SelectiveDenseAttention(nn.Module):
         maps = [
             own
             if i == self.level
-            else F.adaptive_max_pool2d(x, size)
+            else _max_pooled(x, size)
             if i < self.level
             else F.interpolate(x, size=size, mode="nearest")
             for i, x in enumerate(levels)
@@ -96,36 +120,39 @@ class SelectiveDenseAttention(nn.Module):
 
 
 class SDANet(nn.Module):
-    """Backbone and neck of the detector: images in, five attended pyramid levels out.
+    """Backbone and neck of the detector: pictures in, five attended pyramid levels out.
 
     Args:
-        arch: one of ARCHS, torchvision's names; the published one is resnet101.
+        arch: the trunk's name, as build_trunk takes it; the published one is resnet101.
         width: channels of every level; the published one is 256.
 
     Weights start at random. In training mode a batch needs at least 8 images: the channel branch normalises
     over the batch after global pooling.
+
+    Attributes:
+        shape: the trunk's, with the mean and std by which pictures are normalised.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, arch: str, width: int) -> None:
         super().__init__()
-        if arch not in ARCHS:
-            raise ValueError(f"arch {arch!r} is none of {', '.join(ARCHS)}")
-        trunk = getattr(torchvision.models, arch)(weights=None)
-        channels = [trunk.fc.in_features // 2**i for i in (3, 2, 1, 0)]
-        del trunk.fc, trunk.avgpool
-        self.trunk = trunk
-        self.pyramid = FeaturePyramid(channels, width)
+        self.trunk, self.shape = build_trunk(arch)
+        channels, strides = self.shape.channels, self.shape.strides
+        self.pyramid: FeaturePyramid
+        if len(strides) == 1:
+            self.pyramid = SimpleFeaturePyramid(channels[0], grid_stride(strides[0]), width)
+        else:
+            self.pyramid = FeaturePyramid(channels, width)
         self.attention = nn.ModuleList(SelectiveDenseAttention(width, i) for i in range(LEVELS))
+        for name in ("mean", "std"):  # no weights: the architecture's
+            value = torch.tensor(getattr(self.shape, name)).view(3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Normalised images float [N, 3, H, W] -> five maps [N, width, H/4, W/4] ... [N, width, H/64, W/64]."""
-        trunk = self.trunk
-        x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
-        features = []
-        for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
-            x = stage(x)
-            features.append(x)
-        levels = self.pyramid(features)
+        """RGB float [N, 3, H, W] in 0..1 -> five maps [N, width, H/4, W/4] ... [N, width, H/64, W/64]."""
+        levels = self.pyramid(maps(self.trunk, self.shape, (images - self.mean) / self.std))
         return tuple(attention(levels) for attention in self.attention)
 
 
@@ -133,3 +160,36 @@ def _conv_bn(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     """Convolution without bias, then BN."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+def _max_pooled(x: Tensor, size: torch.Size) -> Tensor:
+    """F.adaptive_max_pool2d(x, size), in operations that ONNX has."""
+    height, width = x.shape[-2] // size[0], x.shape[-1] // size[1]
+    if (height * size[0], width * size[1]) == tuple(x.shape[-2:]):
+        return F.max_pool2d(x, (height, width))
+    if not torch.compiler.is_exporting():
+        return F.adaptive_max_pool2d(x, size)
+    for axis, cells in ((-2, size[0]), (-1, size[1])):
+        side = x.shape[axis]
+        ranges = [(i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells)]
+        x = torch.stack([x.narrow(axis, first, last - first).amax(axis) for first, last in ranges], axis)
+    return x
+
+
+def _resampled(channels: int, step: int) -> nn.Sequential:
+    """A map's side doubled `step` times, each by a transposed convolution to half the channels, or halved."""
+    if step < 0:
+        return nn.Sequential(*(nn.MaxPool2d(2, ceil_mode=True) for _ in range(-step)))
+    layers: list[nn.Module] = []
+    for own in (channels // 2**i for i in range(step)):
+        if layers:
+            layers += [_ChannelNorm(own), nn.GELU()]
+        layers.append(nn.ConvTranspose2d(own, own // 2, 2, stride=2))
+    return nn.Sequential(*layers)
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each cell of [N, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segloc_synth.files import atomic_write
 
+COUNTER = ".num_batches_tracked"  # of BN: decides nothing here, and older files of torchvision lack it
 HEAD = 512  # bytes at a file's beginning that tell a text
 LFS = b"version https://git-lfs.github.com/"
 PAGE = (b"<!doctype html", b"<html")

@@ -6,10 +6,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from segloc_train.data.data import View
 from segloc_train.dist import World
 from segloc_train.model.backbone import SDANet
+from segloc_train.model.head import LevelBatchNorm
 
 Item = TypeVar("Item")
 
@@ -30,7 +32,7 @@ class Encoder(nn.Module):
         self.head = head
 
     def forward(self, view: View) -> Any:
-        """A normalised view of N pictures -> what the head makes of it, float32.
+        """An augmented view of N pictures -> what the head makes of it, float32.
 
         Computes in channels_last.
         """
@@ -62,8 +64,10 @@ def averaged_statistics(module: nn.Module, groups: Iterable[Item], world: World)
     Each group starts from the statistics before the step; what is kept is the mean of what the groups make of
     them. Updated one group after the other, they would depend on the number of ranks.
     """
-    statistics = [x for x in module.buffers() if x.is_floating_point()]
-    counters = [x for x in module.buffers() if not x.is_floating_point()]
+    norms = [part for part in module.modules() if isinstance(part, _NormBase | LevelBatchNorm)]
+    buffers = [x for norm in norms for x in norm.buffers(recurse=False)]
+    statistics = [x for x in buffers if x.is_floating_point()]
+    counters = [x for x in buffers if not x.is_floating_point()]
     before, updates = [x.clone() for x in statistics], [x + 1 for x in counters]
     total = [torch.zeros_like(x) for x in statistics]
     count = 0

@@ -1,19 +1,22 @@
-"""What a backbone starts from: torchvision's ImageNet weights, an earlier run's, or any torchvision-style ResNet."""
+"""What a backbone starts from: ImageNet weights, an earlier run's, or a trunk's from any file under its own names."""
 
+import sys
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
-import torchvision
 from torch import Tensor
 
+from segloc_synth.files import read_json
 from segloc_train.model.backbone import LEVELS, SDANet
-from segloc_train.model.checkpoint import load_strict, load_tensors
+from segloc_train.model.checkpoint import COUNTER, load_strict, load_tensors
+from segloc_train.model.imagenet import fetch, pretrained
+from segloc_train.model.trunk import RESNETS, behind, plain_model
 
 RANDOM, IMAGENET = "random", "imagenet"
-COUNTER = ".num_batches_tracked"  # of BN: decides nothing here, and older files of torchvision lack it
+META = "meta.json"
 
 
 def initialise(backbone: SDANet, arch: str, source: str) -> str:
@@ -21,10 +24,10 @@ def initialise(backbone: SDANet, arch: str, source: str) -> str:
 
     Args:
         backbone: SDANet(arch, ...), its weights at random, on any device.
-        source: "random": leave them so. "imagenet": torchvision's best for `arch` into the trunk. Else a path:
-            a folder of a finished run (its backbone.pth), or a .pth, .pt or .safetensors file of named tensors,
-            either SDANet's (backbone.pth, epoch_NNN.pt) or a ResNet's under torchvision's names (conv1.weight,
-            layer1.0.conv1.weight, ...; fc.* is left out), which goes into the trunk.
+        source: "random": leave them so. "imagenet": those of `pretrained(arch)` into the trunk. Else a path: a folder
+            of a finished run (its backbone.pth), or a .pth, .pt or .safetensors file of named tensors, either SDANet's
+            (backbone.pth, epoch_NNN.pt) or those of the plain model `arch` at torchvision or timm (trunk.pth,
+            resnet.pth), whose classifier is left out; these go into the trunk.
 
     Raises:
         click.ClickException: one line, for a file that is missing, damaged, holds more than tensors (nothing is
@@ -33,8 +36,9 @@ def initialise(backbone: SDANet, arch: str, source: str) -> str:
     if source == RANDOM:
         return "weights at random"
     if source == IMAGENET:
-        file = load_imagenet(backbone, arch)
-        return f"trunk from {file}, pyramid and attention at random"
+        known = pretrained(arch)
+        load_trunk(backbone, arch, fetch(known), known.file)
+        return f"trunk from {known}, pyramid and attention at random"
     path = Path(source)
     if path.is_dir():
         path = path / "backbone.pth"
@@ -44,17 +48,15 @@ def initialise(backbone: SDANet, arch: str, source: str) -> str:
             )
     tensors = load_tensors(path)
     if any(name.split(".")[0] in ("trunk", "pyramid", "attention") for name in tensors):
-        known, own = _width(tensors), _width(backbone.state_dict())
-        if known not in (None, own):
-            raise click.ClickException(f"{path}: is of width {known}, this run has {own}; name weights of that width")
+        known_width, own = _width(tensors), _width(backbone.state_dict())
+        if known_width not in (None, own):
+            raise click.ClickException(
+                f"{path}: is of width {known_width}, this run has {own}; name weights of that width"
+            )
         load_strict(backbone, tensors, path)
+        check_normalisation(backbone, path.with_name(META))
         return f"backbone from {path}"
-    if not {"conv1.weight", "layer1.0.conv1.weight"} & set(tensors):
-        raise click.ClickException(
-            f"{path}: neither SDANet's names (trunk.conv1.weight, ...) nor torchvision's of a ResNet (conv1.weight, "
-            f"...): unexpected {', '.join(list(tensors)[:3])}; rename them, without a prefix such as module."
-        )
-    load_trunk(backbone, tensors, path)
+    load_trunk(backbone, arch, tensors, path)
     return f"trunk from {path}, pyramid and attention at random"
 
 
@@ -71,38 +73,46 @@ def check_source(arch: str, width: int, source: str) -> None:
         initialise(SDANet(arch, width), arch, source)
 
 
-def load_imagenet(backbone: SDANet, arch: str) -> Path:
-    """Put torchvision's ImageNet weights into the trunk, the rest stays as it is; returns the file they come from.
+def check_normalisation(backbone: SDANet, path: Path) -> None:
+    """click.ClickException where a meta.json or detector.json, if it is there, tells of another mean or std.
 
-    The file lies in torch.hub's cache and is fetched where it is not. click.ClickException when it is damaged, or
-    not there and cannot be fetched, and where there is no home folder for that cache.
+    Files of before these followed the weights say nothing, or ImageNet's, which were everyone's.
     """
-    url = torchvision.models.get_model_weights(arch).DEFAULT.url
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    if cached.parts[0] == "~":  # else a folder of that name is made here
-        raise click.ClickException("imagenet: this user has no home folder; name one for the weights by $TORCH_HOME")
-    try:
-        if not cached.is_file():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(cached), cached.stem.split("-")[-1], progress=False)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+    told = read_json(path) if path.is_file() else None
+    for name in ("mean", "std"):
+        value, own = told.get(name) if isinstance(told, dict) else None, list(getattr(backbone.shape, name))
+        if value not in (None, own):
+            raise click.ClickException(
+                f"{path}: {name} is {str(value)[:60]}, and pictures for this architecture are normalised by {own}; "
+                "name the tag of its weights in --arch"
+            )
+
+
+def load_trunk(backbone: SDANet, arch: str, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Put a plain model's weights into the trunk, strictly but for what lies behind it and BN's counters.
+
+    Weights of another patch or picture size are resampled, and published ones under other names than timm's renamed,
+    where timm knows how. click.ClickException names `source` and what is missing, unexpected or misshapen.
+    """
+    own = backbone.trunk.state_dict()
+    if arch not in RESNETS and any(name not in tensors or tensors[name].shape != x.shape for name, x in own.items()):
+        tensors = _as_timm(arch, tensors)
+    if not set(own) & set(tensors):
         raise click.ClickException(
-            f"imagenet: cannot fetch {url} ({reason}); fetch it elsewhere and put it at {cached}"
-        ) from None
+            f"{source}: neither SDANet's names (trunk.{next(iter(own))}, ...) nor those of {arch} ({next(iter(own))}, "
+            f"...): unexpected {', '.join(list(tensors)[:3])}; rename them, without a prefix such as module."
+        )
+    counters = {name: x.new_zeros(()) for name, x in own.items() if name.endswith(COUNTER)}
+    left = set(behind(arch, backbone.trunk, classes=1))
+    load_strict(backbone.trunk, counters | {name: x for name, x in tensors.items() if name not in left}, source)
+
+
+def _as_timm(arch: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What timm's own loading makes of a state for this model; the state itself where it fails at that."""
+    model = plain_model(arch)
+    convert: Any = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
-        tensors = load_tensors(cached)
-    except click.ClickException as error:
-        raise click.ClickException(f"imagenet: {error.message}; delete the file to fetch it anew") from None
-    load_trunk(backbone, tensors, cached)
-    return cached
-
-
-def load_trunk(backbone: SDANet, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Put a ResNet's weights under torchvision's names into the trunk, strictly but for fc.* and BN's counters.
-
-    click.ClickException names `source` and what is missing, unexpected or misshapen.
-    """
-    zeros = {name: x.new_zeros(()) for name, x in backbone.trunk.state_dict().items() if name.endswith(COUNTER)}
-    trunk = {name: x for name, x in tensors.items() if not name.startswith("fc.")}
-    load_strict(backbone.trunk, zeros | trunk, source)
+        with torch.no_grad():
+            return convert(dict(tensors), model) if convert else tensors
+    except (KeyError, IndexError, AttributeError, RuntimeError, AssertionError, ValueError, TypeError):
+        return tensors  # names that do not fit are told by whoever loads it

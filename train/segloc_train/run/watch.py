@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from segloc_train.data.augment import MEAN, STD, plain
+from segloc_train.data.augment import plain
 from segloc_train.data.data import Batch, View
 from segloc_train.model.backbone import SDANet
 from segloc_train.model.head import cells
@@ -147,13 +147,12 @@ def scatter(features: Tensor, labels: Tensor, names: Sequence[str], title: str) 
 def examples(query: View, key: View, labels: Tensor, names: Sequence[str]) -> Tensor:
     """uint8 [3, H, W] on the CPU: pairs as the network sees them, boxes drawn, class names above.
 
-    query and key are augmented (normalised) views [N, ...] of the same pairs, labels int64 [N] their classes. A column
+    query and key are augmented views [N, ...] of the same pairs, labels int64 [N] their classes. A column
     is a pair: query above, key below.
     """
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
     rows = []
     for view in (query, key):
-        pictures = ((view.images.float().cpu() * std + mean).clamp(0, 1) * 255).round().byte()
+        pictures = (view.images.float().cpu().clamp(0, 1) * 255).round().byte()
         captions = [names[label] for label in labels.tolist()] if view is query else None
         rows += _annotated(pictures, view.boxes.cpu(), captions)
     return make_grid(rows, nrow=len(rows) // 2, padding=4, pad_value=255)

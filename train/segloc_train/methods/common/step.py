@@ -26,7 +26,7 @@ class Group:
     """G queries that share batch statistics.
 
     Attributes:
-        view: augmented and normalised query pictures, with boxes and, where asked for, masks.
+        view: augmented query pictures, with boxes and, where asked for, masks.
         rows: where they stand in the global batch.
         labels: int64 [G] on the device.
         generator: on the device, for the method's own draws.
