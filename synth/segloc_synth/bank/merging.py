@@ -12,7 +12,7 @@ from segloc_synth.files import absolute, is_local, read_json
 from segloc_synth.sources.listing import reaching
 from segloc_synth.sources.lists import parted
 from segloc_synth.sources.records import ClassIds, Scan
-from segloc_synth.sources.text import read_text
+from segloc_synth.sources.text import read_entries
 from segloc_synth.sources.values import is_text
 
 
@@ -51,8 +51,7 @@ def read_mapping(path: Path) -> dict[str, str | None]:
 def read_names(path: Path) -> list[str]:
     """A --images file: names of scans, one a line; empty lines and lines that begin with # are passed over."""
     with reaching(path):
-        lines = read_text(path, errors="surrogateescape").splitlines()
-    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        names = read_entries(path, errors="surrogateescape")
     if not names:
         raise click.ClickException(f"{path}: names no scan")
     return names

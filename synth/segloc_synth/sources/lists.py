@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import click
@@ -31,7 +32,7 @@ class Pictures:
     def __init__(self, names: Iterable[str]) -> None:
         self._by_stem: dict[str, list[str]] = {}
         for name in names:
-            self._by_stem.setdefault(_stem(name).casefold(), []).append(name)
+            self._by_stem.setdefault(parted(name)[0][-1].casefold(), []).append(name)
 
     def find(self, entry: str) -> list[str]:
         """The pictures that an entry of a list means: a stem, a file's name or a path, relative or not.
@@ -49,11 +50,6 @@ class Pictures:
         fits = [fit for fit in fits if all(a == b for a, b in zip(fit[0][::-1], parts[::-1], strict=False))] or fits
         fits = [fit for fit in fits if fit[1] == extension] or fits
         return [name for _, _, name in fits]
-
-
-def _stem(name: str) -> str:
-    stem, extension = os.path.splitext(name[name.rfind("/") + 1 :])  # noqa: PTH122, a million names
-    return stem if extension.lower() in EXTENSIONS else stem + extension
 
 
 @dataclass(frozen=True)
@@ -88,11 +84,10 @@ def read_listing(path: Path, pictures: Pictures) -> Listing:
         flags = [cell.strip() for cell in row[1:]]
         if flags and FLAGS.issuperset(flags) and "1" not in flags:
             benign.update(mine)
-    if not found and (lost or rows):
-        first = lost[0] if lost else rows[0][0]
+    if rows and not found:
         raise click.ClickException(
-            f"{path}: none of its lines names a picture of the data set (the first: {short(first)!r}); "
-            "write a file's name or path a line"
+            f"{path}: none of its lines names a picture of the data set "
+            f"(the first: {short((lost or rows[0])[0])!r}); write a file's name or path a line"
         )
     return Listing(tuple(found), frozenset(benign), tuple(lost))
 
@@ -103,7 +98,7 @@ def _meant(row: Sequence[str], pictures: Pictures) -> list[str]:
     rest = row[1:] if found else [part for cell in row for part in re.split(r"[\t;,]", cell)]
     for place, cell in enumerate(rest):
         if cell.strip() not in FLAGS or not (found or place):
-            found = found + (pictures.find(cell) or _in_words(cell.split(), pictures))
+            found += pictures.find(cell) or _in_words(cell.split(), pictures)
     return found
 
 
@@ -120,6 +115,11 @@ def _in_words(words: Sequence[str], pictures: Pictures) -> list[str]:
         while found and place < len(words) and words[place] in FLAGS:
             place += 1
     return found
+
+
+def in_common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two paths, given as their parts, begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def stem_path(name: str) -> str:
