@@ -12,9 +12,10 @@ import click
 
 from segloc_synth.sources.layouts.splits import LONE, TRAIN, Part, Pool
 from segloc_synth.sources.listing import Listed, fingerprint, is_image
+from segloc_synth.sources.lists import stem_path
 from segloc_synth.sources.problems import Problem
-from segloc_synth.sources.records import ClassIdPicture, ClassIds, Layout, Split
-from segloc_synth.sources.text import read_text
+from segloc_synth.sources.records import ClassIdPicture, ClassIds, Layout, Split, data_set
+from segloc_synth.sources.text import read_entries
 from segloc_synth.sources.values import is_text
 
 MASKS = "masks"
@@ -40,7 +41,7 @@ def class_id_layout(root: Path, listed: Listed) -> Layout | None:
     sizes = dict(listed)
     names = list(sizes)
     pairs, orphans, folders = _pairs(names)
-    if not folders or not any(is_image(name) and _in(name, masks) for name in names for _, masks in folders):
+    if not pairs and not orphans:
         return None
     if not pairs:
         images, masks = folders[0]
@@ -83,18 +84,14 @@ class _Masks:
         problems += [*told, *part.missing()]
         used = [name for name in part.pictures if name in self.mask_of]
         problems += [Problem(NO_MASK, name) for name in part.pictures if name not in self.mask_of]
-        images = [
-            {
-                **{"id": n, "file_name": name.removeprefix(f"{front}/")},
-                "mask": ClassIdPicture(self.root / self.mask_of[name], self.class_of, self.void),
-            }
-            for n, name in enumerate(used, 1)
-        ]
         listed = sorted([(name, self.sizes[name]) for picture in used for name in (picture, self.mask_of[picture])])
         meaning = repr(sorted(self.class_of.items())) + repr(dict(self.classes))
-        categories = [{"id": id, "name": name, "unnamed": self.unnamed} for id, name in self.classes.items()]
-        value = {"images": images, "annotations": [], "categories": categories}
-        return value, sha256((fingerprint(listed) + meaning).encode()).hexdigest()
+        masks = (ClassIdPicture(self.root / self.mask_of[name], self.class_of, self.void) for name in used)
+        entries = [
+            {"file_name": p.removeprefix(f"{front}/"), "mask": mask} for p, mask in zip(used, masks, strict=True)
+        ]
+        digest = sha256((fingerprint(listed) + meaning).encode()).hexdigest()
+        return data_set(((entry, ()) for entry in entries), self.classes, self.unnamed), digest
 
 
 def _in(name: str, folder: str) -> bool:
@@ -114,9 +111,11 @@ def _pairs(names: Sequence[str]) -> tuple[dict[str, str], list[str], list[tuple[
             folders.append((images, masks))
     pairs, orphans = {}, []
     for images, masks in folders:
-        picture_of = {_key(name, images): name for name in names if _in(name, images) and is_image(name)}
+        picture_of = {
+            stem_path(name.removeprefix(images)): name for name in names if _in(name, images) and is_image(name)
+        }
         for name in (name for name in names if _in(name, masks) and is_image(name)):
-            picture = picture_of.get(_key(name, masks))
+            picture = picture_of.get(stem_path(name.removeprefix(masks)))
             if picture is None:
                 orphans.append(name)
             else:
@@ -124,18 +123,12 @@ def _pairs(names: Sequence[str]) -> tuple[dict[str, str], list[str], list[tuple[
     return dict(sorted(pairs.items())), sorted(orphans), folders
 
 
-def _key(name: str, folder: str) -> str:
-    return str(PurePosixPath(name.removeprefix(f"{folder}/")).with_suffix(""))
-
-
 def _class_names(root: Path, files: Sequence[str]) -> tuple[dict[int, str], frozenset[int]]:
     """Value -> name of the file that says so, empty without one, and the values to be ignored."""
-    there = set(files)
-    file = next((root / name for name in NAME_FILES if name in there), None)
+    file = next((root / name for name in NAME_FILES if name in files), None)
     if file is None:
         return {}, frozenset()
-    lines = [line.strip() for line in read_text(file).splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
+    lines = read_entries(file)
     matches = [NUMBERED.fullmatch(line) for line in lines]
     if lines and all(matches):
         named = {int(match[1]): match[2].strip() for match in matches if match}

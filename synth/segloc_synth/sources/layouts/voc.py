@@ -2,19 +2,20 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
-from itertools import islice, takewhile
+from itertools import count, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from segloc_synth.files import in_threads, is_local
 from segloc_synth.sources.layouts.splits import Part, Pool
 from segloc_synth.sources.listing import is_image
+from segloc_synth.sources.lists import in_common
 from segloc_synth.sources.problems import MISSING, UNLISTED, Problem
-from segloc_synth.sources.records import ClassIds, Layout, Split
+from segloc_synth.sources.records import ClassIds, Layout, Split, data_set
 from segloc_synth.sources.text import BadLabel, decoded
 from segloc_synth.sources.values import is_text, number
 
@@ -79,10 +80,11 @@ class _LabelFolder:
 
     @cached_property
     def labels(self) -> dict[str, tuple[Labels | str, str]]:
-        """Label file -> what it says, or the kind of problem it has; sha256 of its content."""
-        names = sorted(self.label_of.values())
-        contents = in_threads(lambda name: (self.root / name).read_bytes(), names, is_local(self.root))
-        return {name: (self._parsed(one), sha256(one).hexdigest()) for name, one in zip(names, contents, strict=True)}
+        """Picture -> what its label file says, or the kind of problem it has; sha256 of its content."""
+        read = in_threads(lambda name: (self.root / name).read_bytes(), self.label_of.values(), is_local(self.root))
+        return {
+            name: (self._parsed(one), sha256(one).hexdigest()) for name, one in zip(self.label_of, read, strict=True)
+        }
 
     def _parsed(self, content: bytes) -> Labels | str:
         try:
@@ -98,38 +100,28 @@ class _LabelFolder:
     def load(self, part: Part, told: Sequence[Problem], problems: list[Problem]) -> tuple[dict[str, Any], str]:
         """The COCO data set of a part's pictures, and a digest of its labels; `told` joins the problems."""
         problems += [*told, *part.missing()]
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
+        pictures = []
         for name in part.pictures:
-            labels: Labels | str = self.labels[self.label_of[name]][0] if name in self.label_of else ([], (0, 0))
-            if isinstance(labels, str):
-                problems.append(Problem(labels, self.label_of[name]))
+            said: Labels | str = ([], (0, 0)) if name in part.benign else NO_LABEL
+            if name in self.label_of:
+                said, _ = self.labels[name]
+            if isinstance(said, str):
+                problems.append(Problem(said, self.label_of.get(name, name)))
                 continue
-            if name not in self.label_of and name not in part.benign:
-                problems.append(Problem(NO_LABEL, name))
-                continue
-            found, (width, height) = labels
-            number = len(images) + 1
-            images.append({"id": number, "file_name": name, "width": width or None, "height": height or None})
-            annotations += [
-                {
-                    **{"id": place, "image_id": number, "category_id": self.classes.id_of(label.name)},
-                    **{"bbox": label.box, "difficult": label.difficult},
-                }
-                for place, label in enumerate(found, 1)
-            ]
-        if part.listing is None:
-            problems += self._unlisted({PurePosixPath(name).parent for name in part.pictures})
-        used = sorted((self.label_of[p], self.labels[self.label_of[p]][1]) for p in part.pictures if p in self.label_of)
-        categories = [{"id": id, "name": name} for id, name in sorted(self.classes.names.items())]
-        value = {"images": images, "annotations": annotations, "categories": categories}
-        return value, sha256(json.dumps(used).encode()).hexdigest()
+            labels, (width, height) = said
+            image = {"file_name": name, "width": width or None, "height": height or None}
+            pictures.append((image, map(self._annotation, labels, count(1))))
+        folders = {PurePosixPath(name).parent for name in part.pictures if part.listing is None}
+        bare = [p for p in self.pictures if p not in self.label_of and PurePosixPath(p).parent in folders]
+        problems += [Problem(UNLISTED, bare[0], f"and {len(bare) - 1} more" if bare[1:] else "")] if bare else []
+        used = sorted((self.label_of[p], self.labels[p][1]) for p in part.pictures if p in self.label_of)
+        return data_set(pictures, dict(sorted(self.classes.names.items()))), sha256(
+            json.dumps(used).encode()
+        ).hexdigest()
 
-    def _unlisted(self, folders: Container[PurePosixPath]) -> list[Problem]:
-        """The pictures in these folders that have no label file, told as one."""
-        bare = [name for name in self.pictures if name not in self.label_of and PurePosixPath(name).parent in folders]
-        more = f"and {len(bare) - 1} more" if len(bare) > 1 else ""
-        return [Problem(UNLISTED, bare[0], more)] if bare else []
+    def _annotation(self, label: Label, id: int) -> dict[str, Any]:
+        class_id = self.classes.id_of(label.name)
+        return {"id": id, "category_id": class_id, "bbox": label.box, "difficult": label.difficult}
 
 
 def _paired(labels: Sequence[str], pictures: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
@@ -156,9 +148,7 @@ def _nearest(label: str, pictures: list[str]) -> list[str]:
 
     def nearness(name: str) -> tuple[bool, int]:
         own = PurePosixPath(name).parts[:-1]
-        front = zip(mine, own, strict=False)
-        back = zip(reversed(mine), reversed(own), strict=False)
-        return own == mine, sum(len(list(takewhile(lambda pair: pair[0] == pair[1], ends))) for ends in (front, back))
+        return own == mine, in_common(mine, own) + in_common(mine[::-1], own[::-1])
 
     best = max(map(nearness, pictures))
     return [one for one in pictures if nearness(one) == best]
