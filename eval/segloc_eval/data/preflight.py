@@ -62,16 +62,8 @@ def describe(found: Iterable[Problem]) -> list[str]:
 
 def as_dicts(found: Iterable[Problem]) -> list[dict[str, str]]:
     """The problems as written to problems.json: kind, file, record, fate (fatal, skipped, used, noted) and remedy."""
-    return [
-        {
-            **problem.as_dict(),
-            **{
-                "fate": "fatal" if problem.kind in FATAL else problems.fate(problem.kind),
-                "remedy": remedy(problem.kind),
-            },
-        }
-        for problem in found
-    ]
+    fates = ((problem, "fatal" if problem.kind in FATAL else problems.fate(problem.kind)) for problem in found)
+    return [{**problem.as_dict(), "fate": fate, "remedy": remedy(problem.kind)} for problem, fate in fates]
 
 
 def stop(found: Iterable[Problem], source: str, strict: bool = False) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from segloc_synth.sources.problems import Problem
+from segloc_synth.sources.problems import Problem, short
 
 NO_TEXT = "label file that is no text in UTF-8"
 MARKS = {  # the longer first: that of UTF-32 begins as that of UTF-16 does
@@ -21,21 +21,25 @@ MARKS = {  # the longer first: that of UTF-32 begins as that of UTF-16 does
 DECLARED = re.compile(rb"""\A\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{1,40})["']""")
 
 
-class BadLabel(ValueError):
-    """A label file, or a record of it, that cannot be used; the message is the kind of problem, `more` tells of it."""
+class Unusable(ValueError):
+    """What cannot be used; the message is the kind of problem, `more` tells of it."""
 
     def __init__(self, kind: str, more: str = "") -> None:
         super().__init__(kind)
         self.more = more
 
 
+class BadLabel(Unusable):
+    """A label file, or a record of it, that cannot be used."""
+
+
 @contextmanager
 def left_out(problems: list[Problem], file: str, record: str = "") -> Iterator[None]:
-    """Around reading a record, or a `file` whole: a BadLabel ends the block, and is added to the problems."""
+    """Around reading a record, or a `file` whole: what is Unusable ends the block, and is added to the problems."""
     try:
         yield
-    except BadLabel as problem:
-        problems.append(Problem(str(problem), file, f"{record} {problem.more}".strip()))
+    except Unusable as problem:
+        problems.append(Problem(str(problem), short(file), short(f"{record} {problem.more}".strip())))
 
 
 def decoded(content: bytes, errors: str = "strict") -> str:
