@@ -198,9 +198,8 @@ def convert(path: Path, out: Path) -> list[Problem]:
     output_dir(out, "name another --out")
     (out / "annotations").mkdir()
     for name, scans in splits.items():
-        role = name if name in (TRAIN, VAL, TEST) else f"test_{name}"
-        file = f"{'scans' if name == LONE else role}.json"
-        write_json(out / "annotations" / file, truth(scans, reader.classes, layout.root), indent=None)
+        file = name if name in (TRAIN, VAL, TEST) else f"test_{name}" if name != LONE else "scans"
+        write_json(out / "annotations" / f"{file}.json", truth(scans, reader.classes, layout.root), indent=None)
     try:
         (out / "images").symlink_to(layout.root.resolve(), target_is_directory=True)
     except OSError as error:

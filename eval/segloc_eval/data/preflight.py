@@ -42,8 +42,7 @@ REMEDIES = {
     problems.UNLABELLED: "nothing, if they hold no object",
     problems.UNLISTED: "add its label file, an empty one if there is no object",
     problems.SHORT: "label more scans, or ask for fewer",
-    LEAK_SAME: "nothing: it is left out, so that no score is flattered",
-    LEAK_NEAR: "nothing: it is left out, so that no score is flattered",
+    **dict.fromkeys((LEAK_SAME, LEAK_NEAR), "nothing: it is left out, so that no score is flattered"),
     paths.OUTSIDE: "give the path below the folder of the pictures",
     **dict.fromkeys(problems.USABLE - {problems.TWICE}, "nothing, if the conversion is right"),
 }

@@ -152,12 +152,12 @@ def _accept(path: Path, layout: Layout, scans: list[Scan], problems: list[Proble
     """click.ClickException when nothing is left to cut out, or it is of a test split."""
     first = next(iter(layout.splits.values())).file
     named = first if path.is_dir() and len(layout.splits) == 1 and first.is_file() else path
-    if not scans and any(problem.kind == NO_MASK for problem in problems):
-        raise click.ClickException(f"{named}: {BOXES_ONLY}")
     if not scans:
-        faults = [problem for problem in problems if problem.kind not in USABLE | NOTED]
-        reason = f": {faults[0].kind}: {faults[0].where()}" if faults else ""
-        raise click.ClickException(f"{named}: nothing usable in it{reason}")
+        faults = [f": {problem.kind}: {problem.where()}" for problem in problems if problem.kind not in USABLE | NOTED]
+        boxes = any(problem.kind == NO_MASK for problem in problems)
+        raise click.ClickException(
+            f"{named}: {BOXES_ONLY if boxes else ''.join(['nothing usable in it', *faults[:1]])}"
+        )
     if not allow_test:
         refuse_test_folders(path if path.is_dir() else path.parent, (scan.path.parent for scan in scans))
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from segloc_synth.sources.listing import EXTENSIONS
-from segloc_synth.sources.problems import short
+from segloc_synth.sources.problems import MISSING, Problem, short
 from segloc_synth.sources.text import csv_rows, read_text
 
 LISTS = frozenset({".txt", ".csv", ".lst"})  # extensions
@@ -53,16 +53,25 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What a list names: pictures, those of them that it says hold no object, and entries that mean no picture."""
+class Part:
+    """Pictures of a data set by name: those of a split, or what a list names.
+
+    `listing`: the list, None where folders tell; `benign`: the pictures of which it says that they hold no object;
+    `lost`: entries of it that mean no picture.
+    """
 
     pictures: tuple[str, ...]
-    benign: frozenset[str]
-    lost: tuple[str, ...]
+    listing: Path | None = None
+    benign: frozenset[str] = frozenset()
+    lost: tuple[str, ...] = ()
+
+    def missing(self) -> list[Problem]:
+        """What its list names and is not there."""
+        return [Problem(MISSING, name, f"listed in {self.listing.name}") for name in self.lost if self.listing]
 
 
-def read_listing(path: Path, pictures: Pictures) -> Listing:
-    """Read a list of pictures: a line, or a row of a csv, each.
+def read_listing(path: Path, pictures: Pictures) -> Part:
+    """The pictures that a list names: a line, or a row of a csv, each.
 
     A line may hold more than a name: the mask's path, a flag, more names, quotes; names may have spaces. In a csv, what
     follows the name may be 1, -1 or 0 per class.
@@ -89,7 +98,7 @@ def read_listing(path: Path, pictures: Pictures) -> Listing:
             f"{path}: none of its lines names a picture of the data set "
             f"(the first: {short((lost or rows[0])[0])!r}); write a file's name or path a line"
         )
-    return Listing(tuple(found), frozenset(benign), tuple(lost))
+    return Part(tuple(found), path, frozenset(benign), tuple(lost))
 
 
 def _meant(row: Sequence[str], pictures: Pictures) -> list[str]:

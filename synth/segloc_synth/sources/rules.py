@@ -32,6 +32,7 @@ NO_SIZE = "image entry whose width or height is no whole number"
 IMPOSSIBLE = "image entry of an impossible size"
 OTHERS_ID = "image entry whose id another has"
 OTHERS_FILE = "image entry of a file that another has"
+Numbered = list[tuple[str, dict[str, Any]]]  # annotations, each behind its own id
 SLACK = 2.0  # pixels by which a box may reach over the edge (rounding)
 
 
@@ -155,9 +156,9 @@ def _sized(scans: Sequence[Scan], problems: list[Problem]) -> Iterator[Scan]:
 
 def _by_image(
     annotations: Sequence[Any], images: Sequence[Any], file: str, problems: list[Problem]
-) -> dict[Any, list[tuple[str, dict[str, Any]]]]:
+) -> dict[Any, Numbered]:
     """Annotations by the id of their image, each with its own id."""
-    found: dict[Any, list[tuple[str, dict[str, Any]]]] = {identity(_fields(image).get("id")): [] for image in images}
+    found: dict[Any, Numbered] = {identity(_fields(image).get("id")): [] for image in images}
     found.pop(None, None)
     for place, record in enumerate(annotations):
         fields = _fields(record)
@@ -172,11 +173,7 @@ def _by_image(
 
 
 def _annotations(
-    scan: Scan,
-    records: Sequence[tuple[str, dict[str, Any]]],
-    class_of: Mapping[Any, int],
-    ids: Counter[str] | None,
-    problems: list[Problem],
+    scan: Scan, records: Numbered, class_of: Mapping[Any, int], ids: Counter[str] | None, problems: list[Problem]
 ) -> Iterator[Annotation]:
     """The annotations of a scan that can be used; an id that another of the scan, or among `ids`, has is renamed."""
     met = Counter[str]() if ids is None else ids

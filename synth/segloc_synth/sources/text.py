@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,9 +78,5 @@ def read_entries(path: Path, errors: str = "strict") -> list[str]:
 
 def csv_rows(text: str) -> list[list[str]]:
     """The rows of a CSV file that hold anything, whatever its line ends; a torn quote ends at the file's end."""
-    lines = io.StringIO(text, newline="")
-    csv.field_size_limit(1 << 24)
-    try:
-        return [row for row in csv.reader(lines) if row]
-    except csv.Error:
-        return [line.split(",") for line in text.splitlines() if line.strip()]
+    csv.field_size_limit(sys.maxsize)
+    return [row for row in csv.reader(io.StringIO(text, newline="")) if row]

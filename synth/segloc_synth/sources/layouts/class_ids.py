@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from segloc_synth.sources.layouts.splits import LONE, TRAIN, Part, Pool
+from segloc_synth.sources.layouts.splits import LONE, TRAIN, split_pictures
 from segloc_synth.sources.listing import Listed, fingerprint, is_image
-from segloc_synth.sources.lists import stem_path
+from segloc_synth.sources.lists import Part, stem_path
 from segloc_synth.sources.problems import Problem
 from segloc_synth.sources.records import ClassIdPicture, ClassIds, Layout, Split, data_set
 from segloc_synth.sources.text import read_entries
@@ -54,7 +54,7 @@ def class_id_layout(root: Path, listed: Listed) -> Layout | None:
     class_of = {value: ids.id_of(name) for value, name in (named or {n: f"class {n}" for n in range(1, 256)}).items()}
     masks_of = _Masks(root, pairs, sizes, class_of, void, ids.names, unnamed=not named)
     splits = {}
-    for name, part in Pool(root, names, pictures, pairs, "Segmentation").parts().items():
+    for name, part in split_pictures(root, names, pictures, pairs, "Segmentation").items():
         told = [Problem(ORPHAN, mask) for mask in orphans] if name in (LONE, TRAIN) else []
         front = next((images for images, _ in folders if all(_in(p, images) for p in part.pictures)), "")
         labelled = tuple(p.removeprefix(f"{front}/") for p in part.pictures if p in pairs)
@@ -86,12 +86,12 @@ class _Masks:
         problems += [Problem(NO_MASK, name) for name in part.pictures if name not in self.mask_of]
         listed = sorted([(name, self.sizes[name]) for picture in used for name in (picture, self.mask_of[picture])])
         meaning = repr(sorted(self.class_of.items())) + repr(dict(self.classes))
-        masks = (ClassIdPicture(self.root / self.mask_of[name], self.class_of, self.void) for name in used)
-        entries = [
-            {"file_name": p.removeprefix(f"{front}/"), "mask": mask} for p, mask in zip(used, masks, strict=True)
-        ]
         digest = sha256((fingerprint(listed) + meaning).encode()).hexdigest()
-        return data_set(((entry, ()) for entry in entries), self.classes, self.unnamed), digest
+        entries = (({"file_name": name.removeprefix(f"{front}/"), "mask": self._mask(name)}, ()) for name in used)
+        return data_set(entries, self.classes, self.unnamed), digest
+
+    def _mask(self, picture: str) -> ClassIdPicture:
+        return ClassIdPicture(self.root / self.mask_of[picture], self.class_of, self.void)
 
 
 def _in(name: str, folder: str) -> bool:

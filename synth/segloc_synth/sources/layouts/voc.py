@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from segloc_synth.files import in_threads, is_local
-from segloc_synth.sources.layouts.splits import Part, Pool
+from segloc_synth.sources.layouts.splits import split_pictures
 from segloc_synth.sources.listing import is_image
-from segloc_synth.sources.lists import in_common
+from segloc_synth.sources.lists import Part, in_common
 from segloc_synth.sources.problems import MISSING, UNLISTED, Problem
 from segloc_synth.sources.records import ClassIds, Layout, Split, data_set
 from segloc_synth.sources.text import BadLabel, decoded
-from segloc_synth.sources.values import is_text, number
+from segloc_synth.sources.values import is_text, number, numbers
 
 VOC, OPIXRAY = "voc", "opixray"
 NO_LABEL = "listed image without a label file"
@@ -58,7 +58,7 @@ def _layout(
     label_of, problems = _paired(labels, pictures)
     folder = _LabelFolder(root, pictures, label_of, parse)
     splits = {}
-    for name, part in Pool(root, files, pictures, label_of).parts().items():
+    for name, part in split_pictures(root, files, pictures, label_of).items():
         labelled = tuple(picture for picture in part.pictures if picture in label_of)
         splits[name] = Split(part.listing or root, [root], partial(folder.load, part, problems), labelled)
         problems = []  # told once
@@ -80,17 +80,19 @@ class _LabelFolder:
 
     @cached_property
     def labels(self) -> dict[str, tuple[Labels | str, str]]:
-        """Picture -> what its label file says, or the kind of problem it has; sha256 of its content."""
-        read = in_threads(lambda name: (self.root / name).read_bytes(), self.label_of.values(), is_local(self.root))
-        return {
-            name: (self._parsed(one), sha256(one).hexdigest()) for name, one in zip(self.label_of, read, strict=True)
-        }
+        """Picture -> what `_read` finds in its label file."""
+        return dict(
+            zip(self.label_of, in_threads(self._read, self.label_of.values(), is_local(self.root)), strict=True)
+        )
 
-    def _parsed(self, content: bytes) -> Labels | str:
+    def _read(self, label: str) -> tuple[Labels | str, str]:
+        """What a label file says, or the kind of problem it has; sha256 of its content."""
+        content = (self.root / label).read_bytes()
+        digest = sha256(content).hexdigest()
         try:
-            return self.parse(decoded(content))
+            return self.parse(decoded(content)), digest
         except BadLabel as problem:
-            return str(problem)
+            return str(problem), digest
 
     @cached_property
     def classes(self) -> ClassIds:
@@ -115,9 +117,8 @@ class _LabelFolder:
         bare = [p for p in self.pictures if p not in self.label_of and PurePosixPath(p).parent in folders]
         problems += [Problem(UNLISTED, bare[0], f"and {len(bare) - 1} more" if bare[1:] else "")] if bare else []
         used = sorted((self.label_of[p], self.labels[p][1]) for p in part.pictures if p in self.label_of)
-        return data_set(pictures, dict(sorted(self.classes.names.items()))), sha256(
-            json.dumps(used).encode()
-        ).hexdigest()
+        digest = sha256(json.dumps(used).encode()).hexdigest()
+        return data_set(pictures, dict(sorted(self.classes.names.items()))), digest
 
     def _annotation(self, label: Label, id: int) -> dict[str, Any]:
         class_id = self.classes.id_of(label.name)
@@ -155,9 +156,10 @@ def _nearest(label: str, pictures: list[str]) -> list[str]:
 
 
 def _corners(words: Sequence[str | None]) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (number(word) for word in words)
-    if x1 is None or y1 is None or x2 is None or y2 is None:
+    sides = numbers(words, 4)
+    if sides is None:
         raise BadLabel("box that is no list of four numbers")
+    x1, y1, x2, y2 = sides
     return x1, y1, x2 - x1, y2 - y1
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from segloc_synth.files import in_threads, is_local
-from segloc_synth.sources.layouts.splits import LONE, Pool, by_lists, by_split
+from segloc_synth.sources.layouts.splits import LONE, by_lists, by_split
 from segloc_synth.sources.listing import child, is_image, list_files, list_images, subfolders
 from segloc_synth.sources.lists import stem_path
 from segloc_synth.sources.problems import MISSING, UNLABELLED, Problem
@@ -61,7 +61,7 @@ def _by_lists(root: Path, whole_set: Part) -> dict[str, Part]:
     files = [name for name, _ in list_files(root)] if whole_set.pictures != root else [p.name for p in root.iterdir()]
     front = whole_set.pictures.name + "/" if whole_set.pictures != root else ""
     pictures = [name for name in files if name.startswith(front) and is_image(name)]
-    parts = by_lists(Pool(root, files, pictures, {name: name for name in pictures}))
+    parts = by_lists(root, files, pictures, set(pictures))
     return {
         split: whole_set._replace(
             only=frozenset(name.removeprefix(front) for name in part.pictures), lost=frozenset(part.lost)
@@ -140,19 +140,16 @@ def _load(part: Part, names: Mapping[int, str], pose: bool, problems: list[Probl
 def _objects(
     content: bytes, file: str, names: Mapping[int, str], pose: bool, problems: list[Problem]
 ) -> list[dict[str, Any]]:
-    lines = []
+    objects: list[dict[str, Any]] = []
     with left_out(problems, file):
         lines = decoded(content).splitlines()
-    objects: list[dict[str, Any]] = []
-    for place, line in enumerate(lines, 1):
-        with left_out(problems, file, f"line {place}"):
-            if not line.strip():
-                continue
-            number, shares = yolo_line(line, pose)
-            if number not in names:
-                raise BadLabel(NO_CLASS)
-            key = "bbox" if len(shares) == 4 else "segmentation"
-            objects.append({"id": place, "category_id": number + 1, key: Shares(tuple(shares))})
+        for place, line in ((place, line) for place, line in enumerate(lines, 1) if line.strip()):
+            with left_out(problems, file, f"line {place}"):
+                number, shares = yolo_line(line, pose)
+                if number not in names:
+                    raise BadLabel(NO_CLASS)
+                key = "bbox" if len(shares) == 4 else "segmentation"
+                objects.append({"id": place, "category_id": number + 1, key: Shares(tuple(shares))})
     return objects
 
 
