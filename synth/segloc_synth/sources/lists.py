@@ -14,7 +14,6 @@ from segloc_synth.sources.problems import MISSING, Problem, short
 from segloc_synth.sources.text import csv_rows, read_text
 
 LISTS = frozenset({".txt", ".csv", ".lst"})  # extensions
-WORDS = 8  # in a name with spaces, at most
 FLAGS = frozenset({"1", "-1", "0"})  # of a class: there, not there, unsure
 
 
@@ -33,6 +32,7 @@ class Pictures:
         self._by_stem: dict[str, list[str]] = {}
         for name in names:
             self._by_stem.setdefault(parted(name)[0][-1].casefold(), []).append(name)
+        self.words = max((len(stem.split()) for stem in self._by_stem), default=0)  # of the longest name
 
     def find(self, entry: str) -> list[str]:
         """The pictures that an entry of a list means: a stem, a file's name or a path, relative or not.
@@ -116,7 +116,7 @@ def _in_words(words: Sequence[str], pictures: Pictures) -> list[str]:
     found: list[str] = []
     place = 0
     while place < len(words):
-        ends = range(min(len(words), place + WORDS), place, -1)
+        ends = range(min(len(words), place + pictures.words), place, -1)
         names, place = next(
             ((names, end) for end in ends if (names := pictures.find(" ".join(words[place:end])))), ([], place + 1)
         )
