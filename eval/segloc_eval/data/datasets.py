@@ -97,9 +97,8 @@ def load_data(
     reader.stop()
     reader.note_empty_classes(TRAIN, pool)
     reader.note_empty_classes(on, [scan for scans in tests.values() for scan in scans])
-    val = [] if eval_only else val
     about = layout.root, reader.fingerprint(), reader.classes, reader.masks
-    return Data(*about, chosen, sizes, val, tests, reader.problems)
+    return Data(*about, chosen, sizes, [] if eval_only else val, tests, reader.problems)
 
 
 def load_training(path: Path, name: str) -> Data:

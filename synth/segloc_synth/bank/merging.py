@@ -141,7 +141,7 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
         for other in source.others:
             parts, _ = parted(str(other))
             by_stem.setdefault(parts[-1], []).append((which, -1, parts, "", other))
-    kept: list[set[int]] = [set() for _ in sources]
+    kept: set[tuple[int, int]] = set()  # places of a source and of a scan in it
     for name in names:
         parts, extension = parted(name.replace("\\", "/"))
         fits = [
@@ -155,11 +155,10 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
         if len({which for which, _, _ in fits}) > 1:  # a path tells which source is meant
             shared = [in_common(parts[::-1], parted(str(absolute(path)))[0][::-1]) for _, _, path in fits]
             fits = [fit for fit, count in zip(fits, shared, strict=True) if count == max(shared)]
-        for which, place, _ in fits:
-            kept[which].add(place)
+        kept |= {(which, place) for which, place, _ in fits}
     limited = []
-    for source, places in zip(sources, kept, strict=True):
-        scans = [scan for place, scan in enumerate(source.scans) if place in places]
+    for which, source in enumerate(sources):
+        scans = [scan for place, scan in enumerate(source.scans) if (which, place) in kept]
         if scans:
             limited.append(replace(source, scans=scans, fingerprint=source.changed([scan.name for scan in scans])))
     if not limited:

@@ -134,11 +134,9 @@ def _part(file: Path, split: str, places: list[Path]) -> Part | None:
     """The pictures in these folders and lists; of a list some may be missing, None where all are."""
     if len(places) == 1 and places[0].is_dir():
         return Part(places[0], labels_of(places[0]))
-    pictures: list[Path] = []
-    lost: list[str] = []
-    for place in places:
-        found, missing = _pictures(place, file.parent)
-        pictures, lost = pictures + found, lost + missing
+    named = [_pictures(place, file.parent) for place in places]
+    pictures = [picture for found, _ in named for picture in found]
+    lost = [line for _, missing in named for line in missing]
     if lost and not pictures:
         return None
     above, *more = {next((p for p in picture.parents if p.name == "images"), None) for picture in pictures} or {None}

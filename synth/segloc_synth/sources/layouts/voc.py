@@ -201,10 +201,7 @@ def _objects(root: ElementTree.Element) -> Iterator[Label]:
 def read_lines(text: str) -> Labels:
     """Labels of OPIXray's lines `image_name class x1 y1 x2 y2`; the size is not said. BadLabel for any other line."""
     found = []
-    for line in text.splitlines():
-        words = line.split()
-        if not words:
-            continue
+    for words in (line.split() for line in text.splitlines() if line.strip()):
         if len(words) < 6 or not is_image(" ".join(words[:-5])):  # names may have spaces, classes have none
             raise BadLabel("label line that is not `image_name class x1 y1 x2 y2`")
         found.append(Label(words[-5], _corners(words[-4:])))
