@@ -10,7 +10,7 @@ import click
 from segloc_eval.config import Config, resolve_arms, resolve_given
 from segloc_eval.options import DEVICE, ON, OUT, changed_recipe, recipe_options
 from segloc_synth import console
-from segloc_synth.files import PathOrUrl, absolute, is_local
+from segloc_synth.files import PathOrUrl, absolute
 
 EXAMPLES = """\b
 Examples:
@@ -40,7 +40,7 @@ def tell(source: str | Path, lines: Iterable[str]) -> None:
 
 def whole(path: Path) -> Path:
     """A path that means the same from everywhere."""
-    return absolute(path) if is_local(path) else path
+    return absolute(path)
 
 
 class Main(click.Group):

@@ -39,8 +39,11 @@ def as_path(text: str) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """Absolute and without `..`, with its links kept: what lies beside a link is not what lies beside its target."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
+    """Absolute and without `..`, with its links kept: what lies beside a link is not what lies beside its target.
+
+    A path in a store is so already.
+    """
+    return Path(os.path.abspath(path)) if is_local(path) else path  # noqa: PTH100
 
 
 def is_local(path: Path) -> bool:

@@ -18,7 +18,7 @@ from tests.eval.conftest import CLASSES, write_split, write_voc
 
 from segloc_eval.data import preflight
 from segloc_eval.data.datasets import Data, convert, find_layout, load_data, truth
-from segloc_eval.data.scans import scan_name
+from segloc_eval.data.scans import name_below
 from segloc_synth.sources import problems
 from segloc_synth.sources.layouts import voc, yolo
 from segloc_synth.sources.layouts.splits import LONE, split_name
@@ -603,5 +603,5 @@ def test_real_yolo_labels_agree_with_their_coco_json(scans: Path, tmp_path: Path
 def test_real_boxes_of_four_scanners(scans: Path) -> None:
     data = load_data(scans / "xray6dom_boxes", ["20%", "all"], 0)
     groups = [data.train, data.val, data.tests["test"]]
-    names = [scan_name(scan, data.root) for group in groups for scan in group]
+    names = [name_below(scan.path, data.root) for group in groups for scan in group]
     assert len(names) == len(set(names)) == 67 and len(data.tests["test"]) == 27 and data.sizes["20pct"] == 7

@@ -10,7 +10,7 @@ import click
 
 from segloc_eval.data import preflight
 from segloc_eval.data.records import Reader
-from segloc_eval.data.scans import Scan, classes_of, scan_name
+from segloc_eval.data.scans import Scan, classes_of, name_below
 from segloc_eval.data.splits import carve, label_count, label_order, label_slug, split_apart
 from segloc_eval.numbers.score import MEAN, POOLED
 from segloc_synth.files import atomic_write, output_dir, write_json
@@ -97,9 +97,8 @@ def load_data(
     reader.stop()
     reader.note_empty_classes(TRAIN, pool)
     reader.note_empty_classes(on, [scan for scans in tests.values() for scan in scans])
-    val = [] if eval_only else val
     about = layout.root, reader.fingerprint(), reader.classes, reader.masks
-    return Data(*about, chosen, sizes, val, tests, reader.problems)
+    return Data(*about, chosen, sizes, [] if eval_only else val, tests, reader.problems)
 
 
 def load_training(path: Path, name: str) -> Data:
@@ -176,7 +175,7 @@ def write_lists(data: Data, folder: Path) -> None:
     lists = {f"labels-{slug}.txt": data.train[:size] for slug, size in data.sizes.items()}
     for name, scans in {**lists, "val.txt": data.val}.items():
         with atomic_write(folder / name) as file:
-            text = "".join(f"./{scan_name(scan, data.root)}\n" for scan in scans)
+            text = "".join(f"./{name_below(scan.path, data.root)}\n" for scan in scans)
             file.write(text.encode(errors="surrogateescape"))  # names of files are bytes, in any encoding
 
 
@@ -198,9 +197,8 @@ def convert(path: Path, out: Path) -> list[Problem]:
     output_dir(out, "name another --out")
     (out / "annotations").mkdir()
     for name, scans in splits.items():
-        role = name if name in (TRAIN, VAL, TEST) else f"test_{name}"
-        file = f"{'scans' if name == LONE else role}.json"
-        write_json(out / "annotations" / file, truth(scans, reader.classes, layout.root), indent=None)
+        file = name if name in (TRAIN, VAL, TEST) else f"test_{name}" if name != LONE else "scans"
+        write_json(out / "annotations" / f"{file}.json", truth(scans, reader.classes, layout.root), indent=None)
     try:
         (out / "images").symlink_to(layout.root.resolve(), target_is_directory=True)
     except OSError as error:
@@ -216,10 +214,7 @@ def truth(scans: Iterable[Scan], classes: dict[int, str], root: Path | None = No
     objects = [(scan.id, thing) for scan in scans for thing in scan.objects]
     return {
         "images": [
-            {
-                **{"id": scan.id, "width": scan.width, "height": scan.height},
-                "file_name": scan_name(scan, root) if root else scan.path.name,
-            }
+            {"id": scan.id, "width": scan.width, "height": scan.height, "file_name": name_below(scan.path, root)}
             for scan in scans
         ],
         "categories": [{"id": id, "name": name} for id, name in classes.items()],

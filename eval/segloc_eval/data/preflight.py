@@ -42,8 +42,7 @@ REMEDIES = {
     problems.UNLABELLED: "nothing, if they hold no object",
     problems.UNLISTED: "add its label file, an empty one if there is no object",
     problems.SHORT: "label more scans, or ask for fewer",
-    LEAK_SAME: "nothing: it is left out, so that no score is flattered",
-    LEAK_NEAR: "nothing: it is left out, so that no score is flattered",
+    **dict.fromkeys((LEAK_SAME, LEAK_NEAR), "nothing: it is left out, so that no score is flattered"),
     paths.OUTSIDE: "give the path below the folder of the pictures",
     **dict.fromkeys(problems.USABLE - {problems.TWICE}, "nothing, if the conversion is right"),
 }
@@ -62,16 +61,8 @@ def describe(found: Iterable[Problem]) -> list[str]:
 
 def as_dicts(found: Iterable[Problem]) -> list[dict[str, str]]:
     """The problems as written to problems.json: kind, file, record, fate (fatal, skipped, used, noted) and remedy."""
-    return [
-        {
-            **problem.as_dict(),
-            **{
-                "fate": "fatal" if problem.kind in FATAL else problems.fate(problem.kind),
-                "remedy": remedy(problem.kind),
-            },
-        }
-        for problem in found
-    ]
+    fates = ((problem, "fatal" if problem.kind in FATAL else problems.fate(problem.kind)) for problem in found)
+    return [{**problem.as_dict(), "fate": fate, "remedy": remedy(problem.kind)} for problem, fate in fates]
 
 
 def stop(found: Iterable[Problem], source: str, strict: bool = False) -> None:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,15 +12,15 @@ from pathlib import Path
 import click
 
 from segloc_eval.data import preflight
-from segloc_eval.data.scans import Object, Scan, classes_of, read_object, scan_name
+from segloc_eval.data.scans import Scan, classes_of, name_below, read_object
 from segloc_eval.data.splits import Album, Looks, looks
 from segloc_synth.sources.images import BadImage, read_image, upright_size
 from segloc_synth.sources.masks import annotations_of
 from segloc_synth.sources.problems import DIFFICULT, EMPTY_CLASS, FEW_MASKS, Problem, faults, short
-from segloc_synth.sources.records import Annotation, Layout, Records, Split
+from segloc_synth.sources.records import Layout, Split
 from segloc_synth.sources.records import Scan as Labelled
 from segloc_synth.sources.rules import read_split
-from segloc_synth.sources.text import BadLabel
+from segloc_synth.sources.text import BadLabel, left_out
 
 
 class Reader:
@@ -30,7 +31,7 @@ class Reader:
         self.classes: dict[int, str] = {}
         self.masks = False
         self.looks: dict[int, Looks] = {}
-        self._bad: set[int] = set()
+        self._seen: set[int] = set()
         self._root = root
         self._source = source
         self._scans = 0
@@ -71,33 +72,27 @@ class Reader:
         """
         objects = next((things for scans in groups if (things := [o for scan in scans for o in scan.objects])), [])
         bare = sum(thing.mask is None for thing in objects)
-        self.masks = bool(objects) and 2 * bare < len(objects)
-        if self.masks and (boxes or not bare + sum(o.mask is None for s in groups for scan in s for o in scan.objects)):
+        self.masks = 2 * bare < len(objects)
+        if self.masks and boxes:
             return groups
         if not self.masks and bare < len(objects):
             self.note(FEW_MASKS, f"{len(objects) - bare} of {len(objects)}", file=self._root.name)
-        if self.masks:
-            for scan in (scan for scans in groups for scan in scans):
-                lost = [f"annotation {thing.id}" for thing in scan.objects if thing.mask is None]
-                self.note("annotation without a mask, among others with masks", *lost, file=self._name(scan))
-        return [[replace(scan, objects=self._as_masked(scan)) for scan in scans] for scans in groups]
+        one_kind = self._with_masks if self.masks else _without_masks
+        return [[one_kind(scan) for scan in scans] for scans in groups]
 
-    def _as_masked(self, scan: Scan) -> tuple[Object, ...]:
-        if self.masks:
-            return tuple(thing for thing in scan.objects if thing.mask)
-        return tuple(replace(thing, mask=None) for thing in scan.objects)
+    def _with_masks(self, scan: Scan) -> Scan:
+        lost = [f"annotation {thing.id}" for thing in scan.objects if thing.mask is None]
+        self.note("annotation without a mask, among others with masks", *lost, file=self._name(scan.path))
+        return replace(scan, objects=tuple(thing for thing in scan.objects if thing.mask)) if lost else scan
 
     def check(self, scans: Iterable[Scan]) -> Iterator[Scan]:
         """Pass on, lazily and in order, the scans whose picture decodes and has the size that its labels say."""
-        for scan, found in _seen_ahead(scans, self.looks, self._bad):
-            if found is not None:
-                seen, kinds = found
-                for kind in kinds:
-                    self.note(kind, f"image {scan.source_id}", file=self._name(scan))
-                if seen is None:
-                    self._bad.add(scan.id)
-                else:
-                    self.looks[scan.id] = seen
+        for scan, (seen, kinds) in _seen_ahead(scans, self._seen):
+            self._seen.add(scan.id)
+            for kind in kinds:
+                self.note(kind, f"image {scan.source_id}", file=self._name(scan.path))
+            if seen is not None:
+                self.looks[scan.id] = seen
             if scan.id in self.looks:
                 yield scan
 
@@ -114,11 +109,11 @@ class Reader:
             same = [i for i in copies if self.looks[known[i][1].id].digest == mine.digest]
             split, other = known[(same or copies)[0]]
             kind = preflight.LEAK_SAME if same else preflight.LEAK_NEAR
-            self.note(kind, f"like {self._name(other)} of {split}", file=self._name(scan))
+            self.note(kind, f"like {self._name(other.path)} of {split}", file=self._name(scan.path))
 
     def read(self, split: Split) -> list[Scan]:
         """The scans of a split that have a file; its categories must be those of the splits before."""
-        name = self._relative(split.file)
+        name = self._name(split.file)
         try:
             found = read_split(split)
         except click.ClickException as error:
@@ -128,62 +123,45 @@ class Reader:
             self.note(preflight.UNREADABLE, f"{error.filename or name}: {error.strerror or error}", file=name)
             return []
         self.problems += found.problems
-        if not self._same_classes(found, name):
+        if not found.classes:
+            self.note(preflight.NO_CATEGORY, "", file=name)
             return []
+        if self.classes and found.classes != self.classes:
+            names = sorted({theirs for _, theirs in found.classes.items() ^ self.classes.items()})
+            self.note(preflight.OTHER_CATEGORIES, f"they differ in {', '.join(names)}", file=name)
+            return []
+        self.classes = dict(sorted(found.classes.items()))  # one order, whichever json is read last
+        self._unnamed |= found.unnamed
         self._digest.update(found.digest.encode())
         self._digest.update(json.dumps(sorted((scan.name, scan.size_in_bytes) for scan in found.scans)).encode())
         return [scan for one in found.scans if (scan := self._read_scan(one)) is not None]
 
-    def _name(self, scan: Scan) -> str:
-        return scan_name(scan, self._root)
-
-    def _relative(self, file: Path) -> str:
-        inside = self._root in file.parents
-        return file.relative_to(self._root).as_posix() if inside else file.name
-
-    def _same_classes(self, found: Records, file: str) -> bool:
-        if not found.classes:
-            self.note(preflight.NO_CATEGORY, "", file=file)
-            return False
-        if self.classes and found.classes != self.classes:
-            names = sorted({str(name) for _, name in found.classes.items() ^ self.classes.items()})
-            self.note(preflight.OTHER_CATEGORIES, f"they differ in {', '.join(names)}", file=file)
-            return False
-        self.classes = dict(sorted(found.classes.items()))  # one order, whichever json is read last
-        self._unnamed |= found.unnamed
-        return True
+    def _name(self, path: Path) -> str:
+        return name_below(path, self._root)
 
     def _read_scan(self, found: Labelled) -> Scan | None:
         """With masks decoded; None where its class-id picture cannot be used."""
         objects = []
-        width, height = found.width, found.height
-        try:
-            if found.mask is not None:
-                width, height = upright_size(found.path)
-            annotations = annotations_of(found, (height, width))
-        except (BadLabel, BadImage) as reason:
-            self.note(str(reason), "", file=found.name)
-            return None
-        for annotation in annotations:
-            try:
-                thing = read_object(annotation, width, height)
-            except BadLabel as reason:
-                self.note(str(reason), f"annotation {annotation.id}", file=found.name)
-                continue
-            objects.append(thing)
-            if thing.ignored:
-                self.ignored += 1
-            if thing.difficult:
-                self.note(DIFFICULT, f"annotation {annotation.id}", file=found.name)
-        self._scans += 1
-        self._met |= {thing.category_id for thing in objects}
-        return Scan(self._scans, found.id, found.path, width, height, tuple(objects))
+        with left_out(self.problems, found.name):
+            width, height = upright_size(found.path) if found.mask else (found.width, found.height)
+            for annotation in annotations_of(found, (height, width)):
+                with left_out(self.problems, found.name, f"annotation {annotation.id}"):
+                    thing = read_object(annotation, width, height)
+                    objects.append(thing)
+                    self.ignored += thing.ignored
+                    if thing.difficult:
+                        self.note(DIFFICULT, f"annotation {annotation.id}", file=found.name)
+            self._scans += 1
+            self._met |= {thing.category_id for thing in objects}
+            return Scan(self._scans, found.id, found.path, width, height, tuple(objects))
+        return None
 
     def meet_classes(self, layout: Layout) -> None:
         """keep_classes_met, the objects of splits that are not needed looked at too: classes hang on the data alone."""
         if self._unnamed:
-            for split in layout.splits.values():
-                self._met |= {a.class_id for scan in read_split(split).scans for a in _annotations(scan)}
+            for scan in (scan for split in layout.splits.values() for scan in read_split(split).scans):
+                with suppress(BadLabel, BadImage):  # told where its split is read
+                    self._met |= {annotation.class_id for annotation in annotations_of(scan)}
         self.keep_classes_met()
 
     def keep_classes_met(self) -> None:
@@ -191,11 +169,8 @@ class Reader:
         self.classes = {id: name for id, name in self.classes.items() if id not in self._unnamed or id in self._met}
 
 
-def _annotations(scan: Labelled) -> tuple[Annotation, ...]:
-    try:
-        return annotations_of(scan)
-    except (BadLabel, BadImage):  # told where its split is read
-        return ()
+def _without_masks(scan: Scan) -> Scan:
+    return replace(scan, objects=tuple(replace(thing, mask=None) for thing in scan.objects))
 
 
 Seen = tuple[Looks | None, list[str]]  # None: the picture cannot be used; kinds of problem
@@ -209,12 +184,10 @@ def _see(scan: Scan) -> Seen:
         return None, [str(reason)]
 
 
-def _seen_ahead(scans: Iterable[Scan], looks_of: dict[int, Looks], bad: set[int]) -> Iterator[tuple[Scan, Seen | None]]:
-    """`_see` of each scan, in order, some in parallel, never far ahead of the reader; None for those seen before."""
+def _seen_ahead(scans: Iterable[Scan], known: Container[int]) -> Iterator[tuple[Scan, Seen]]:
+    """`_see` of each scan that is not known, in order, some in parallel, never far ahead of the reader."""
     source = iter(scans)
     with ThreadPoolExecutor() as pool:
         while ahead := list(islice(source, 32)):
-            known = [scan.id in looks_of or scan.id in bad for scan in ahead]
-            futures = [None if seen else pool.submit(_see, scan) for scan, seen in zip(ahead, known, strict=True)]
-            for scan, future in zip(ahead, futures, strict=True):
-                yield scan, future.result() if future else None
+            seen = pool.map(lambda scan: (None, []) if scan.id in known else _see(scan), ahead)
+            yield from zip(ahead, seen, strict=True)

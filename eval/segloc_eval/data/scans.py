@@ -44,9 +44,9 @@ class Scan:
     objects: tuple[Object, ...]
 
 
-def scan_name(scan: Scan, root: Path) -> str:
-    """The scan's path below `root`, with "/"; the bare name of one that lies elsewhere."""
-    return scan.path.relative_to(root).as_posix() if scan.path.is_relative_to(root) else scan.path.name
+def name_below(path: Path, root: Path | None) -> str:
+    """The path below `root`, with "/"; the bare name of what lies elsewhere."""
+    return path.relative_to(root).as_posix() if root and root in path.parents else path.name
 
 
 def classes_of(scan: Scan) -> set[int]:

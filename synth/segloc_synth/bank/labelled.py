@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,16 +93,16 @@ def _read(path: Path, layout: Layout, masks_from_boxes: bool, allow_test: bool) 
     scans: list[Scan] = []
     others: list[Path] = []
     for name, split in layout.splits.items():
-        if name in read:
-            kept = _usable(read[name], ids, masks_from_boxes, problems)
-            front = f"{name}/" if name and (layout.kind == PIDRAY or len(read) > 1) else ""
-            short = stems(scan.name for scan in kept)
-            scans += [replace(scan, name=front + brief) for scan, brief in zip(kept, short, strict=True)]
-            known = {scan.path for scan in kept}
-            others += [scan.path for scan in read[name].scans if scan.path not in known]
-        else:
+        if name not in read:
             problems += [Problem(VAL_SPLIT if name == VAL else TEST_SPLIT, picture) for picture in split.listed]
             others += [split.folders[0] / picture for picture in split.listed]
+            continue
+        kept = _usable(read[name], ids, masks_from_boxes, problems)
+        front = f"{name}/" if name and (layout.kind == PIDRAY or len(read) > 1) else ""
+        short = stems(scan.name for scan in kept)
+        scans += [replace(scan, name=front + stem) for scan, stem in zip(kept, short, strict=True)]
+        known = {scan.path for scan in kept}
+        others += [scan.path for scan in read[name].scans if scan.path not in known]
     _accept(path, layout, scans, problems, allow_test)
     derived = any(annotation.derived for scan in scans for annotation in scan.annotations)
     folders = layout.splits[names[0]].folders if len(layout.splits) == 1 else [scan.path.parent for scan in scans]
@@ -129,29 +130,34 @@ def _usable(records: Records, ids: ClassIds, masks_from_boxes: bool, problems: l
         annotations = []
         for found in scan.annotations:
             if found.crowd or (found.derived and not masks_from_boxes):
-                kind = CROWD if found.crowd else NO_MASK
-                problems.append(Problem(kind, scan.name, f"annotation {found.id}"))
-                continue
-            id = found.id + (FROM_BOX if found.derived else "")
-            annotations.append(replace(found, id=id, class_id=new_id[found.class_id]))
-        mask = scan.mask and replace(
-            scan.mask, class_of={value: new_id[id] for value, id in scan.mask.class_of.items()}
-        )
-        if annotations or mask:
-            kept.append(replace(scan, annotations=tuple(annotations), mask=mask))
-    return kept
+                problems.append(Problem(CROWD if found.crowd else NO_MASK, scan.name, f"annotation {found.id}"))
+            else:
+                annotations.append(replace(found, id=found.id + FROM_BOX) if found.derived else found)
+        kept.append(with_classes(replace(scan, annotations=tuple(annotations)), new_id))
+    return [scan for scan in kept if scan.annotations or scan.mask]
+
+
+def with_classes(scan: Scan, new_id: Mapping[int, int | None]) -> Scan:
+    """A scan under new class ids, without the objects of classes whose id is None, or of none."""
+    kept = tuple(replace(one, class_id=id) for one in scan.annotations if (id := new_id.get(one.class_id)) is not None)
+    mask = scan.mask
+    if mask is not None:
+        class_of = {value: id for value, old in mask.class_of.items() if (id := new_id.get(old)) is not None}
+        left_out = {value for value, old in mask.class_of.items() if new_id.get(old, old) is None}
+        mask = replace(mask, class_of=class_of, left_out=mask.left_out | left_out)
+    return replace(scan, annotations=kept, mask=mask)
 
 
 def _accept(path: Path, layout: Layout, scans: list[Scan], problems: list[Problem], allow_test: bool) -> None:
     """click.ClickException when nothing is left to cut out, or it is of a test split."""
     first = next(iter(layout.splits.values())).file
     named = first if path.is_dir() and len(layout.splits) == 1 and first.is_file() else path
-    if not scans and any(problem.kind == NO_MASK for problem in problems):
-        raise click.ClickException(f"{named}: {BOXES_ONLY}")
     if not scans:
-        faults = [problem for problem in problems if problem.kind not in USABLE | NOTED]
-        reason = f": {faults[0].kind}: {faults[0].where()}" if faults else ""
-        raise click.ClickException(f"{named}: nothing usable in it{reason}")
+        faults = [f": {problem.kind}: {problem.where()}" for problem in problems if problem.kind not in USABLE | NOTED]
+        boxes = any(problem.kind == NO_MASK for problem in problems)
+        raise click.ClickException(
+            f"{named}: {BOXES_ONLY if boxes else ''.join(['nothing usable in it', *faults[:1]])}"
+        )
     if not allow_test:
         refuse_test_folders(path if path.is_dir() else path.parent, (scan.path.parent for scan in scans))
 

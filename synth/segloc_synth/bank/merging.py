@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import click
 
-from segloc_synth.bank.labelled import MIN_TRUST, LabelledSource, read_labelled
-from segloc_synth.files import absolute, is_local, read_json
+from segloc_synth.bank.labelled import MIN_TRUST, LabelledSource, read_labelled, with_classes
+from segloc_synth.files import absolute, read_json
 from segloc_synth.sources.listing import reaching
-from segloc_synth.sources.lists import parted
-from segloc_synth.sources.records import ClassIds, Scan
-from segloc_synth.sources.text import read_text
+from segloc_synth.sources.lists import in_common, parted
+from segloc_synth.sources.records import ClassIds
+from segloc_synth.sources.text import read_entries
 from segloc_synth.sources.values import is_text
 
 
@@ -51,8 +50,7 @@ def read_mapping(path: Path) -> dict[str, str | None]:
 def read_names(path: Path) -> list[str]:
     """A --images file: names of scans, one a line; empty lines and lines that begin with # are passed over."""
     with reaching(path):
-        lines = read_text(path, errors="surrogateescape").splitlines()
-    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        names = read_entries(path, errors="surrogateescape")
     if not names:
         raise click.ClickException(f"{path}: names no scan")
     return names
@@ -94,7 +92,7 @@ def _renamed(source: LabelledSource, ours: Mapping[str, str | None], ids: ClassI
     classes = {new: ids.names[new] for new in new_id.values() if new is not None}
     if all(old == new for old, new in new_id.items()) and classes == source.classes:
         return source
-    scans = [_with_ids(scan, new_id) for scan in source.scans]
+    scans = [with_classes(scan, new_id) for scan in source.scans]
     return replace(
         source,
         scans=[scan for scan in scans if scan.annotations or (scan.mask and scan.mask.class_of)],
@@ -102,20 +100,6 @@ def _renamed(source: LabelledSource, ours: Mapping[str, str | None], ids: ClassI
         fingerprint=source.changed([[old, new, classes.get(new or 0)] for old, new in new_id.items()]),
         unnamed=frozenset(),
     )
-
-
-def _with_ids(scan: Scan, new_id: Mapping[int, int | None]) -> Scan:
-    kept = tuple(
-        replace(annotation, class_id=new)
-        for annotation in scan.annotations
-        if (new := new_id[annotation.class_id]) is not None
-    )
-    mask = scan.mask
-    if mask is not None:
-        class_of = {value: new for value, old in mask.class_of.items() if (new := new_id.get(old)) is not None}
-        left_out = {value for value, old in mask.class_of.items() if new_id.get(old, old) is None}
-        mask = replace(mask, class_of=class_of, left_out=mask.left_out | left_out)
-    return replace(scan, annotations=kept, mask=mask)
 
 
 def prefixed(sources: Sequence[LabelledSource]) -> list[LabelledSource]:
@@ -157,35 +141,26 @@ def limit_all(sources: Sequence[LabelledSource], names: Iterable[str]) -> list[L
         for other in source.others:
             parts, _ = parted(str(other))
             by_stem.setdefault(parts[-1], []).append((which, -1, parts, "", other))
-    kept: list[set[int]] = [set() for _ in sources]
+    kept: set[tuple[int, int]] = set()  # places of a source and of a scan in it
     for name in names:
         parts, extension = parted(name.replace("\\", "/"))
         fits = [
             (which, place, path)
             for which, place, own, its, path in by_stem.get(parts[-1] if parts else "", [])
-            if all(a == b for a, b in zip(reversed(own), reversed(parts), strict=False))
+            if in_common(own[::-1], parts[::-1]) == min(len(own), len(parts))
             and (not (its and extension) or its == extension)
         ]
         if not fits:
             raise click.ClickException(f"--images: no scan {name!r} in {', '.join(str(s.path) for s in sources)}")
         if len({which for which, _, _ in fits}) > 1:  # a path tells which source is meant
-            shared = [_shared(parts, path) for _, _, path in fits]
+            shared = [in_common(parts[::-1], parted(str(absolute(path)))[0][::-1]) for _, _, path in fits]
             fits = [fit for fit, count in zip(fits, shared, strict=True) if count == max(shared)]
-        for which, place, _ in fits:
-            kept[which].add(place)
+        kept |= {(which, place) for which, place, _ in fits}
     limited = []
-    for source, places in zip(sources, kept, strict=True):
-        scans = [scan for place, scan in enumerate(source.scans) if place in places]
+    for which, source in enumerate(sources):
+        scans = [scan for place, scan in enumerate(source.scans) if (which, place) in kept]
         if scans:
-            changed = source.changed([scan.name for scan in scans])
-            limited.append(replace(source, scans=scans, fingerprint=changed))
+            limited.append(replace(source, scans=scans, fingerprint=source.changed([scan.name for scan in scans])))
     if not limited:
         raise click.ClickException("--images: none of the scans in the list has a labelled object")
     return limited
-
-
-def _shared(parts: Sequence[str], path: Path) -> int:
-    """How many parts a name has in common with the end of a scan's path."""
-    own, _ = parted(str(absolute(path) if is_local(path) else path))
-    pairs = zip(reversed(own), reversed(parts), strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

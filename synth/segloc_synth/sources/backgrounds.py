@@ -8,7 +8,7 @@ import click
 import cv2
 import numpy as np
 
-from segloc_synth.files import absolute, is_local
+from segloc_synth.files import absolute
 from segloc_synth.sources.images import Pixels
 from segloc_synth.sources.layouts.splits import named_test, refuse_test_folders
 from segloc_synth.sources.listing import Listed, fingerprint, is_image, list_images, reaching, sizes_below
@@ -130,7 +130,7 @@ def _from_list(path: Path) -> tuple[Path, Listed, list[Problem]]:
         name = line.strip().replace("\\", "/")
         if not name or name.startswith("#"):
             continue
-        for folder in (root, absolute(root)) if is_local(root) else (root,):
+        for folder in (root, absolute(root)):
             name = name.removeprefix(f"{folder}/")
         name = str(PurePosixPath(name))
         if name.startswith("/") or ".." in name.split("/"):

@@ -17,6 +17,7 @@ from upath import UPath
 
 from segloc_synth.sources import problems
 from segloc_synth.sources.listing import remote_bytes
+from segloc_synth.sources.text import Unusable
 
 Pixels = NDArray[np.uint8]
 Depth = TypeVar("Depth", np.uint8, np.uint16)
@@ -32,7 +33,7 @@ Image.MAX_IMAGE_PIXELS = None  # the limit above applies, with a message of ours
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged tags and the like: what matters is told as a problem
 
 
-class BadImage(ValueError):
+class BadImage(Unusable):
     """A picture that cannot be used; the message is the kind of problem."""
 
 

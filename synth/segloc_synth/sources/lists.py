@@ -4,16 +4,16 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import click
 
 from segloc_synth.sources.listing import EXTENSIONS
-from segloc_synth.sources.problems import short
+from segloc_synth.sources.problems import MISSING, Problem, short
 from segloc_synth.sources.text import csv_rows, read_text
 
 LISTS = frozenset({".txt", ".csv", ".lst"})  # extensions
-WORDS = 8  # in a name with spaces, at most
 FLAGS = frozenset({"1", "-1", "0"})  # of a class: there, not there, unsure
 
 
@@ -31,7 +31,8 @@ class Pictures:
     def __init__(self, names: Iterable[str]) -> None:
         self._by_stem: dict[str, list[str]] = {}
         for name in names:
-            self._by_stem.setdefault(_stem(name).casefold(), []).append(name)
+            self._by_stem.setdefault(parted(name)[0][-1].casefold(), []).append(name)
+        self.words = max((len(stem.split()) for stem in self._by_stem), default=0)  # of the longest name
 
     def find(self, entry: str) -> list[str]:
         """The pictures that an entry of a list means: a stem, a file's name or a path, relative or not.
@@ -51,22 +52,26 @@ class Pictures:
         return [name for _, _, name in fits]
 
 
-def _stem(name: str) -> str:
-    stem, extension = os.path.splitext(name[name.rfind("/") + 1 :])  # noqa: PTH122, a million names
-    return stem if extension.lower() in EXTENSIONS else stem + extension
-
-
 @dataclass(frozen=True)
-class Listing:
-    """What a list names: pictures, those of them that it says hold no object, and entries that mean no picture."""
+class Part:
+    """Pictures of a data set by name: those of a split, or what a list names.
+
+    `listing`: the list, None where folders tell; `benign`: the pictures of which it says that they hold no object;
+    `lost`: entries of it that mean no picture.
+    """
 
     pictures: tuple[str, ...]
-    benign: frozenset[str]
-    lost: tuple[str, ...]
+    listing: Path | None = None
+    benign: frozenset[str] = frozenset()
+    lost: tuple[str, ...] = ()
+
+    def missing(self) -> list[Problem]:
+        """What its list names and is not there."""
+        return [Problem(MISSING, name, f"listed in {self.listing.name}") for name in self.lost if self.listing]
 
 
-def read_listing(path: Path, pictures: Pictures) -> Listing:
-    """Read a list of pictures: a line, or a row of a csv, each.
+def read_listing(path: Path, pictures: Pictures) -> Part:
+    """The pictures that a list names: a line, or a row of a csv, each.
 
     A line may hold more than a name: the mask's path, a flag, more names, quotes; names may have spaces. In a csv, what
     follows the name may be 1, -1 or 0 per class.
@@ -88,13 +93,12 @@ def read_listing(path: Path, pictures: Pictures) -> Listing:
         flags = [cell.strip() for cell in row[1:]]
         if flags and FLAGS.issuperset(flags) and "1" not in flags:
             benign.update(mine)
-    if not found and (lost or rows):
-        first = lost[0] if lost else rows[0][0]
+    if rows and not found:
         raise click.ClickException(
-            f"{path}: none of its lines names a picture of the data set (the first: {short(first)!r}); "
-            "write a file's name or path a line"
+            f"{path}: none of its lines names a picture of the data set "
+            f"(the first: {short((lost or rows[0])[0])!r}); write a file's name or path a line"
         )
-    return Listing(tuple(found), frozenset(benign), tuple(lost))
+    return Part(tuple(found), path, frozenset(benign), tuple(lost))
 
 
 def _meant(row: Sequence[str], pictures: Pictures) -> list[str]:
@@ -103,7 +107,7 @@ def _meant(row: Sequence[str], pictures: Pictures) -> list[str]:
     rest = row[1:] if found else [part for cell in row for part in re.split(r"[\t;,]", cell)]
     for place, cell in enumerate(rest):
         if cell.strip() not in FLAGS or not (found or place):
-            found = found + (pictures.find(cell) or _in_words(cell.split(), pictures))
+            found += pictures.find(cell) or _in_words(cell.split(), pictures)
     return found
 
 
@@ -112,7 +116,7 @@ def _in_words(words: Sequence[str], pictures: Pictures) -> list[str]:
     found: list[str] = []
     place = 0
     while place < len(words):
-        ends = range(min(len(words), place + WORDS), place, -1)
+        ends = range(min(len(words), place + pictures.words), place, -1)
         names, place = next(
             ((names, end) for end in ends if (names := pictures.find(" ".join(words[place:end])))), ([], place + 1)
         )
@@ -120,6 +124,11 @@ def _in_words(words: Sequence[str], pictures: Pictures) -> list[str]:
         while found and place < len(words) and words[place] in FLAGS:
             place += 1
     return found
+
+
+def in_common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two paths, given as their parts, begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def stem_path(name: str) -> str:

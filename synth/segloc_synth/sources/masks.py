@@ -39,12 +39,11 @@ def annotations_of(scan: Scan, size: tuple[int, ...] | None = None) -> tuple[Ann
         raise BadLabel(OTHER_SIZE)
     found = []
     drawn = [int(value) for value in np.unique(values) if value]
-    present = [value for value in drawn if value not in scan.mask.void | scan.mask.left_out]
     if drawn and scan.mask.void.issuperset(drawn):
         raise BadLabel(f"mask of nothing but {drawn[0]}, which is no class but the border around objects")
     if is_interpolated(np.where(np.isin(values, sorted(scan.mask.void)), 0, values).astype(np.uint8)):
         raise BadLabel("mask with values between its classes, as resizing with interpolation or JPEG leave them")
-    for value in present:
+    for value in sorted(set(drawn) - scan.mask.void - scan.mask.left_out):
         if value not in scan.mask.class_of:
             raise BadLabel(f"mask value {value}, which is no class")
         count, labels, stats, _ = cv2.connectedComponentsWithStats((values == value).astype(np.uint8), connectivity=8)
@@ -147,13 +146,10 @@ def _from_rle(rle: dict[str, Any], height: int, width: int) -> Pixels:
         except ValueError:
             raise BadLabel(DAMAGED) from None
         return flat.reshape(width, height).T
-    told = numbers(counts)
-    if told is None or not all(run == int(run) for run in told):
+    runs = numbers(counts) or []
+    if sum(runs) != height * width or not all(run >= 0 and run == int(run) for run in runs):
         raise BadLabel(DAMAGED)
-    runs = np.asarray(told, np.int64)
-    if not runs.size or runs.min() < 0 or runs.sum() != height * width:
-        raise BadLabel(DAMAGED)
-    return np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs).reshape(width, height).T
+    return np.repeat(np.arange(len(runs)) % 2 == 1, np.asarray(runs, np.int64)).reshape(width, height).T
 
 
 def _checked_parts(parts: list[Any], height: int, width: int) -> list[list[float]]:

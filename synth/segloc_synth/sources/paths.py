@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from segloc_synth.sources.listing import NO_NAME, sizes_below
-from segloc_synth.sources.problems import FOREIGN, MISSING, Problem
+from segloc_synth.sources.listing import sizes_below
+from segloc_synth.sources.problems import FOREIGN, MISSING
+from segloc_synth.sources.text import BadLabel
 
 OUTSIDE = "image entry with a file_name that is absolute or leads out of the folder"
 UNREADABLE = "image file may not be read"
@@ -27,39 +28,30 @@ class Finder:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._sizes = [(folder, sizes_below(folder)) for folder in folders]
-        self._looked = "looked in " + ", ".join(dict.fromkeys(f"{folder.name}/" for folder in folders))
+        self._looked = f"(looked in {', '.join(dict.fromkeys(f'{folder.name}/' for folder in folders))})"
 
-    def find(self, name: str) -> Found | Problem:
-        """The picture that a data set calls `name`, or why there is none.
+    def find(self, name: str) -> Found:
+        """The picture that a data set calls `name`.
 
         A path that is absolute or leads out of the folder is never followed: the file is looked for by the path's end,
         the longer the better, as Label Studio's and those of other machines are.
+
+        Raises:
+            BadLabel: there is none, or it may not be read.
         """
         plain = name.replace("\\", "/")
         foreign = plain.startswith("/") or DRIVE.match(plain) or ".." in plain.split("/")
         try:
-            if not foreign:
-                found = self._look_up(name) or self._look_up(plain)
-                return found or Problem(MISSING, name, f"({self._looked})")
-            for end in _ends(plain):
-                if found := self._look_up(end):
-                    return Found(found.path, found.size, FOREIGN)
-            return Problem(OUTSIDE, name)
+            found = next(filter(None, map(self._look_up, _ends(plain) if foreign else (name, plain))), None)
         except PermissionError:
-            return Problem(UNREADABLE, name)
-        except ValueError:  # no file can have such a name
-            return Problem(MISSING, name)
-        except OSError as error:
-            if error.errno not in NO_NAME:
-                raise
-            return Problem(MISSING, name)
+            raise BadLabel(UNREADABLE) from None
+        if found is None:
+            raise BadLabel(OUTSIDE) if foreign else BadLabel(MISSING, self._looked)
+        return replace(found, note=FOREIGN) if foreign else found
 
     def _look_up(self, name: str) -> Found | None:
-        for folder, size_of in self._sizes:
-            size = size_of(name)
-            if size is not None:
-                return Found(folder / name, size)
-        return None
+        there = ((folder, size_of(name)) for folder, size_of in self._sizes)
+        return next((Found(folder / name, size) for folder, size in there if size is not None), None)
 
 
 def _ends(path: str) -> Iterator[str]:

@@ -140,6 +140,21 @@ class Records:
     unnamed: frozenset[int] = frozenset()
 
 
+def data_set(
+    pictures: Iterable[tuple[dict[str, Any], Iterable[dict[str, Any]]]],
+    classes: Mapping[int, str],
+    unnamed: bool = False,
+) -> dict[str, Any]:
+    """The COCO data set of pictures, numbered from 1 on: the entry of each, and those of its annotations."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for id, (image, own) in enumerate(pictures, 1):
+        images.append({"id": id, **image})
+        annotations += [{"image_id": id, **annotation} for annotation in own]
+    categories = [{"id": id, "name": name, "unnamed": unnamed} for id, name in classes.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 class ClassIds:
     """Our class ids by name, case ignored: PIDray's where the name is known, further ids behind, in order met."""
 

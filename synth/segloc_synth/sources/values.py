@@ -58,9 +58,7 @@ def identity(value: Any) -> int | str | None:
 
 def is_text(value: Any) -> TypeGuard[str]:
     """A name: text of one line, not blank, that UTF-8 can hold."""
-    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) != 1 or "\0" in value:
-        return False
-    return not any("\ud800" <= char <= "\udfff" for char in value)
+    return is_file_name(value) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def is_file_name(value: Any) -> TypeGuard[str]:

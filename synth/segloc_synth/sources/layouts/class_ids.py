@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
-from segloc_synth.sources.layouts.splits import LONE, TRAIN, Part, Pool
+from segloc_synth.sources.layouts.splits import LONE, TRAIN, split_pictures
 from segloc_synth.sources.listing import Listed, fingerprint, is_image
+from segloc_synth.sources.lists import Part, stem_path
 from segloc_synth.sources.problems import Problem
-from segloc_synth.sources.records import ClassIdPicture, ClassIds, Layout, Split
-from segloc_synth.sources.text import read_text
+from segloc_synth.sources.records import ClassIdPicture, ClassIds, Layout, Split, data_set
+from segloc_synth.sources.text import read_entries
 from segloc_synth.sources.values import is_text
 
 MASKS = "masks"
@@ -40,7 +41,7 @@ def class_id_layout(root: Path, listed: Listed) -> Layout | None:
     sizes = dict(listed)
     names = list(sizes)
     pairs, orphans, folders = _pairs(names)
-    if not folders or not any(is_image(name) and _in(name, masks) for name in names for _, masks in folders):
+    if not pairs and not orphans:
         return None
     if not pairs:
         images, masks = folders[0]
@@ -53,7 +54,7 @@ def class_id_layout(root: Path, listed: Listed) -> Layout | None:
     class_of = {value: ids.id_of(name) for value, name in (named or {n: f"class {n}" for n in range(1, 256)}).items()}
     masks_of = _Masks(root, pairs, sizes, class_of, void, ids.names, unnamed=not named)
     splits = {}
-    for name, part in Pool(root, names, pictures, pairs, "Segmentation").parts().items():
+    for name, part in split_pictures(root, names, pictures, pairs, "Segmentation").items():
         told = [Problem(ORPHAN, mask) for mask in orphans] if name in (LONE, TRAIN) else []
         front = next((images for images, _ in folders if all(_in(p, images) for p in part.pictures)), "")
         labelled = tuple(p.removeprefix(f"{front}/") for p in part.pictures if p in pairs)
@@ -83,18 +84,14 @@ class _Masks:
         problems += [*told, *part.missing()]
         used = [name for name in part.pictures if name in self.mask_of]
         problems += [Problem(NO_MASK, name) for name in part.pictures if name not in self.mask_of]
-        images = [
-            {
-                **{"id": n, "file_name": name.removeprefix(f"{front}/")},
-                "mask": ClassIdPicture(self.root / self.mask_of[name], self.class_of, self.void),
-            }
-            for n, name in enumerate(used, 1)
-        ]
         listed = sorted([(name, self.sizes[name]) for picture in used for name in (picture, self.mask_of[picture])])
         meaning = repr(sorted(self.class_of.items())) + repr(dict(self.classes))
-        categories = [{"id": id, "name": name, "unnamed": self.unnamed} for id, name in self.classes.items()]
-        value = {"images": images, "annotations": [], "categories": categories}
-        return value, sha256((fingerprint(listed) + meaning).encode()).hexdigest()
+        digest = sha256((fingerprint(listed) + meaning).encode()).hexdigest()
+        entries = (({"file_name": name.removeprefix(f"{front}/"), "mask": self._mask(name)}, ()) for name in used)
+        return data_set(entries, self.classes, self.unnamed), digest
+
+    def _mask(self, picture: str) -> ClassIdPicture:
+        return ClassIdPicture(self.root / self.mask_of[picture], self.class_of, self.void)
 
 
 def _in(name: str, folder: str) -> bool:
@@ -114,9 +111,11 @@ def _pairs(names: Sequence[str]) -> tuple[dict[str, str], list[str], list[tuple[
             folders.append((images, masks))
     pairs, orphans = {}, []
     for images, masks in folders:
-        picture_of = {_key(name, images): name for name in names if _in(name, images) and is_image(name)}
+        picture_of = {
+            stem_path(name.removeprefix(images)): name for name in names if _in(name, images) and is_image(name)
+        }
         for name in (name for name in names if _in(name, masks) and is_image(name)):
-            picture = picture_of.get(_key(name, masks))
+            picture = picture_of.get(stem_path(name.removeprefix(masks)))
             if picture is None:
                 orphans.append(name)
             else:
@@ -124,18 +123,12 @@ def _pairs(names: Sequence[str]) -> tuple[dict[str, str], list[str], list[tuple[
     return dict(sorted(pairs.items())), sorted(orphans), folders
 
 
-def _key(name: str, folder: str) -> str:
-    return str(PurePosixPath(name.removeprefix(f"{folder}/")).with_suffix(""))
-
-
 def _class_names(root: Path, files: Sequence[str]) -> tuple[dict[int, str], frozenset[int]]:
     """Value -> name of the file that says so, empty without one, and the values to be ignored."""
-    there = set(files)
-    file = next((root / name for name in NAME_FILES if name in there), None)
+    file = next((root / name for name in NAME_FILES if name in files), None)
     if file is None:
         return {}, frozenset()
-    lines = [line.strip() for line in read_text(file).splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
+    lines = read_entries(file)
     matches = [NUMBERED.fullmatch(line) for line in lines]
     if lines and all(matches):
         named = {int(match[1]): match[2].strip() for match in matches if match}

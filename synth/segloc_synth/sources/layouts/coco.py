@@ -32,10 +32,6 @@ def coco_layout(path: Path) -> Layout | None:
     return _splits_by_name(path) or _splits_by_folder(path) or _lone_in(path)
 
 
-def _jsons(folder: Path) -> list[Path]:
-    return files_in(folder, ".json")
-
-
 def _split(file: Path, folders: list[Path]) -> Split:
     return Split(file, list(dict.fromkeys(folder for folder in folders if folder.is_dir())), partial(_load, file))
 
@@ -49,11 +45,11 @@ def _load(file: Path, _problems: list[Problem]) -> tuple[Any, str]:
 
 def _without_heading(data: dict[str, Any]) -> dict[str, Any]:
     """Without the category that Roboflow lists only as the heading of the others."""
-    theirs = {
-        part: found if isinstance(found := data.get(part), list) else [] for part in ("categories", "annotations")
-    }
-    listed = [c for c in theirs["categories"] if isinstance(c, dict)]
-    used = {str(a.get("category_id")) for a in theirs["annotations"] if isinstance(a, dict)}
+    listed, annotations = (
+        [one for one in found if isinstance(one, dict)] if isinstance(found := data.get(key), list) else []
+        for key in ("categories", "annotations")
+    )
+    used = {str(annotation.get("category_id")) for annotation in annotations}
     above = {c.get("supercategory") for c in listed if isinstance(c.get("supercategory"), str)}
     kept = [c for c in listed if not (c.get("id") == 0 and "0" not in used and str(c.get("name")) in above)]
     return {**data, "categories": kept} if listed else data
@@ -62,7 +58,7 @@ def _without_heading(data: dict[str, Any]) -> dict[str, Any]:
 def _lone_in(path: Path) -> Layout | None:
     """The only json of a folder, or of its annotations/."""
     for folder in (path, path / "annotations"):
-        found = _jsons(folder)
+        found = files_in(folder, ".json")
         if len(found) > 1:
             names = ", ".join(file.name for file in found[:5])
             raise click.ClickException(f"{folder}: several json files ({names}); name the one to use")
@@ -93,7 +89,7 @@ def _places(file: Path, root: Path) -> list[Path]:
 def _splits_by_name(root: Path) -> Layout | None:
     """Several json files in annotations/ or the folder itself, told apart by train, val, test in their names."""
     for folder in (root / "annotations", root):
-        files = _jsons(folder)
+        files = files_in(folder, ".json")
         pidray = folder != root and (root / "train").is_dir() and any(file.name in PIDRAY_TRAIN for file in files)
         files = [file for file in files if file.stem.startswith("instances")] or files
         splits: dict[str, Split] = {}
@@ -117,7 +113,7 @@ def _splits_by_folder(root: Path) -> Layout | None:
     """A json in each of train/, valid/, test/, as Roboflow exports them."""
     files: dict[str, Path] = {}
     for folder in subfolders(root):
-        inside = _jsons(folder)
+        inside = files_in(folder, ".json")
         inside = [file for file in inside if file.name == ROBOFLOW] or inside
         if len(inside) == 1 and split_name(folder.name):
             files[folder.name] = inside[0]

@@ -1,8 +1,6 @@
 """The yaml of a YOLO data set: the names of its classes, and where its splits lie."""
 
-import os
 import reprlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +8,12 @@ import click
 import yaml
 
 from segloc_synth.console import log
-from segloc_synth.files import absolute, is_local
+from segloc_synth.files import absolute
 from segloc_synth.sources.layouts.splits import SPLITS, TEST, TRAIN, VAL
 from segloc_synth.sources.layouts.yolo import Part, labels_of, yolo_parts
 from segloc_synth.sources.listing import child, files_in, is_there, list_images
 from segloc_synth.sources.problems import short
-from segloc_synth.sources.text import BadLabel, decoded, read_text
+from segloc_synth.sources.text import read_text
 from segloc_synth.sources.values import identity, name_of
 
 LARGEST = 1_000_000  # bytes
@@ -24,12 +22,28 @@ shown.maxlevel = 2  # anchors within anchors make of a short yaml a value withou
 YAML = (".yaml", ".yml")
 
 
-def class_names(root: Path, file: Path | None = None) -> dict[int, str]:
-    """Class number -> name, from a yaml's `names` (`file`, or any in the folder) or a classes.txt; a name a line.
+Yamls = dict[Path, dict[str, Any]]  # what each says
+
+
+def read_yamls(root: Path, file: Path | None = None) -> Yamls:
+    """What the yaml files in a folder say, or `file` alone; click.ClickException for one that cannot be read."""
+    found = {}
+    for path in [file] if file else files_in(root, *YAML):
+        try:
+            about = yaml.safe_load(read_text(path)) if path.stat().st_size <= LARGEST else None
+        except (yaml.YAMLError, RecursionError, ValueError, TypeError):
+            raise click.ClickException(f"{path}: not valid YAML") from None
+        if isinstance(about, dict):
+            found[path] = about
+    return found
+
+
+def class_names(root: Path, yamls: Yamls) -> dict[int, str]:
+    """Class number -> name, from the `names` of the first yaml that has some, or a classes.txt; a name a line.
 
     click.ClickException when there are none: numbers alone would not say whether two data sets mean the same.
     """
-    for path, about in _yamls(root, file):
+    for path, about in yamls.items():
         names = about.get("names")
         pairs = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
         found = {}
@@ -50,13 +64,13 @@ def class_names(root: Path, file: Path | None = None) -> dict[int, str]:
     )
 
 
-def holds_poses(root: Path, file: Path | None = None) -> bool:
+def holds_poses(yamls: Yamls) -> bool:
     """Whether a yaml says that the labels hold points of poses."""
-    return any("kpt_shape" in about for _, about in _yamls(root, file))
+    return any("kpt_shape" in about for about in yamls.values())
 
 
-def stated_parts(root: Path, file: Path | None = None) -> dict[str, Part]:
-    """The splits that a yaml (`file`, or the first in the folder that does) names; empty where none is stated.
+def stated_parts(root: Path, yamls: Yamls) -> dict[str, Part]:
+    """The splits that the first yaml names that names any; empty where none does.
 
     Its train, val and test are folders or text files that list pictures, one or several, relative to its `path` or to
     itself, also where they begin with `../` as Roboflow's do. What is not there is looked for among the folders that
@@ -65,7 +79,7 @@ def stated_parts(root: Path, file: Path | None = None) -> dict[str, Part]:
     click.ClickException when scans to train or to score on are stated and not there, or a split's labels lie in
     several folders.
     """
-    for path, about in _yamls(root, file):
+    for path, about in yamls.items():
         stated = {SPLITS[key]: _listed(about[key]) for key in SPLITS if about.get(key)}
         if not any(stated.values()):
             continue
@@ -81,26 +95,9 @@ def stated_parts(root: Path, file: Path | None = None) -> dict[str, Part]:
             if TRAIN in lost or not {VAL, TEST} & parts.keys():
                 raise click.ClickException(f"{said}; mend it, or delete all splits in it to have the scans cut in two")
             log.warning("%s; left out", said)
-        order = sorted(parts, key=[TRAIN, VAL, TEST].index)
-        return {
-            split: parts[split]
-            for place, split in enumerate(order)
-            if parts[split] not in map(parts.get, order[:place])
-        }
+        first_of = {parts[split]: split for split in (TEST, VAL, TRAIN) if split in parts}
+        return {split: part for part, split in reversed(first_of.items())}
     return {}
-
-
-def _yamls(root: Path, file: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """`file`, or all yaml files in the folder, and what they say."""
-    for path in [file] if file else files_in(root, *YAML):
-        try:
-            about = yaml.safe_load(decoded(path.read_bytes())) if path.stat().st_size <= LARGEST else None
-        except BadLabel:
-            raise click.ClickException(f"{path}: is no text in UTF-8; save it in that encoding") from None
-        except (yaml.YAMLError, RecursionError, ValueError, TypeError):
-            raise click.ClickException(f"{path}: not valid YAML") from None
-        if isinstance(about, dict):
-            yield path, about
 
 
 def _listed(entry: Any) -> list[str]:
@@ -117,7 +114,7 @@ def _places(file: Path, about: dict[str, Any], entries: list[str]) -> list[Path]
         place = next(filter(_may_be_read, map(_in_any_case, choices)), None)
         if place is None:
             return []
-        found.append(absolute(place) if is_local(place) else place)
+        found.append(absolute(place))
     return found
 
 
@@ -137,41 +134,31 @@ def _part(file: Path, split: str, places: list[Path]) -> Part | None:
     """The pictures in these folders and lists; of a list some may be missing, None where all are."""
     if len(places) == 1 and places[0].is_dir():
         return Part(places[0], labels_of(places[0]))
-    pictures: list[Path] = []
-    lost: list[str] = []
-    for place in places:
-        found, missing = _pictures(place, file.parent)
-        pictures, lost = pictures + found, lost + missing
+    named = [_pictures(place, file.parent) for place in places]
+    pictures = [picture for found, _ in named for picture in found]
+    lost = [line for _, missing in named for line in missing]
     if lost and not pictures:
         return None
     above, *more = {next((p for p in picture.parents if p.name == "images"), None) for picture in pictures} or {None}
     if more or not pictures:
         what = "its pictures lie in several folders named images, or some in none; put them below one"
         raise click.ClickException(f"{file}: {split}: {what if more else 'names no picture'}")
-    base = above or _common([picture.parent for picture in pictures])
+    base = above or common_folder([picture.parent for picture in pictures])
     only = frozenset(picture.relative_to(base).as_posix() for picture in pictures)
     return Part(base, labels_of(base), only, frozenset(lost))
 
 
-def _common(folders: list[Path]) -> Path:
-    if all(map(is_local, folders)):
-        return Path(os.path.commonpath(folders))
-    base = folders[0]
-    while not all(folder == base or base in folder.parents for folder in folders):
-        base = base.parent
-    return base
+def common_folder(folders: list[Path]) -> Path:
+    """The lowest folder, one of them or above, that all of the absolute `folders` are or lie in."""
+    above = (folders[0], *folders[0].parents)
+    return next(base for base in above if all(folder.is_relative_to(base) for folder in folders))
 
 
 def _pictures(place: Path, root: Path) -> tuple[list[Path], list[str]]:
     """Those in a folder, or those that a text lists, relative to itself or to `root`; lines that mean no file."""
     if place.is_dir():
         return [place / name for name, _ in list_images(place)], []
-    found: list[Path] = []
-    lost: list[str] = []
-    for line in filter(None, (line.strip().replace("\\", "/") for line in read_text(place).splitlines())):
-        path = next(filter(is_there, (place.parent / line, root / line)), None)
-        if path is None:
-            lost.append(line)
-        else:
-            found.append(absolute(path) if is_local(path) else path)
-    return found, lost
+    lines = [line.strip().replace("\\", "/") for line in read_text(place).splitlines() if line.strip()]
+    paths = [next(filter(is_there, (place.parent / line, root / line)), None) for line in lines]
+    lost = [line for line, path in zip(lines, paths, strict=True) if path is None]
+    return [absolute(path) for path in paths if path], lost

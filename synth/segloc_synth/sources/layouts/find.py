@@ -17,10 +17,10 @@ from pathlib import Path
 
 import click
 
-from segloc_synth.files import absolute, is_local
+from segloc_synth.files import absolute
+from segloc_synth.sources.layouts import data_yaml
 from segloc_synth.sources.layouts.class_ids import class_id_layout
 from segloc_synth.sources.layouts.coco import coco_layout
-from segloc_synth.sources.layouts.data_yaml import YAML, class_names, holds_poses, stated_parts
 from segloc_synth.sources.layouts.splits import LONE, TRAIN, VAL
 from segloc_synth.sources.layouts.voc import opixray_layout, voc_layout
 from segloc_synth.sources.layouts.yolo import YOLO, yolo_parts, yolo_splits
@@ -53,7 +53,7 @@ def find_layout_or_none(path: Path) -> Layout | None:
         if not path.exists():
             raise click.ClickException(f"{path}: no such file or folder")
         if path.is_file():
-            return _yolo(path.parent, path) if path.suffix.lower() in YAML else coco_layout(path)
+            return _yolo(path.parent, path) if path.suffix.lower() in data_yaml.YAML else coco_layout(path)
         if path.name.lower() == "labels" and LONE in yolo_parts(path.parent):
             return _yolo(path.parent)
         if path.parent.name.lower() == "imageset":
@@ -90,11 +90,12 @@ def _sixray(lists: Path) -> Layout | None:
 
 
 def _yolo(root: Path, yaml: Path | None = None) -> Layout | None:
-    parts = stated_parts(root, yaml) or yolo_parts(root)
+    said = data_yaml.read_yamls(root, yaml)
+    parts = data_yaml.stated_parts(root, said) or yolo_parts(root)
     if not parts:
         return None
-    names = class_names(root, yaml)
-    root, *folders = (absolute(f) if is_local(f) else f for f in (root, *(part.pictures for part in parts.values())))
-    while not all(folder == root or root in folder.parents for folder in folders):  # a yaml may lie anywhere
-        root = root.parent
-    return Layout(root, YOLO, yolo_splits(parts, names, holds_poses(root, yaml)))
+    splits = yolo_splits(parts, data_yaml.class_names(root, said), data_yaml.holds_poses(said))
+    above = data_yaml.common_folder(
+        [absolute(folder) for folder in (root, *(part.pictures for part in parts.values()))]
+    )
+    return Layout(above, YOLO, splits)  # a yaml may lie anywhere

@@ -1,15 +1,14 @@
 """Which scans belong to which split: by the words of names, by folders, and by a data set's own lists."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import click
 
-from segloc_synth.sources.lists import LISTS, Listing, Pictures, read_listing
-from segloc_synth.sources.problems import MISSING, Problem
+from segloc_synth.sources.lists import LISTS, Part, Pictures, read_listing
 
 TRAIN, VAL, TEST = "train", "val", "test"
 LEVELS = ("easy", "hard", "hidden")  # PIDray's test splits
@@ -86,95 +85,72 @@ def by_split(names: Iterable[str], holder: str) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class Part:
-    """The pictures of a split by name, the list that tells them (None: folders do), and what it says beside."""
+def split_pictures(
+    root: Path, files: Sequence[str], pictures: Sequence[str], labels: Mapping[str, str], lists: str = "Main"
+) -> dict[str, Part]:
+    """Split -> its pictures: by the data set's lists, else by folders; LONE where neither tells any.
 
-    pictures: tuple[str, ...]
-    listing: Path | None = None
-    benign: frozenset[str] = frozenset()
-    lost: tuple[str, ...] = ()
-
-    def missing(self) -> list[Problem]:
-        """What its list names and is not there."""
-        return [Problem(MISSING, name, f"listed in {self.listing.name if self.listing else ''}") for name in self.lost]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Pictures of a data set below `root` and their labels, both as paths with "/" that its listing has.
-
-    `labels`: picture -> label file. `files`: all names of the listing, for lists among them. `lists`: the folder in
-    ImageSets/ whose lists come first.
+    `files`, the pictures and their label files, `labels`, are paths below `root` with "/", as its listing has them;
+    `lists` is the folder in ImageSets/ whose lists come first.
     """
-
-    root: Path
-    files: Sequence[str]
-    pictures: Sequence[str]
-    labels: Mapping[str, str]
-    lists: str = "Main"
-
-    def parts(self) -> dict[str, Part]:
-        """Split -> its pictures: by the data set's lists, else by folders; LONE where neither tells any."""
-        return by_lists(self) or _by_folders(self)
+    return by_lists(root, files, pictures, labels, lists) or _by_folders(root, labels)
 
 
-def _by_folders(pool: Pool) -> dict[str, Part]:
+def _by_folders(root: Path, labels: Mapping[str, str]) -> dict[str, Part]:
     """By the first level of folders among the labels' paths at which a name tells a split."""
-    paths = {picture: PurePosixPath(label).parts[:-1] for picture, label in pool.labels.items()}
+    paths = {picture: PurePosixPath(label).parts[:-1] for picture, label in labels.items()}
     for level in range(max(map(len, paths.values()), default=0)):
         names = {parts[level] for parts in paths.values() if len(parts) > level}
         if any(map(split_name, names)):
-            found = by_split(names, str(pool.root))
+            found = by_split(names, str(root))
             return {
                 split: Part(tuple(p for p, parts in paths.items() if len(parts) > level and parts[level] == name))
                 for split, name in found.items()
             }
-    return {LONE: Part(tuple(pool.labels))} if pool.labels else {}
+    return {LONE: Part(tuple(labels))} if labels else {}
 
 
-def by_lists(pool: Pool) -> dict[str, Part]:
-    """By the data set's own lists; empty where it has none.
+def by_lists(
+    root: Path, files: Sequence[str], pictures: Sequence[str], labels: Collection[str], first: str = "Main"
+) -> dict[str, Part]:
+    """By the data set's own lists, as `split_pictures`; empty where it has none. `labels`: the pictures that have some.
 
     What any of its test lists names is of the test split, whatever others say: the Segmentation lists of VOC beside
     those of Main, SIXray's of each folder, those of single classes, and texts in the top folder whose names say test.
     Without a training list the rest is to learn from.
     """
-    texts = [name for name in pool.files if PurePosixPath(name).suffix.lower() in LISTS]
+    texts = [name for name in files if PurePosixPath(name).suffix.lower() in LISTS]
     lists = [name for name in texts if _is_list(name)]
-    chosen, tests = _chosen(lists, pool.lists), [name for name in lists if named_test(PurePosixPath(name).stem)]
+    chosen, tests = _chosen(lists, first), [name for name in lists if named_test(PurePosixPath(name).stem)]
     odd = [name for name in texts if "/" not in name and name not in lists and named_test(PurePosixPath(name).stem)]
     if not chosen and not tests and not odd:
         return {}
-    known = Pictures(pool.pictures)
-    read: dict[str, Listing] = {name: read_listing(pool.root / name, known) for name in {*chosen.values(), *tests}}
+    known = Pictures(pictures)
+    read = {name: read_listing(root / name, known) for name in dict.fromkeys((*chosen.values(), *tests))}
     for name in odd:  # test_list.txt names scans, test_notes.txt does not
         with suppress(click.ClickException):
-            read[name] = read_listing(pool.root / name, known)
+            read[name] = read_listing(root / name, known)
             tests.append(name)
     if not read:
         return {}
     held = {picture for name in tests for picture in read[name].pictures}
     parts: dict[str, Part] = {}
     for split, name in chosen.items():
-        listing = read[name]
-        mine = tuple(p for p in listing.pictures if split == TEST or p not in held)
-        parts[split] = Part(mine, pool.root / name, listing.benign, listing.lost)
+        mine = tuple(p for p in read[name].pictures if split == TEST or p not in held)
+        parts[split] = replace(read[name], pictures=mine)
     if TEST not in parts and held:
-        parts[TEST] = Part(tuple(p for p in pool.pictures if p in held), pool.root / tests[0])
+        parts[TEST] = Part(tuple(p for p in pictures if p in held), root / tests[0])
     if TRAIN not in parts:
         taken = {picture for part in parts.values() for picture in part.pictures} | held
-        rest = tuple(p for p in pool.pictures if p in pool.labels and p not in taken)
+        rest = tuple(p for p in pictures if p in labels and p not in taken)
         parts |= {TRAIN: Part(rest)} if rest else {}
     return parts
 
 
 def _is_list(name: str) -> bool:
     """Whether a text is where lists lie: in ImageSets/ and the like, or in the top folder under a split's name."""
-    *folders, file = PurePosixPath(name).parts
-    if folders:
-        return folders[0].lower() in LIST_FOLDERS
-    return PurePosixPath(file).stem.lower() in SPLITS
+    folder, _, below = name.partition("/")
+    return folder.lower() in LIST_FOLDERS if below else PurePosixPath(name).stem.lower() in SPLITS
 
 
 def _chosen(lists: Iterable[str], first: str) -> dict[str, str]:

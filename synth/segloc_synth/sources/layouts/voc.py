@@ -2,21 +2,22 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
-from itertools import islice, takewhile
+from itertools import count, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from segloc_synth.files import in_threads, is_local
-from segloc_synth.sources.layouts.splits import Part, Pool
+from segloc_synth.sources.layouts.splits import split_pictures
 from segloc_synth.sources.listing import is_image
+from segloc_synth.sources.lists import Part, in_common
 from segloc_synth.sources.problems import MISSING, UNLISTED, Problem
-from segloc_synth.sources.records import ClassIds, Layout, Split
+from segloc_synth.sources.records import ClassIds, Layout, Split, data_set
 from segloc_synth.sources.text import BadLabel, decoded
-from segloc_synth.sources.values import is_text, number
+from segloc_synth.sources.values import is_text, number, numbers
 
 VOC, OPIXRAY = "voc", "opixray"
 NO_LABEL = "listed image without a label file"
@@ -57,7 +58,7 @@ def _layout(
     label_of, problems = _paired(labels, pictures)
     folder = _LabelFolder(root, pictures, label_of, parse)
     splits = {}
-    for name, part in Pool(root, files, pictures, label_of).parts().items():
+    for name, part in split_pictures(root, files, pictures, label_of).items():
         labelled = tuple(picture for picture in part.pictures if picture in label_of)
         splits[name] = Split(part.listing or root, [root], partial(folder.load, part, problems), labelled)
         problems = []  # told once
@@ -79,16 +80,19 @@ class _LabelFolder:
 
     @cached_property
     def labels(self) -> dict[str, tuple[Labels | str, str]]:
-        """Label file -> what it says, or the kind of problem it has; sha256 of its content."""
-        names = sorted(self.label_of.values())
-        contents = in_threads(lambda name: (self.root / name).read_bytes(), names, is_local(self.root))
-        return {name: (self._parsed(one), sha256(one).hexdigest()) for name, one in zip(names, contents, strict=True)}
+        """Picture -> what `_read` finds in its label file."""
+        return dict(
+            zip(self.label_of, in_threads(self._read, self.label_of.values(), is_local(self.root)), strict=True)
+        )
 
-    def _parsed(self, content: bytes) -> Labels | str:
+    def _read(self, label: str) -> tuple[Labels | str, str]:
+        """What a label file says, or the kind of problem it has; sha256 of its content."""
+        content = (self.root / label).read_bytes()
+        digest = sha256(content).hexdigest()
         try:
-            return self.parse(decoded(content))
+            return self.parse(decoded(content)), digest
         except BadLabel as problem:
-            return str(problem)
+            return str(problem), digest
 
     @cached_property
     def classes(self) -> ClassIds:
@@ -98,38 +102,27 @@ class _LabelFolder:
     def load(self, part: Part, told: Sequence[Problem], problems: list[Problem]) -> tuple[dict[str, Any], str]:
         """The COCO data set of a part's pictures, and a digest of its labels; `told` joins the problems."""
         problems += [*told, *part.missing()]
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
+        pictures = []
         for name in part.pictures:
-            labels: Labels | str = self.labels[self.label_of[name]][0] if name in self.label_of else ([], (0, 0))
-            if isinstance(labels, str):
-                problems.append(Problem(labels, self.label_of[name]))
+            said: Labels | str = ([], (0, 0)) if name in part.benign else NO_LABEL
+            if name in self.label_of:
+                said, _ = self.labels[name]
+            if isinstance(said, str):
+                problems.append(Problem(said, self.label_of.get(name, name)))
                 continue
-            if name not in self.label_of and name not in part.benign:
-                problems.append(Problem(NO_LABEL, name))
-                continue
-            found, (width, height) = labels
-            number = len(images) + 1
-            images.append({"id": number, "file_name": name, "width": width or None, "height": height or None})
-            annotations += [
-                {
-                    **{"id": place, "image_id": number, "category_id": self.classes.id_of(label.name)},
-                    **{"bbox": label.box, "difficult": label.difficult},
-                }
-                for place, label in enumerate(found, 1)
-            ]
-        if part.listing is None:
-            problems += self._unlisted({PurePosixPath(name).parent for name in part.pictures})
-        used = sorted((self.label_of[p], self.labels[self.label_of[p]][1]) for p in part.pictures if p in self.label_of)
-        categories = [{"id": id, "name": name} for id, name in sorted(self.classes.names.items())]
-        value = {"images": images, "annotations": annotations, "categories": categories}
-        return value, sha256(json.dumps(used).encode()).hexdigest()
+            labels, (width, height) = said
+            image = {"file_name": name, "width": width or None, "height": height or None}
+            pictures.append((image, map(self._annotation, labels, count(1))))
+        folders = {PurePosixPath(name).parent for name in part.pictures if part.listing is None}
+        bare = [p for p in self.pictures if p not in self.label_of and PurePosixPath(p).parent in folders]
+        problems += [Problem(UNLISTED, bare[0], f"and {len(bare) - 1} more" if bare[1:] else "")] if bare else []
+        used = sorted((self.label_of[p], self.labels[p][1]) for p in part.pictures if p in self.label_of)
+        digest = sha256(json.dumps(used).encode()).hexdigest()
+        return data_set(pictures, dict(sorted(self.classes.names.items()))), digest
 
-    def _unlisted(self, folders: Container[PurePosixPath]) -> list[Problem]:
-        """The pictures in these folders that have no label file, told as one."""
-        bare = [name for name in self.pictures if name not in self.label_of and PurePosixPath(name).parent in folders]
-        more = f"and {len(bare) - 1} more" if len(bare) > 1 else ""
-        return [Problem(UNLISTED, bare[0], more)] if bare else []
+    def _annotation(self, label: Label, id: int) -> dict[str, Any]:
+        class_id = self.classes.id_of(label.name)
+        return {"id": id, "category_id": class_id, "bbox": label.box, "difficult": label.difficult}
 
 
 def _paired(labels: Sequence[str], pictures: Sequence[str]) -> tuple[dict[str, str], list[Problem]]:
@@ -156,18 +149,17 @@ def _nearest(label: str, pictures: list[str]) -> list[str]:
 
     def nearness(name: str) -> tuple[bool, int]:
         own = PurePosixPath(name).parts[:-1]
-        front = zip(mine, own, strict=False)
-        back = zip(reversed(mine), reversed(own), strict=False)
-        return own == mine, sum(len(list(takewhile(lambda pair: pair[0] == pair[1], ends))) for ends in (front, back))
+        return own == mine, in_common(mine, own) + in_common(mine[::-1], own[::-1])
 
     best = max(map(nearness, pictures))
     return [one for one in pictures if nearness(one) == best]
 
 
 def _corners(words: Sequence[str | None]) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (number(word) for word in words)
-    if x1 is None or y1 is None or x2 is None or y2 is None:
+    sides = numbers(words, 4)
+    if sides is None:
         raise BadLabel("box that is no list of four numbers")
+    x1, y1, x2, y2 = sides
     return x1, y1, x2 - x1, y2 - y1
 
 
@@ -209,10 +201,7 @@ def _objects(root: ElementTree.Element) -> Iterator[Label]:
 def read_lines(text: str) -> Labels:
     """Labels of OPIXray's lines `image_name class x1 y1 x2 y2`; the size is not said. BadLabel for any other line."""
     found = []
-    for line in text.splitlines():
-        words = line.split()
-        if not words:
-            continue
+    for words in (line.split() for line in text.splitlines() if line.strip()):
         if len(words) < 6 or not is_image(" ".join(words[:-5])):  # names may have spaces, classes have none
             raise BadLabel("label line that is not `image_name class x1 y1 x2 y2`")
         found.append(Label(words[-5], _corners(words[-4:])))

@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from segloc_synth.files import in_threads, is_local
-from segloc_synth.sources.layouts.splits import LONE, Pool, by_lists, by_split
+from segloc_synth.sources.layouts.splits import LONE, by_lists, by_split
 from segloc_synth.sources.listing import child, is_image, list_files, list_images, subfolders
 from segloc_synth.sources.lists import stem_path
 from segloc_synth.sources.problems import MISSING, UNLABELLED, Problem
-from segloc_synth.sources.records import Shares, Split
-from segloc_synth.sources.text import BadLabel, decoded
-from segloc_synth.sources.values import number, whole
+from segloc_synth.sources.records import Shares, Split, data_set
+from segloc_synth.sources.text import BadLabel, decoded, left_out
+from segloc_synth.sources.values import number, numbers, whole
 
 YOLO = "yolo"
 LOOKED_INTO = 100  # text files that are read to tell YOLO's labels from other text
@@ -61,7 +61,7 @@ def _by_lists(root: Path, whole_set: Part) -> dict[str, Part]:
     files = [name for name, _ in list_files(root)] if whole_set.pictures != root else [p.name for p in root.iterdir()]
     front = whole_set.pictures.name + "/" if whole_set.pictures != root else ""
     pictures = [name for name in files if name.startswith(front) and is_image(name)]
-    parts = by_lists(Pool(root, files, pictures, {name: name for name in pictures}))
+    parts = by_lists(root, files, pictures, set(pictures))
     return {
         split: whole_set._replace(
             only=frozenset(name.removeprefix(front) for name in part.pictures), lost=frozenset(part.lost)
@@ -72,21 +72,13 @@ def _by_lists(root: Path, whole_set: Part) -> dict[str, Part]:
 
 def _has_labels(pictures: Path, labels: Path) -> bool:
     """Whether text files stand for pictures; beside these, where other text may lie, one must begin as YOLO's do."""
-    if not pictures.is_dir() or not labels.is_dir():
-        return False
-    texts = {stem_path(name) for name, _ in list_files(labels) if name.lower().endswith(".txt")}
-    matching = (stem for stem in (stem_path(name) for name, _ in list_images(pictures)) if stem in texts)
-    if labels != pictures:
-        return next(matching, None) is not None
-    return any(_begins_as_yolo(labels / f"{stem}.txt") for stem in islice(matching, LOOKED_INTO))
+    texts = _label_of(pictures, labels).values() if pictures.is_dir() else ()
+    return bool(texts) and (labels != pictures or any(_begins_as_yolo(labels / t) for t in islice(texts, LOOKED_INTO)))
 
 
 def _begins_as_yolo(file: Path) -> bool:
-    try:
-        with file.open("rb") as text:
-            words = text.readline(10_000).split()
-    except FileNotFoundError:  # its extension is in capitals
-        return False
+    with file.open("rb") as text:
+        words = text.readline(10_000).split()
     return len(words) >= 5 and words[0].isdigit()
 
 
@@ -95,7 +87,7 @@ def yolo_splits(parts: Mapping[str, Part], names: Mapping[int, str], pose: bool)
 
     click.ClickException where no picture of any split has a label file.
     """
-    if not any(_labelled(part) for part in parts.values()):
+    if not any(_label_of(part.pictures, part.labels) for part in parts.values()):
         part = next(iter(parts.values()))
         raise click.ClickException(
             f"{part.pictures}: none of its pictures has a label; looked for NAME.txt in {part.labels}"
@@ -106,15 +98,17 @@ def yolo_splits(parts: Mapping[str, Part], names: Mapping[int, str], pose: bool)
     }
 
 
-def _labels(folder: Path) -> dict[str, str]:
-    """Stem path -> text file."""
-    texts = {stem_path(name): name for name, _ in list_files(folder) if name.lower().endswith(".txt")}
+def _texts(labels: Path) -> dict[str, str]:
+    """Stem path -> label file in a folder."""
+    names = [name for name, _ in list_files(labels)] if labels.is_dir() else []
+    texts = {stem_path(name): name for name in names if name.lower().endswith(".txt")}
     return {stem: name for stem, name in texts.items() if stem not in OTHER_TEXTS}
 
 
-def _labelled(part: Part) -> bool:
-    texts = _labels(part.labels) if part.labels.is_dir() else {}
-    return any(stem_path(name) in texts for name, _ in list_images(part.pictures))
+def _label_of(pictures: Path, labels: Path) -> dict[str, str]:
+    """Picture in a folder -> its label file in another."""
+    texts = _texts(labels)
+    return {name: texts[stem] for name, _ in list_images(pictures) if (stem := stem_path(name)) in texts}
 
 
 def _load(part: Part, names: Mapping[int, str], pose: bool, problems: list[Problem]) -> tuple[dict[str, Any], str]:
@@ -124,49 +118,38 @@ def _load(part: Part, names: Mapping[int, str], pose: bool, problems: list[Probl
     """
     pictures, labels, only, lost = part
     found = [name for name, _ in list_images(pictures) if only is None or name in only]
-    texts = _labels(labels) if labels.is_dir() else {}
+    texts = _texts(labels)
+    used = {name: texts[stem] for name in found if (stem := stem_path(name)) in texts}
     if only is not None:
         problems += [Problem(MISSING, name) for name in sorted(lost | only.difference(found))]
     elif labels != pictures:
-        stems = {stem_path(name) for name in found}
-        problems += [Problem(MISSING, name) for stem, name in texts.items() if stem not in stems]
-    used = {name: texts[stem] for name in found if (stem := stem_path(name)) in texts}
+        known = set(used.values())
+        problems += [Problem(MISSING, name) for name in texts.values() if name not in known]
     if not used and found:
         problems.append(Problem(UNLABELLED, found[0], f"of {len(found)}; looked for NAME.txt in {labels.name}"))
     digest = sha256(json.dumps(sorted(names.items())).encode())
     contents = in_threads(lambda text: (labels / text).read_bytes(), used.values(), is_local(labels))
-    images = [{"id": n, "file_name": name, "width": None, "height": None} for n, name in enumerate(found, 1)]
-    ids = {name: n for n, name in enumerate(found, 1)}
-    annotations: list[dict[str, Any]] = []
+    objects = {}
     for (name, text), content in zip(used.items(), contents, strict=True):
         digest.update(sha256(text.encode("utf-8", "surrogateescape")).digest() + sha256(content).digest())
-        for thing in _objects(content, text, names, pose, problems):
-            annotations.append({"image_id": ids[name], **thing})
-    categories = [{"id": number + 1, "name": name} for number, name in sorted(names.items())]
-    return {"images": images, "annotations": annotations, "categories": categories}, digest.hexdigest()
+        objects[name] = _objects(content, text, names, pose, problems)
+    entries = (({"file_name": name}, objects.get(name, [])) for name in found)
+    return data_set(entries, {number + 1: name for number, name in sorted(names.items())}), digest.hexdigest()
 
 
 def _objects(
     content: bytes, file: str, names: Mapping[int, str], pose: bool, problems: list[Problem]
 ) -> list[dict[str, Any]]:
-    try:
-        lines = decoded(content).splitlines()
-    except BadLabel as problem:
-        problems.append(Problem(str(problem), file))
-        return []
     objects: list[dict[str, Any]] = []
-    for place, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            number, shares = yolo_line(line, pose)
-            if number not in names:
-                raise BadLabel(NO_CLASS)
-        except BadLabel as problem:
-            problems.append(Problem(str(problem), file, f"line {place}"))
-            continue
-        key = "bbox" if len(shares) == 4 else "segmentation"
-        objects.append({"id": place, "category_id": number + 1, key: Shares(tuple(shares))})
+    with left_out(problems, file):
+        lines = decoded(content).splitlines()
+        for place, line in ((place, line) for place, line in enumerate(lines, 1) if line.strip()):
+            with left_out(problems, file, f"line {place}"):
+                number, shares = yolo_line(line, pose)
+                if number not in names:
+                    raise BadLabel(NO_CLASS)
+                key = "bbox" if len(shares) == 4 else "segmentation"
+                objects.append({"id": place, "category_id": number + 1, key: Shares(tuple(shares))})
     return objects
 
 
@@ -186,13 +169,12 @@ def yolo_line(line: str, pose: bool = False) -> tuple[int, list[float]]:
         rest = rest[:4]
     if len(rest) % 2:
         raise BadLabel(NO_LINE)
-    shares = [number(word) for word in rest]
-    good = [share for share in shares if share is not None]
-    if len(good) < len(shares):
+    shares = numbers(rest)
+    if shares is None:
         raise BadLabel(NO_NUMBER)
-    if not all(-1 <= share <= 2 for share in good):
+    if not all(-1 <= share <= 2 for share in shares):
         raise BadLabel(NO_SHARE)
-    return found, good
+    return found, shares
 
 
 def _has_visibility(words: Sequence[str]) -> bool:
@@ -207,12 +189,5 @@ def _has_visibility(words: Sequence[str]) -> bool:
 
 def labels_of(pictures: Path) -> Path:
     """Where YOLO looks for the labels of pictures in a folder: labels/ for the path's last images/, else beside."""
-    parts = PurePosixPath(str(pictures)).parts
-    places = [place for place, part in enumerate(parts) if part.lower() == "images"]
-    if not places:
-        return pictures
-    base = pictures
-    for _ in parts[places[-1] :]:
-        base = base.parent
-    below = parts[places[-1] + 1 :]
-    return child(base, "labels").joinpath(*below)
+    images = next((folder for folder in (pictures, *pictures.parents) if folder.name.lower() == "images"), None)
+    return child(images.parent, "labels").joinpath(*pictures.relative_to(images).parts) if images else pictures
