@@ -83,7 +83,7 @@ def main(trunks: tuple[str, ...], sizes: tuple[int, ...], compiled: bool) -> Non
         for name in ("evaluate", "without_attention", "train")
     }
     if compiled:
-        for key, own in passes.items():
+        for key in passes:
             fast = Passes(*key)
             fast.forward = torch.compile(fast.net)
             runs |= {(key, f"{name}, compiled"): getattr(fast, name) for name in ("evaluate", "train")}
@@ -100,7 +100,8 @@ def main(trunks: tuple[str, ...], sizes: tuple[int, ...], compiled: bool) -> Non
     for key, own in passes.items():
         number = sum(x.numel() for x in own.net.parameters()) / 1e6
         whole, bare, training = (spent[key, name] for name in ("evaluate", "without_attention", "train"))
-        row = f"| {key[0]} | {key[1]} | {number:.1f} M | {own.gflop():.2f} | {whole:.1f} | {1 - bare / whole:.0%} | {training:.1f} |"
+        times = f"{whole:.1f} | {1 - bare / whole:.0%} | {training:.1f}"
+        row = f"| {key[0]} | {key[1]} | {number:.1f} M | {own.gflop():.2f} | {times} |"
         if compiled:
             row += "".join(f" {spent[key, f'{name}, compiled']:.1f} |" for name in ("evaluate", "train"))
         click.echo(row)
