@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,8 @@ from tests.synth.test_sources import coco_boxes
 from segloc_synth.bank.boxes import Doubtful, annotation_mask, mask_from_box
 from segloc_synth.bank.labelled import MIN_TRUST, read_labelled
 from segloc_synth.bank.prepare import prepare_objects
+from segloc_synth.bank.trust import SEEN, expected_overlap
+from segloc_synth.bank.trust_weights import MEASURES
 from segloc_synth.cli import cli
 from segloc_synth.phantom import PIDRAY
 from segloc_synth.sources.images import Pixels
@@ -60,6 +63,28 @@ def test_trust_tells_good_masks_from_bad(derived: np.ndarray) -> None:
     assert overlap[:half].mean() > overlap[half:].mean() + 0.1
     assert overlap[trust >= MIN_TRUST].mean() > overlap.mean()
     assert np.corrcoef(trust, overlap)[0, 1] > 0.4
+
+
+def test_trust_is_never_more_than_the_share_of_the_outline_that_is_seen() -> None:
+    place = list(MEASURES).index(SEEN)
+    rows = np.repeat(np.array([[mean for mean, _ in MEASURES.values()]], np.float32), 11, axis=0)
+    rows[:, place] = np.linspace(0, 1, 11)
+    trust = expected_overlap(rows)
+    assert (trust <= rows[:, place]).all()
+    assert trust[0] == 0
+
+
+def test_a_box_in_clutter_without_an_outline_of_its_own_is_not_trusted() -> None:
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.normal(0, 1, (200, 200)).astype(np.float32), (0, 0), 5)
+    level = np.clip(120 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
+    clutter = np.dstack([level // 2, level, level])
+    clear = np.full_like(clutter, 240)
+    clear[70:130, 60:80], clear[115:130, 60:140] = (20, 60, 110), (20, 60, 110)
+    box = Annotation("1", 1, None, (60, 70, 80, 60))
+    assert annotation_mask(box, clear)[1] >= MIN_TRUST
+    with pytest.raises(Doubtful):
+        annotation_mask(box, clutter)
 
 
 def test_the_same_box_yields_the_same_mask(simulated_scans: list[Labelled]) -> None:

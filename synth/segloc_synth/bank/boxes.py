@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segloc_synth.bank.labelled import MIN_TRUST
-from segloc_synth.bank.trust import MEASURES, NEAR, View, coarse, expected_overlap, measure, overlaps
+from segloc_synth.bank.trust import MEASURES, NEAR, View, coarse, expected_overlap, measure, overlaps, slopes
 from segloc_synth.colour import palette
 from segloc_synth.sources.images import WHITE, Pixels
 from segloc_synth.sources.masks import exact_mask
@@ -116,7 +116,10 @@ def candidates(
     around = MARGIN - NEAR
     outside = np.ones(planes.shape[:2], bool)
     outside[INNER] = False
-    view = View(planes[around:-around, around:-around], np.sort(planes[outside, 0]), size)
+    x, y = slopes(np.ascontiguousarray(planes[..., 0]))
+    clutter = float(np.sqrt(x * x + y * y)[outside].mean())
+    pixel = float(np.log(min(right - left, bottom - top)))
+    view = View(planes[around:-around, around:-around], np.sort(planes[outside, 0]), size, pixel, clutter)
     shown = coarse(masks)
     measured = measure(masks, shown, view, shown, plane_of)
     more = _varied([masks[place] for place in _distinct(expected_overlap(measured), shown)])

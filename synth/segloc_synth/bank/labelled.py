@@ -19,8 +19,8 @@ from segloc_synth.sources.records import ClassIds, Layout, Records, Scan
 from segloc_synth.sources.rules import read_split
 
 BOXES = "+boxes"  # ends the kind of a source some of whose masks are derived from boxes
-MIN_TRUST = 0.68  # least trust, 0 to 1, at which a mask derived from a box is used; chosen on PhantomRay
-DERIVATION = 2  # raised whenever masks derived from boxes change
+MIN_TRUST = 0.64  # least trust, 0 to 1, at which a mask derived from a box is used; chosen on PhantomRay
+DERIVATION = 3  # raised whenever masks derived from boxes change
 FROM_BOX = "~box"  # ends the id of an annotation, and so the name of a segment, whose mask is derived from a box
 NO_MASK = "annotation without a mask"
 BOXES_ONLY = (
