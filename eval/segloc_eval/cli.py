@@ -19,6 +19,7 @@ Examples:
   segloc-eval --eval-only --ckpt eval/a/200/seed-0/detector.pth --data others.json --out scores
   segloc-eval predict --ckpt eval/a/200/seed-0 scans/ --out found
   segloc-eval pretrain pairs --out first --samples 24000
+  segloc-eval export eval/a/200/seed-0 --onnx detector.onnx
   segloc-eval report eval other_eval --out both
 """
 
@@ -224,6 +225,20 @@ def predict(images: tuple[Path, ...], ckpt: Path, out: Path, device: str) -> int
     for line in describe(problems):
         click.echo(line, err=True)
     return 3 if faults(problems) else 0
+
+
+@command.command("export", short_help="Write a detector for onnxruntime.")
+@click.argument("detector", type=click.Path(path_type=Path))
+@click.option("--onnx", "file", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+def export(detector: Path, file: Path) -> None:
+    """Write DETECTOR, a detector.pth or its folder, as one ONNX graph: docs/ONNX.md shows how to run it.
+
+    Resizing, and nothing else, is left to who runs it; neither torch nor mmdet is needed there.
+    """
+    with installed():
+        from segloc_eval.mm.export import write_onnx
+    write_onnx(detector, file)
+    click.echo(file)
 
 
 @command.command("report", short_help="Merge evaluations in one report.")
