@@ -5,6 +5,7 @@ from typing import Any, TypeGuard
 
 FAR = 1e12  # beyond it numbers are no coordinates, and arithmetic on them overflows
 LARGEST_ID = 2**31 - 1
+LONGEST_NAME = 500  # characters of a class' name; of longer lines charts, tables and folders can make nothing
 
 
 def number(value: Any) -> float | None:
@@ -57,8 +58,9 @@ def identity(value: Any) -> int | str | None:
 
 
 def is_text(value: Any) -> TypeGuard[str]:
-    """A name: text of one line, not blank, that UTF-8 can hold."""
-    return is_file_name(value) and not any("\ud800" <= char <= "\udfff" for char in value)
+    """A name: text of one line, not blank nor beyond LONGEST_NAME, that UTF-8 can hold."""
+    whole = is_file_name(value) and len(value) <= LONGEST_NAME
+    return whole and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def is_file_name(value: Any) -> TypeGuard[str]:
