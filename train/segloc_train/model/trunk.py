@@ -5,6 +5,7 @@ A trunk is the plain model without what lies behind its last feature map, under 
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -51,8 +52,11 @@ def check_arch(arch: str) -> None:
             try:
                 found = [tuple(x.shape[1:]) for x in maps(trunk.eval(), shape, torch.empty(1, 3, side, side))]
             except (RuntimeError, AssertionError, TypeError, ValueError):
-                tied = "; its weights are tied to a picture's size" if "img_size" in _parameters(trunk) else ""
-                raise click.ClickException(f"arch {arch!r}: takes no pictures of {side} pixels{tied}") from None
+                told = f"arch {arch!r}: takes no pictures of {side} pixels"
+                tied = "img_size" in _parameters(arch.partition(PATCH)[0])
+                raise click.ClickException(
+                    f"{told}; its weights are tied to a picture's size" if tied else told
+                ) from None
             if found != [(c, side // s, side // s) for c, s in zip(shape.channels, wanted, strict=True)]:
                 raise click.ClickException(f"arch {arch!r}: its maps at {side} pixels are not as timm describes them")
 
@@ -95,8 +99,7 @@ def plain_model(arch: str, classes: int = 0) -> Any:
     if at and not (patch.isdecimal() and 4 <= int(patch) <= 32):
         raise click.ClickException(f"arch {arch[:60]!r}: {PATCH} is followed by a ViT's patch, 4 to 32 pixels")
     try:
-        with torch.device("meta"):
-            known = _parameters(timm.create_model(name, num_classes=0))
+        known = _parameters(name)
         chosen: dict[str, Any] = {key: value for key, value in ANY_SIZE.items() if key in known}
         if at:
             if "patch_size" not in known:
@@ -107,9 +110,13 @@ def plain_model(arch: str, classes: int = 0) -> Any:
         raise click.ClickException(f"arch {arch[:60]!r}: timm refuses it: {' '.join(str(error).split())}") from None
 
 
-def _parameters(model: nn.Module) -> set[str]:
-    """Names of what the model's class is made from."""
-    return set(signature(type(model).__init__).parameters)
+@cache
+def _parameters(name: str) -> frozenset[str]:
+    """Names of what the class of a timm model is made from."""
+    import timm
+
+    with torch.device("meta"):
+        return frozenset(signature(type(timm.create_model(name, num_classes=0)).__init__).parameters)
 
 
 def _shape(arch: str, model: Any) -> Shape:
