@@ -67,8 +67,8 @@ def command() -> None:
     "checkpoints",
     multiple=True,
     required=True,
-    help="An arm: run folder of segloc-train, its backbone.pth or .safetensors, any torchvision-style ResNet file, "
-    "a detector.pth of segloc-eval or a folder with one (of pretrain, say), random, or imagenet. Repeat it.",
+    help="An arm: run folder of segloc-train, its backbone.pth or .safetensors, a trunk's weights from torchvision or "
+    "timm, a detector.pth of segloc-eval or a folder with one (of pretrain, say), random, or imagenet. Repeat it.",
 )
 @click.option(
     "--data",

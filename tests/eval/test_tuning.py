@@ -23,9 +23,10 @@ from segloc_eval.mm.configs import detector_config
 from segloc_eval.mm.data import batch_order, batches, example, label_map
 from segloc_eval.mm.model import build_detector
 from segloc_eval.mm.predict import predict
-from segloc_eval.mm.tuning import FineTuning
+from segloc_eval.mm.tuning import FineTuning, convert_sync_batchnorm
 from segloc_eval.recipe import PAPER, QUICK, DetectorName, Recipe
 from segloc_train.dist import ALONE, memory_told
+from segloc_train.model.backbone import SDANet
 
 pytestmark = pytest.mark.usefixtures("one_thread", "thin")
 SIZE = 64
@@ -292,3 +293,12 @@ def test_on_a_device_it_computes_the_same(
     with stand_in:
         assert done(AWAY) == pytest.approx(here, rel=1e-4)
     assert stand_in.waits, "boxes are chosen by the host"
+
+
+def test_synchronised_norms_keep_the_activations_in_them() -> None:
+    torch.manual_seed(0)
+    backbone = SDANet("tf_efficientnet_lite0", 8).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before, after = backbone(images), convert_sync_batchnorm(backbone).eval()(images)
+    assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(before, after, strict=True))

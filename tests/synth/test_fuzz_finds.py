@@ -105,7 +105,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         pytest.param("YOLO", nothing, 0, "yolo+boxes, 5 images", id="a relative path with a yaml"),
         pytest.param("class ids", put("classes.txt", "Kni\0fe\nBall"), 1, "needs one class name a line", id="nul"),
-        pytest.param("YOLO beside", put("classes.txt", "Knife\n" + "a" * 500_000), 1, "not a line of text", id="no name"),
+        pytest.param(
+            "YOLO beside", put("classes.txt", "Knife\n" + "a" * 500_000), 1, "not a line of text", id="no name"
+        ),
         pytest.param("YOLO lists", add("train.txt", "images/sc\0an.png"), 1, MISSING + "images/sc?an.png", id="nul"),
         pytest.param("YOLO lists", add("val.txt", "images/sc\0an.png"), 0, "yolo, 8 images", id="nul, not taken"),
         pytest.param("YOLO lists", add("train.txt", "a/" * 90_000), 1, MISSING + "a/a/", id="long name"),

@@ -55,6 +55,7 @@ def test_lite0_of_the_package_sees_a_cat() -> None:
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (shape.mean, shape.std))
     with torch.no_grad():
         assert set(plain((picture - mean) / std)[0].topk(3).indices.tolist()) == CATS
+    assert pretrained(f"{LITE0}.in1k") == known
     backbone = SDANet(LITE0, 8)
     told = initialise(backbone, LITE0, "imagenet")
     assert "licence Apache-2.0" in told and str(known.file) in told
@@ -126,10 +127,11 @@ def test_tokens_lie_where_cells_of_the_stride_do(patch: int) -> None:
 
 def test_wrong_names_list_the_nearest_and_other_trunks_say_why() -> None:
     assert "is unknown; the nearest are convnext_tiny, " in refusal("convnext_tyni")
-    assert "resnet18" in refusal("resnet_18")
+    assert "resnet18" in refusal("resnet_18") and "is unknown" in refusal("resnet50.")
     assert "its maps have strides 16, 32, 64; a pyramid needs 4, 8, 16 and 32" in refusal("levit_128")
     assert "takes no pictures of 64 pixels; its weights are tied to a picture's size" in refusal("coatnet_nano_rw_224")
     assert "Invalid pretrained tag (nix)" in refusal("convnext_tiny.nix")
+    check_arch("deit_tiny_distilled_patch16_224")  # its class hides what it takes
     assert "has no patches" in refusal("resnet26d@8") and "4 to 32 pixels" in refusal(f"{TINY}@0")
 
 
@@ -193,6 +195,9 @@ def test_imagenet_of_timm_says_what_to_fetch_and_starts_from_it(
     save_file(timm.create_model(ATTO).state_dict(), place)
     done = CliRunner().invoke(command, args)
     assert done.exit_code == 0, done.output
+    again = [*args[:2], "--out", str(tmp_path / "next"), "--arch", ATTO, "--init", str(tmp_path / "run"), *args[-5:]]
+    assert CliRunner().invoke(command, again).exit_code == 0
+    assert told(tmp_path / "next")["pretrained"] == told(tmp_path / "run")["pretrained"]
     assert told(tmp_path / "run")["pretrained"] == {
         "file": "convnext_atto.d2_in1k.safetensors",
         "tag": "convnext_atto.d2_in1k",

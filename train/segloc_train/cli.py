@@ -208,9 +208,9 @@ def command(
 
     from segloc_train.config import as_json, check_share
     from segloc_train.dist import joined, local_device, mark_launch, restarted
-    from segloc_train.model.start import check_source
+    from segloc_train.model.start import check_source, origin
     from segloc_train.run.feed import Feed, open_new, open_stored, stored_config
-    from segloc_train.run.loop import train
+    from segloc_train.run.loop import ORIGIN, train
 
     device = local_device(options["device"] if resume is None or "device" in given else stored_device(resume))
     with joined(device) as world:
@@ -236,6 +236,8 @@ def command(
                 check_source(config.arch, config.width, config.init)
                 folder = output_dir(out, f"continue its run with --resume {out}, or name another folder")
                 write_json(folder / "config.json", as_json(config))
+                if known := origin(config.arch, config.init):
+                    write_json(folder / ORIGIN, known)
                 mark_launch(folder)
             world.wait()  # no rank may take an older run's state for this one's
         return train(config, folder, feed, world, device)

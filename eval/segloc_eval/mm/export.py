@@ -48,13 +48,12 @@ def write_onnx(weights: Path, file: Path) -> None:
     example = torch.zeros(side, side, 3, dtype=torch.uint8), torch.tensor([size, size]), torch.tensor([side, side])
     outputs = LABELLED if semantic else DETECTED if detector.with_mask else DETECTED[:3]  # type: ignore[union-attr]
     names: dict[str, Any] = {"input_names": INPUTS, "output_names": outputs}
-    with warnings.catch_warnings():  # about deprecated ways of torch's own
-        warnings.simplefilter("ignore")
+    with atomic_write(file) as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of ways of its own
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program: Any = torch.onnx.export(graph, example, dynamo=True, opset_version=OPSET, verbose=False, **names)
-    classes = [{"id": id, "name": name} for id, name in about.classes.items()]
-    program.model.metadata_props.update(classes=json.dumps(classes), size=str(size), side=str(side))
-    with atomic_write(file) as opened:
+        classes = [{"id": id, "name": name} for id, name in about.classes.items()]
+        program.model.metadata_props.update(classes=json.dumps(classes), size=str(size), side=str(side))
         opened.write(program.model_proto.SerializeToString())
 
 

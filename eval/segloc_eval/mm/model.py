@@ -60,9 +60,9 @@ def load_arm(model: Any, source: str, recipe: Recipe, detector: DetectorName, cl
 
     Args:
         source: `random`, `imagenet`, or a path. Into the backbone go: a run folder of segloc-train, its backbone.pth
-            or .safetensors, an epoch_NNN.pt, a ResNet file under torchvision's names. A detector.pth of segloc-eval,
-            or its folder, gives all weights, heads included, strictly; the rows of classes that it does not know,
-            and the mask head where it learnt from boxes alone, stay at random.
+            or .safetensors, an epoch_NNN.pt, a trunk's file under torchvision's or timm's names. A detector.pth of
+            segloc-eval, or its folder, gives all weights, heads included, strictly; the rows of classes that it does
+            not know, and the mask head where it learnt from boxes alone, stay at random.
         classes: names, in the order of the heads.
 
     Raises:

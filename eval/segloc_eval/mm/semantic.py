@@ -19,7 +19,7 @@ class SemanticFPN(BaseDetector):  # type: ignore[misc]
         self.semantic_head = MODELS.build(semantic_head)
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
-        """The five levels for normalised images [N, 3, H, W]."""
+        """The five levels for images [N, 3, H, W] in 0..1."""
         levels: tuple[Tensor, ...] = self.backbone(batch_inputs)
         return levels
 

@@ -16,6 +16,7 @@ import click
 import numpy as np
 import torch
 from mmengine.runner import set_random_seed
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # SyncBN too
 
@@ -63,7 +64,7 @@ class FineTuning:
         self.share = recipe.batch_size // world.size
         synchronised = device.type == "cuda" and world.size > 1
         if synchronised:
-            detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
+            detector = convert_sync_batchnorm(detector)  # torch's own forgets the activations in timm's norms
         with failing_together(world), memory_told("the detector", "--width, or name a smaller --arch"):
             self.detector = detector.to(device, memory_format=torch.channels_last)
         # Synchronised norms are collectives: a rank that fails between them cannot tell the others, which wait in one.

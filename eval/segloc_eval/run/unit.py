@@ -27,6 +27,7 @@ from segloc_synth.console import log, progress
 from segloc_synth.files import atomic_write, write_json
 from segloc_train.dist import World
 from segloc_train.model.checkpoint import load_state, save_tensors
+from segloc_train.model.start import origin
 from segloc_train.run.loop import stop_signals
 
 LOG, LAST = "log.jsonl", "last.pt"
@@ -90,6 +91,7 @@ def run_unit(
     with failing_together(world):
         model: Any = build_detector(recipe, detector, len(data.classes), unit.seed)
         told = load_arm(model, unit.source, recipe, detector, list(data.classes.values()))
+        known = origin(recipe.arch, unit.source)
         labels = {id: index for index, id in enumerate(data.classes)}
         tuning = FineTuning(model, scans, labels, recipe, unit.seed, world, device)
         spent = _resume(tuning, folder / LAST, key)
@@ -116,6 +118,7 @@ def run_unit(
             about = {
                 **{"format": 1, "detector": detector, "arch": recipe.arch, "width": recipe.width, "size": recipe.size},
                 **{"mean": model.backbone.shape.mean, "std": model.backbone.shape.std},
+                **({"pretrained": known} if known else {}),
                 "classes": [{"id": id, "name": name} for id, name in data.classes.items()],
                 **{"recipe": recipe.as_dict(), "source": unit.source, "sha256": unit.sha256, "versions": versions()},
                 **{"unit": key, "entry": entry},

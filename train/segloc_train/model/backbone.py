@@ -44,7 +44,7 @@ class SimpleFeaturePyramid(FeaturePyramid):
     """The pyramid of a plain ViT, from its last map alone (ViTDet, arXiv 2203.16527), with BN where FPN has it.
 
     Args:
-        channels, stride: of that map; the stride is 8, 16 or 32.
+        channels, stride: of that map; the stride is one of MAP_STRIDES.
     """
 
     def __init__(self, channels: int, stride: int, width: int) -> None:
@@ -151,7 +151,10 @@ class SDANet(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """RGB float [N, 3, H, W] in 0..1 -> five maps [N, width, H/4, W/4] ... [N, width, H/64, W/64]."""
+        """RGB float [N, 3, H, W] in 0..1 -> five maps [N, width, H/4, W/4] ... [N, width, H/64, W/64].
+
+        Where a side is no multiple of 64, trunks differ in how they round.
+        """
         levels = self.pyramid(maps(self.trunk, self.shape, (images - self.mean) / self.std))
         return tuple(attention(levels) for attention in self.attention)
 

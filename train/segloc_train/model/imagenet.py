@@ -55,7 +55,7 @@ def pretrained(arch: str) -> Pretrained:
         weights = torchvision.models.get_model_weights(arch).DEFAULT
         file = _cached(Path(weights.url).name)
         return Pretrained(str(weights), "BSD-3-Clause", file, weights.url, file.stem.rpartition("-")[2])
-    if arch == LITE0 and (package := _packaged()):
+    if arch in (LITE0, f"{LITE0}.in1k") and (package := _packaged()):
         return package
     import timm
     from huggingface_hub import try_to_load_from_cache

@@ -16,7 +16,7 @@ from segloc_train.model.imagenet import fetch, pretrained
 from segloc_train.model.trunk import RESNETS, behind, plain_model
 
 RANDOM, IMAGENET = "random", "imagenet"
-META = "meta.json"
+META, DETECTOR_META = "meta.json", "detector.json"  # beside a run's weights, and a detector's
 
 
 def initialise(backbone: SDANet, arch: str, source: str) -> str:
@@ -71,6 +71,22 @@ def check_source(arch: str, width: int, source: str) -> None:
     """Raise what `initialise` would: before a run folder is made, so that a mistake leaves none behind."""
     if source != RANDOM:
         initialise(SDANet(arch, width), arch, source)
+
+
+def origin(arch: str, source: str) -> dict[str, str] | None:
+    """File, tag and licence of the pretrained weights that a start goes back to, where it tells of any.
+
+    `source` is as initialise takes it, or a detector.pth or its folder.
+    """
+    if source == IMAGENET:
+        return pretrained(arch).about()
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    for file in (folder / META, folder / DETECTOR_META):
+        told = read_json(file) if source != RANDOM and file.is_file() else None
+        if isinstance(told, dict) and isinstance(told.get("pretrained"), dict):
+            return dict(told["pretrained"])
+    return None
 
 
 def check_normalisation(backbone: SDANet, path: Path) -> None:

@@ -93,7 +93,7 @@ def plain_model(arch: str, classes: int = 0) -> Any:
     import timm  # half a second, which ResNets do not need
 
     name, at, patch = arch.partition(PATCH)
-    if not timm.is_model(name):
+    if not timm.is_model(name) or name.endswith("."):
         names = get_close_matches(name.partition(".")[0], sorted({*RESNETS, *timm.list_models()}), cutoff=0)
         raise click.ClickException(f"arch {arch[:60]!r} is unknown; the nearest are {', '.join(names)}")
     if at and not (patch.isdecimal() and 4 <= int(patch) <= 32):
@@ -112,11 +112,12 @@ def plain_model(arch: str, classes: int = 0) -> Any:
 
 @cache
 def _parameters(name: str) -> frozenset[str]:
-    """Names of what the class of a timm model is made from."""
+    """Names of what the class of a timm model, or what it is derived from, is made from."""
     import timm
 
     with torch.device("meta"):
-        return frozenset(signature(type(timm.create_model(name, num_classes=0)).__init__).parameters)
+        kind = type(timm.create_model(name, num_classes=0))
+    return frozenset(key for one in kind.__mro__ for key in signature(vars(one).get("__init__", object)).parameters)
 
 
 def _shape(arch: str, model: Any) -> Shape:
@@ -147,7 +148,7 @@ def behind(arch: str, trunk: nn.Module, classes: int = 0) -> list[str]:
 def maps(trunk: Any, shape: Shape, images: Tensor) -> list[Tensor]:
     """Feature maps [N, channels[i], H_i, W_i] of normalised images float [N, 3, H, W], as `shape` says.
 
-    A ViT's map is brought to the stride 8, 16 or 32 that its patch is nearest to.
+    A ViT's map is brought to the stride that its patch is nearest to.
     """
     if isinstance(trunk, torchvision.models.ResNet):
         x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
@@ -162,7 +163,7 @@ def maps(trunk: Any, shape: Shape, images: Tensor) -> list[Tensor]:
 
 
 def tokens(trunk: Any, shape: Shape, images: Tensor) -> Tensor:
-    """A plain ViT's last map, normalised, [N, C, ceil(H/S), ceil(W/S)] of S = grid_stride(patch).
+    """A plain ViT's last map, after its last norm, [N, C, ceil(H/S), ceil(W/S)] of S = grid_stride(patch).
 
     Where the patch is not S, cells lie at the places of a grid of stride S, linearly interpolated.
     """

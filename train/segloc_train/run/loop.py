@@ -12,17 +12,17 @@ import click
 import torch
 
 from segloc_synth.console import cause, log
+from segloc_synth.files import read_json
 from segloc_train.config import Config
 from segloc_train.data.data import Batch
 from segloc_train.dist import World, memory_told
-from segloc_train.model.imagenet import pretrained
-from segloc_train.model.start import IMAGENET
 from segloc_train.run.export import export
 from segloc_train.run.feed import Feed
 from segloc_train.run.observe import Observer
 from segloc_train.run.runlog import RunLog
 from segloc_train.run.trainer import Trainer
 
+ORIGIN = "pretrained.json"  # in a run's folder: what it started from goes back to
 MEMORY = "--bn-group, --crop or --width"
 RECORD_EVERY = 10  # steps
 SAVE_EVERY = 600.0  # seconds, at a record, besides every epoch's end
@@ -76,18 +76,18 @@ def train(config: Config, folder: Path, feed: Feed, world: World, device: torch.
             log.info("Stopped after step %d of %d%s; go on with --resume %s", trainer.step, total, kept, folder)
         return 128 + (stopped[0] if stopped else signal.SIGTERM)
     if world.first:
-        export(trainer.method.query.backbone, config.arch, folder, about(config, feed))
+        origin = folder / ORIGIN
+        known = {"pretrained": read_json(origin)} if origin.is_file() else {}
+        export(trainer.method.query.backbone, config.arch, folder, about(config, feed) | known)
         log.info("Weights are in %s", folder / "backbone.pth")
     return 0
 
 
 def about(config: Config, feed: Feed) -> dict[str, Any]:
     """What meta.json says of a run, besides normalisation and versions."""
-    known = {"pretrained": pretrained(config.arch).about()} if config.init == IMAGENET else {}
     return {
         "method": config.method,
         "init": config.init,
-        **known,
         "arch": config.arch,
         "width": config.width,
         "image_size": feed.sources.image_size,
