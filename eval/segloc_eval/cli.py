@@ -39,11 +39,6 @@ def tell(source: str | Path, lines: Iterable[str]) -> None:
         click.echo(f"{source}: {line}", err=True)
 
 
-def whole(path: Path) -> Path:
-    """A path that means the same from everywhere."""
-    return absolute(path)
-
-
 class Main(click.Group):
     """A group whose command `run` needs no name: `segloc-eval --ckpt ...` is `segloc-eval run --ckpt ...`."""
 
@@ -144,7 +139,7 @@ def run(
         data = default_phantom(workers=console.cores()) / "pidray"
     config = Config(
         arms=arms,
-        data=str(whole(data)),
+        data=str(absolute(data)),
         labels=tuple(dict.fromkeys(labels)),
         on=on,
         detector=detector,
@@ -258,7 +253,7 @@ def convert(data: Path, out: Path) -> None:
     """Write a data set of any layout as COCO, a json per split; pictures stay where they are."""
     with installed():
         from segloc_eval.data import datasets, preflight
-    problems = datasets.convert(whole(data), out)
+    problems = datasets.convert(absolute(data), out)
     click.echo(out)
     tell(data, preflight.describe(problems))
 
@@ -277,7 +272,7 @@ def labels_(data: Path, labels: tuple[str, ...], seed: int, on: Literal["test", 
     with installed():
         from segloc_eval.data.datasets import load_data, write_lists
         from segloc_eval.data.preflight import describe
-    found = load_data(whole(data), labels, seed, on)
+    found = load_data(absolute(data), labels, seed, on)
     out.mkdir(parents=True, exist_ok=True)
     write_lists(found, out)
     click.echo(out)

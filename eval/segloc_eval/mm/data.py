@@ -52,6 +52,11 @@ def label_map(scan: Scan, labels: dict[int, int]) -> NDArray[np.int32]:
     return paint(masks, (labels[thing.category_id] for thing in things), scan.height, scan.width, len(labels))
 
 
+def canvas_side(size: int) -> int:
+    """Pixels of the square that a scan whose longer side has `size` lies on."""
+    return -(-size // GRID) * GRID
+
+
 def example(
     scan: Scan, size: int, labels: dict[int, int] | None, flip: bool = False, semantic: bool = False
 ) -> Example:
@@ -68,7 +73,7 @@ def example(
         raise click.ClickException(f"{scan.path}: {reason}; it was changed since the data were checked") from None
     scale = size / max(scan.width, scan.height)
     width, height = max(1, round(scan.width * scale)), max(1, round(scan.height * scale))
-    side = -(-size // GRID) * GRID
+    side = canvas_side(size)
     canvas = np.full((side, side, 3), WHITE, np.uint8)
     small = resize(pixels, width, height)
     canvas[:height, :width] = small[:, ::-1] if flip else small

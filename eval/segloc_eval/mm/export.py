@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms, roi_align
 
-from segloc_eval.mm.data import GRID
+from segloc_eval.mm.data import WHITE, canvas_side
 from segloc_eval.mm.model import load_detector
 from segloc_eval.mm.semantic import SemanticFPN
 from segloc_synth.files import atomic_write
 
 OPSET = 18  # the least with all that is needed
-WHITE = 255.0
 INPUTS = ("canvas", "shape", "size")
 DETECTED, LABELLED = ("boxes", "scores", "labels", "masks"), ("labels",)
 
@@ -42,7 +41,7 @@ def write_onnx(weights: Path, file: Path) -> None:
         raise click.ClickException(f"{error.name} is not installed; pip install 'segloc[onnx]'") from None
     detector, about = load_detector(weights)
     size = about.recipe.size
-    side = -(-size // GRID) * GRID
+    side = canvas_side(size)
     semantic = isinstance(detector, SemanticFPN)
     graph = (Semantics(detector) if semantic else Detection(detector, side)).eval()
     example = torch.zeros(side, side, 3, dtype=torch.uint8), torch.tensor([size, size]), torch.tensor([side, side])
@@ -86,17 +85,16 @@ class Detection(nn.Module):
         levels = self.detector.backbone(_pictures(canvas))
         rois = self.regions(levels, edge)
         head = self.detector.roi_head
-        heads: Any = head.bbox_head if isinstance(head.bbox_head, nn.ModuleList) else [head.bbox_head]
         logits = []
-        for stage, own in enumerate(heads):
-            extractor = head.bbox_roi_extractor
-            cells = _cells(extractor[stage] if isinstance(extractor, nn.ModuleList) else extractor, levels, rois)
-            scores, deltas = own(cells)
+        *earlier, (extractor, last) = zip(_stages(head.bbox_roi_extractor), _stages(head.bbox_head), strict=True)
+        for before, own in earlier:
+            scores, deltas = own(_cells(before, levels, rois))
             logits.append(scores)
-            if stage < len(heads) - 1:
-                rois = _clipped(own.bbox_coder.decode(rois, deltas), edge)
-        classes = 1 if heads[-1].reg_class_agnostic else heads[-1].num_classes
-        boxes = heads[-1].bbox_coder.decode(rois.repeat_interleave(classes, 0), deltas.view(-1, 4))
+            rois = _clipped(own.bbox_coder.decode(rois, deltas), edge)
+        scores, deltas = last(_cells(extractor, levels, rois))
+        logits.append(scores)
+        classes = 1 if last.reg_class_agnostic else last.num_classes
+        boxes = last.bbox_coder.decode(rois.repeat_interleave(classes, 0), deltas.view(-1, 4))
         boxes = _clipped(boxes, edge).view(-1, classes, 4) / scale
         mean = torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]
         boxes, scores, labels = self.best(boxes, mean.softmax(-1)[:, :-1])
@@ -134,16 +132,9 @@ class Detection(nn.Module):
     def masks(self, levels: tuple[Tensor, ...], boxes: Tensor, labels: Tensor, scale: Tensor, size: Tensor) -> Tensor:
         """bool [N, height, width]."""
         head, cfg = self.detector.roi_head, self.detector.test_cfg.rcnn
-        several = isinstance(head.mask_head, nn.ModuleList)
-        heads = head.mask_head if several else [head.mask_head]
-        shares = []
-        for stage, own in enumerate(heads):
-            extractor = head.mask_roi_extractor
-            cells = _cells(
-                extractor[stage] if isinstance(extractor, nn.ModuleList) else extractor, levels, boxes * scale
-            )
-            shares.append(own(cells).sigmoid())
-        share = torch.stack(shares).mean(0)
+        stages = zip(_stages(head.mask_roi_extractor), heads := _stages(head.mask_head), strict=True)
+        share = torch.stack([own(_cells(extractor, levels, boxes * scale)).sigmoid() for extractor, own in stages])
+        share = share.mean(0)
         place = torch.zeros_like(labels) if heads[-1].class_agnostic else labels
         share = share[torch.arange(labels.shape[0], device=labels.device), place][:, None]
         x, y = (
@@ -176,9 +167,14 @@ class Semantics(nn.Module):
         return F.grid_sample(logits, _grid(x, y), align_corners=False)[0].argmax(0)
 
 
+def _stages(part: Any) -> list[Any]:
+    """A part of a RoI head for each stage: a cascade has several."""
+    return list(part) if isinstance(part, nn.ModuleList) else [part]
+
+
 def _pictures(canvas: Tensor) -> Tensor:
-    """uint8 [S, S, 3] -> float [1, 3, S, S] in 0..1."""
-    return canvas.permute(2, 0, 1)[None].float() / WHITE
+    """uint8 [S, S, 3] -> float [1, 3, S, S] in 0..1; contiguous, as torch.export guesses strides wrongly else."""
+    return canvas.permute(2, 0, 1)[None].clone(memory_format=torch.contiguous_format).float() / WHITE
 
 
 def _middles(side: Any) -> Tensor:

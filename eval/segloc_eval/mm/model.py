@@ -26,7 +26,7 @@ from segloc_train.model.backbone import SDANet
 from segloc_train.model.checkpoint import load_strict, load_tensors
 from segloc_train.model.trunk import check_arch
 
-ABOUT = "detector.json"
+ABOUT = start.DETECTOR_META
 MASK_HEAD = "roi_head.mask_head."
 
 MMLogger.get_current_instance().setLevel("WARNING")  # it lists every initialised weight otherwise
