@@ -117,7 +117,7 @@ class Level(nn.Module):
 
 
 class Bare:
-    """ResNet and pyramid alone: forward and backward of the queries, forward of the keys, in groups of `group`."""
+    """Trunk and pyramid alone: forward and backward of the queries, forward of the keys, in groups of `group`."""
 
     def __init__(self, config: Config, device: torch.device, group: int) -> None:
         query = SDANet(config.arch, config.width)

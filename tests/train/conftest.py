@@ -101,7 +101,7 @@ def bare() -> Iterator[None]:
     chart = cv2.imencode(".png", np.zeros((8, 8, 4), np.uint8))[1].tobytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segloc_train.summary.dry_run", lambda *_: Cost(1, 2, 3))
-        patch.setattr("segloc_train.summary.matrix_rate", lambda *_: 1e9)
+        patch.setattr("segloc_train.summary.network_rate", lambda *_: 1e9)
         patch.setattr("segloc_train.run.runlog.scatter", lambda *_: chart)
         yield
 

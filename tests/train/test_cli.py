@@ -153,6 +153,23 @@ def test_interrupt_and_resume_equal_an_undisturbed_run(
     assert all(torch.equal(mine[k], v) for k, v in theirs.items())
 
 
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "tf_efficientnet_lite0",
+        *(pytest.param(a, marks=pytest.mark.slow) for a in ("convnext_atto", "vit_tiny_patch16_224")),
+    ],
+)
+def test_trunks_of_timm_resume_to_the_bit(shards: Path, tmp_path: Path, arch: str) -> None:
+    flags = ["--shards", shards, *SMALL, "--epochs", 1, "--arch", arch]
+    assert run(*flags, "--out", tmp_path / "whole")[0] == 0
+    assert signalled(2, signal.SIGTERM, tmp_path / "log", *flags, "--out", tmp_path / "cut") == 143
+    assert run("--resume", tmp_path / "cut")[0] == 0
+    whole, cut = (load_tensors(tmp_path / name / "backbone.pth") for name in ("whole", "cut"))
+    assert all(torch.equal(cut[name], x) for name, x in whole.items())
+
+
 def test_resume_refuses_another_config_and_says_when_finished(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.error import URLError
 
@@ -135,18 +135,59 @@ def test_wrong_names_list_the_nearest_and_other_trunks_say_why() -> None:
     assert "Invalid pretrained tag (nix)" in refusal("convnext_tiny.nix")
     check_arch("deit_tiny_distilled_patch16_224")  # its class hides what it takes
     assert "has no patches" in refusal("resnet26d@8") and "4 to 32 pixels" in refusal(f"{TINY}@0")
+    assert "4 to 32 pixels" in refusal(f"{TINY}@08")
 
 
 def test_drop_path_is_zero_and_normalisation_is_the_weights(tmp_path: Path) -> None:
     backbone = SDANet(SWIN, 8)
-    assert {part.drop_prob for part in backbone.modules() if hasattr(part, "drop_prob")} <= {0.0}
+    assert {part.drop_prob for part in backbone.modules() if hasattr(part, "drop_prob")} == {0.0}
     assert SDANet(TINY, 8).shape.mean == (0.5, 0.5, 0.5) and backbone.shape.std == (0.229, 0.224, 0.225)
     file = tmp_path / "meta.json"
     file.write_text('{"mean": [0.5, 0.5, 0.5]}')
     with pytest.raises(click.ClickException, match=r"meta.json: mean is \[0.5, 0.5, 0.5\], and pictures"):
         check_normalisation(backbone, file)
+    save_tensors(tmp_path / "trunk.pth", backbone.trunk.state_dict())
+    with pytest.raises(click.ClickException, match=r"meta.json: mean is"):
+        initialise(backbone, SWIN, str(tmp_path / "trunk.pth"))
     file.write_text('{"arch": "of before"}')
     check_normalisation(backbone, file)
+    assert initialise(backbone, SWIN, str(tmp_path / "trunk.pth")).startswith("trunk from")
+
+
+def test_weights_of_another_patch_or_as_published_are_brought_into_shape(tmp_path: Path) -> None:
+    file = tmp_path / "vit.pth"
+    plain: Any = timm.create_model(TINY)
+    save_tensors(file, plain.state_dict())
+    finer = SDANet(f"{TINY}@8", 8)
+    before = finer.trunk.state_dict()["patch_embed.proj.weight"].clone()
+    initialise(finer, f"{TINY}@8", str(file))
+    own = finer.trunk.state_dict()
+    assert own["patch_embed.proj.weight"].shape[-1] == 8 and not torch.equal(own["patch_embed.proj.weight"], before)
+    assert torch.equal(own["blocks.0.attn.qkv.weight"], plain.state_dict()["blocks.0.attn.qkv.weight"])
+    assert own["pos_embed"].shape[1] == 1 + 28 * 28 and torch.equal(own["pos_embed"][:, 0], plain.pos_embed[:, 0])
+
+    dino: Any = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
+    save_tensors(file, {**dino.state_dict(), "mask_token": torch.zeros(1, 384)})  # as they are published
+    small = SDANet("vit_small_patch14_dinov2", 8)
+    initialise(small, "vit_small_patch14_dinov2", str(file))
+    assert all(torch.equal(x, dino.state_dict()[name]) for name, x in small.trunk.state_dict().items())
+
+
+def test_where_weights_lie_of_which_timm_knows_an_address_or_a_package_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    known = pretrained("legacy_seresnet18")
+    assert known.file.name == Path(known.url).name and known.url.startswith("http")
+    monkeypatch.setattr("segloc_train.model.imagenet.files", lambda _: [Gone("lite0.pth")])
+    assert "huggingface.co/timm/tf_efficientnet_lite0" in pretrained(LITE0).url
+
+
+class Gone(PurePosixPath):
+    """A file that a package lists, and that is not there."""
+
+    def locate(self) -> str:
+        return "/nowhere/lite0.pth"
 
 
 @pytest.mark.parametrize("arch", ["resnet18", LITE0, ATTO, TINY])
@@ -183,7 +224,7 @@ def test_imagenet_of_timm_says_what_to_fetch_and_starts_from_it(
         raise URLError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
     args = ["--shards", str(shards), "--out", str(tmp_path / "run"), "--arch", ATTO, "--init", "imagenet", "--width=64"]
     args += ["--epochs", "1", "--batch-size", "80"]

@@ -18,10 +18,11 @@ from segloc_train.model.encoder import Encoder
 from segloc_train.model.head import DIM, RoiHead
 from segloc_train.run.runlog import duration
 
-# Share of the device's matrix rate, by precision, that a whole run keeps up, held-out scoring and data included. CPU:
-# measured with ResNet-18, 64 channels, 96 and 128 px (docs/BENCHMARKS.md). CUDA: assumed.
-SHARE = {("cpu", "float32"): 1.0, ("cpu", "bfloat16"): 0.3, ("cuda", "float32"): 0.25, ("cuda", "bfloat16"): 0.25}
-RATE_SECONDS = 0.5
+# Share of the rate of the network's passes alone that a whole run keeps up, held-out scoring and data included;
+# measured on a CPU (docs/BENCHMARKS.md).
+KEPT = 0.85
+TRIED = 8  # pictures of a trial pass
+TRIAL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def summary(config: Config, classes: int, size: int, device: torch.device, ranks
         f"momentum     m {config.momentum_key:.6g} per 256 samples, {config.momentum_per_step:.6g} per step",
         f"queues       {queues}; batch statistics in groups of {config.bn_group}",
         f"memory       about {memory / 1e9:.1f} GB for float32 training",
-        f"time         {expected_time(flops, share, device, computed_in(device, config.precision))}",
+        f"time         {expected_time(flops, share, device, network_rate(config, seen, cost, device))}",
     ]
 
 
@@ -100,34 +101,35 @@ def sample_flops(cost: Cost, group: int, slots: float) -> float:
 
 
 def computed_in(device: torch.device, precision: str) -> str:
-    """What a run of that `precision` multiplies matrices in on the device: float32 or bfloat16."""
+    """What a run of that `precision` computes in on the device: float32 or bfloat16."""
     return ("bfloat16" if device.type == "cuda" else "float32") if precision == "auto" else precision
 
 
-def matrix_rate(device: torch.device, precision: str) -> float:
-    """FLOP/s of a large matrix product in float32 or bfloat16, measured in about half a second."""
-    side = 8192 if device.type == "cuda" else 1024
-    a, b = torch.ones(2, side, side, device=device, dtype=getattr(torch, precision))
+def network_rate(config: Config, seen: int, cost: Cost, device: torch.device) -> float:
+    """FLOP/s of the encoder's passes there and back on pictures of `seen` pixels, tried for about half a second."""
+    encoder = Encoder(config.arch, config.width, RoiHead(config.width))
+    encoder.low_precision = computed_in(device, config.precision) == "bfloat16"
+    encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    boxes = torch.tensor([[0.0, 0.0, seen / 2, seen / 2]], device=device)
+    view = View(torch.rand(TRIED, 3, seen, seen, device=device), boxes.expand(TRIED, 4))
 
-    def product() -> float:
+    def passes() -> float:
         start = time.perf_counter()
-        torch.mm(a, b)
+        encoder(view).sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    product()  # loads the library
+    passes()  # loads the libraries
     spent, count = 0.0, 0
-    while spent < RATE_SECONDS:
-        spent, count = spent + product(), count + 1
-    return 2 * side**3 * count / spent
+    while spent < TRIAL_SECONDS:
+        spent, count = spent + passes(), count + 1
+    return (cost.forward + cost.backward) / config.bn_group * TRIED * count / spent
 
 
-def expected_time(flops: float, samples: int, device: torch.device, precision: str, rate: float | None = None) -> str:
-    """Words about `samples` samples of `flops` each; `rate` (FLOP/s) is the device's matrix rate, measured if None."""
-    rate, share = rate or matrix_rate(device, precision), SHARE[device.type, precision]
-    seconds = flops * samples / (rate * share)
+def expected_time(flops: float, samples: int, device: torch.device, rate: float) -> str:
+    """Words about `samples` samples of `flops` each, where the network's passes run at `rate` FLOP/s."""
     return (
-        f"about {duration(seconds)} on {device.type} (estimated: {flops / 1e9:.1f} GFLOP a pair at "
-        f"{rate * share / 1e9:.0f} GFLOP/s, {share:.0%} of what a {precision} matrix product reaches here now)"
+        f"about {duration(flops * samples / (rate * KEPT))} on {device.type} (estimated: {flops / 1e9:.1f} GFLOP a "
+        f"pair, this network at {rate / 1e9:.0f} GFLOP/s here now, {1 - KEPT:.0%} of the time for all else)"
     )

@@ -61,15 +61,19 @@ def pretrained(arch: str) -> Pretrained:
     from huggingface_hub import try_to_load_from_cache
 
     cfg = timm.get_pretrained_cfg(arch.partition(PATCH)[0])
-    if not cfg.hf_hub_id:
+    if cfg.hf_hub_id:
+        repository, name = cfg.hf_hub_id, cfg.hf_hub_filename or "model.safetensors"
+        file, url = (
+            _cached(repository.rpartition("/")[2] + Path(name).suffix),
+            HUB.format(repository=repository, name=name),
+        )
+        found = None if file.is_file() else try_to_load_from_cache(repository, name)  # where timm has put it
+        file = Path(found) if isinstance(found, str) else file
+    elif cfg.url:
+        file, url = _cached(Path(cfg.url).name), cfg.url
+    else:
         raise click.ClickException(f"imagenet: timm has no pretrained weights of {arch}; name a file by its path")
-    repository, name = cfg.hf_hub_id, cfg.hf_hub_filename or "model.safetensors"
-    own = _cached(repository.rpartition("/")[2] + Path(name).suffix)
-    found = None if own.is_file() else try_to_load_from_cache(repository, name)  # where timm has put it
-    file = Path(found) if isinstance(found, str) else own
-    return Pretrained(
-        f"{cfg.architecture}.{cfg.tag}", cfg.license or "not stated", file, HUB.format(repository=repository, name=name)
-    )
+    return Pretrained(f"{cfg.architecture}.{cfg.tag}", cfg.license or "not stated", file, url)
 
 
 def _packaged() -> Pretrained | None:
@@ -78,7 +82,8 @@ def _packaged() -> Pretrained | None:
         (file,) = (one for one in files(PACKAGE) or () if one.suffix == ".pth")
     except (PackageNotFoundError, ValueError):
         return None
-    return Pretrained(PACKAGE, "Apache-2.0", Path(str(file.locate())), "")
+    path = Path(str(file.locate()))
+    return Pretrained(PACKAGE, "Apache-2.0", path, "") if path.is_file() else None
 
 
 def _cached(name: str) -> Path:

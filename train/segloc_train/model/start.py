@@ -57,6 +57,7 @@ def initialise(backbone: SDANet, arch: str, source: str) -> str:
         check_normalisation(backbone, path.with_name(META))
         return f"backbone from {path}"
     load_trunk(backbone, arch, tensors, path)
+    check_normalisation(backbone, path.with_name(META))
     return f"trunk from {path}, pyramid and attention at random"
 
 
@@ -110,8 +111,9 @@ def load_trunk(backbone: SDANet, arch: str, tensors: Mapping[str, Tensor], sourc
     Weights of another patch or picture size are resampled, and published ones under other names than timm's renamed,
     where timm knows how. click.ClickException names `source` and what is missing, unexpected or misshapen.
     """
-    own = backbone.trunk.state_dict()
-    if arch not in RESNETS and any(name not in tensors or tensors[name].shape != x.shape for name, x in own.items()):
+    own, left = backbone.trunk.state_dict(), set(behind(arch, backbone.trunk, classes=1))
+    fitting = all(name in tensors and tensors[name].shape == x.shape for name, x in own.items())
+    if arch not in RESNETS and not (fitting and set(tensors) <= {*own, *left}):
         tensors = _as_timm(arch, tensors)
     if not set(own) & set(tensors):
         raise click.ClickException(
@@ -119,7 +121,6 @@ def load_trunk(backbone: SDANet, arch: str, tensors: Mapping[str, Tensor], sourc
             f"...): unexpected {', '.join(list(tensors)[:3])}; rename them, without a prefix such as module."
         )
     counters = {name: x.new_zeros(()) for name, x in own.items() if name.endswith(COUNTER)}
-    left = set(behind(arch, backbone.trunk, classes=1))
     load_strict(backbone.trunk, counters | {name: x for name, x in tensors.items() if name not in left}, source)
 
 

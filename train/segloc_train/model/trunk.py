@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")  # torchvision's; timm's models of these names are not used
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")  # torchvision's; timm's have a tag: resnet50.a1_in1k
 STRIDES = (4, 8, 16, 32)  # pixels per cell of the maps that a pyramid is made of
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of values in 0..1
 # What lets a model of timm take pictures of any size; its weights then do not depend on the pictures.
@@ -96,7 +96,7 @@ def plain_model(arch: str, classes: int = 0) -> Any:
     if not timm.is_model(name) or name.endswith("."):
         names = get_close_matches(name.partition(".")[0], sorted({*RESNETS, *timm.list_models()}), cutoff=0)
         raise click.ClickException(f"arch {arch[:60]!r} is unknown; the nearest are {', '.join(names)}")
-    if at and not (patch.isdecimal() and 4 <= int(patch) <= 32):
+    if at and patch not in map(str, range(4, 33)):
         raise click.ClickException(f"arch {arch[:60]!r}: {PATCH} is followed by a ViT's patch, 4 to 32 pixels")
     try:
         known = _parameters(name)
