@@ -34,7 +34,7 @@ from pathlib import Path
 from segloc_eval.mm.model import build_detector
 from segloc_eval.recipe import QUICK
 from segloc_train.model.checkpoint import save_tensors
-recipe = QUICK.changed(width=16, size=64)
+recipe = QUICK.changed(arch="resnet18", width=16, size=64)
 save_tensors(Path("detector.pth"), build_detector(recipe, "faster-rcnn", 1, 0).state_dict())
 about = {"detector": "faster-rcnn", "recipe": recipe.as_dict(), "classes": [{"id": 1, "name": "Gun"}]}
 Path("detector.json").write_text(json.dumps(about))

@@ -18,6 +18,7 @@ from segloc_eval.config import BACKBONE
 from segloc_eval.data.splits import label_slug
 from segloc_eval.numbers.score import MEAN, POOLED
 
+LR = "5e-4"  # of detectors: the quick recipe's when these experiments began
 SCANS = Path(os.environ.get("SEGLOC_SCANS", "../shared/data")).resolve()  # real scans, where there are any
 
 
@@ -184,6 +185,7 @@ class _Unit:
         tells = start not in ("random", "imagenet") and not start.endswith(BACKBONE)
         return [
             *("--detector", self.profile.detector, "--samples", str(samples), "--size", str(self.profile.size)),
+            *("--lr", LR),
             *(() if tells else self.profile.encoder),
             *("--device", self.stages.device),
         ]

@@ -32,7 +32,7 @@ for path in sys.argv[3:]:
 
 def saved(folder: Path, name: DetectorName, size: int) -> Path:
     """A detector at random, as a fine-tuning leaves it."""
-    recipe = QUICK.changed(width=16, size=size)
+    recipe = QUICK.changed(arch="resnet18", width=16, size=size)
     model: Any = build_detector(recipe, name, len(CLASSES), seed=1)
     if name == "semantic-fpn":  # at random one label wins everywhere
         weight = model.semantic_head.conv_logits.weight.data.normal_()

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+from dataclasses import replace
 from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from segloc_train.run.export import export
 
 pytestmark = pytest.mark.usefixtures("one_thread", "thin")
 WIDTH = 16
-TINY = QUICK.changed(width=WIDTH, size=64)
+TINY = QUICK.changed(arch="resnet18", width=WIDTH, size=64)
 CLASSES = {1: "Baton", 5: "Scissors", 7: "Gun"}
 
 
@@ -141,6 +142,22 @@ def test_a_detector_goes_on_without_its_mask_head_and_with_a_new_one(
         before, start, after = (model.state_dict() for model in (source, fresh, built))
         assert all(torch.equal(x, before.get(key, start[key])) for key, x in after.items())
         assert all(key in before or "mask_head" in key for key in after)
+
+
+def test_a_detector_that_places_boxes_by_class_starts_one_that_does_not(tmp_path: Path) -> None:
+    """Those of before placed by class, and their detector.json does not tell."""
+    before = replace(TINY, agnostic=False, roi_samples=2)
+    assert not {"agnostic", "roi_samples"} & set(before.as_dict())
+    old, new, fresh = (build_detector(r, "mask-rcnn", 3, seed) for r, seed in ((before, 1), (TINY, 2), (TINY, 2)))
+    known = [{"id": id, "name": name} for id, name in enumerate(["Gun", "Gas", "Baton"])]
+    folder = keep(tmp_path / "unit", old, "mask-rcnn", classes=known, recipe=before.as_dict())
+    told = load_arm(new, str(folder), TINY, "mask-rcnn", ["Gun", "Knife", "Gas"])
+    assert told.endswith("but at random for the placing of boxes, Knife")
+    for key, x in new.state_dict().items():
+        if "fc_reg" in key:
+            assert torch.equal(x, fresh.state_dict()[key])
+        elif "fc_cls" not in key:
+            assert torch.equal(x, old.state_dict()[key])
 
 
 def test_a_detector_of_another_recipe_is_one_line(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from segloc_train.model.backbone import SDANet
 
 pytestmark = pytest.mark.usefixtures("one_thread", "thin")
 SIZE = 64
-TINY = QUICK.changed(width=16, size=SIZE, epochs=2, lr=1e-3)
+TINY = QUICK.changed(arch="resnet18", width=16, size=SIZE, epochs=2, lr=1e-3)
 CPU = torch.device("cpu")
 Make = Callable[..., Path]
 

@@ -31,7 +31,7 @@ from segloc_train.model.checkpoint import load_tensors, save_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread", "thin")
 CPU = torch.device("cpu")
-TINY = QUICK.changed(width=16, size=64, epochs=6, lr=1e-3)
+TINY = QUICK.changed(arch="resnet18", width=16, size=64, epochs=6, lr=1e-3)
 UNIT = Unit("all", "random", "random", None, 0)
 Make = Callable[..., Path]
 

@@ -183,11 +183,11 @@ def command(
 ) -> int:
     """Pretrain an SDANet backbone on the image pairs of SHARDS.
 
-    Writes into OUT: config.json, log.jsonl, TensorBoard events, projector/ and projector_config.pbtxt for its
-    projector, last.pt (to resume), embeddings_NNN.png, and at the end the weights: backbone.pth and .safetensors
-    (SDANet), trunk.pth and .safetensors (timm) or resnet.pth (torchvision), of ResNets also detector_init.pth (mmdet),
-    and meta.json. Ctrl-C finishes the step, saves
-    (--stream: keeps the last epoch), and leaves a run that --resume continues, on a CPU to the bit.
+    Writes into OUT: config.json, pretrained.json (what --init named), log.jsonl, TensorBoard events, projector/ and
+    projector_config.pbtxt for its projector, last.pt (to resume), embeddings_NNN.png, and at the end the weights:
+    backbone.pth and .safetensors (SDANet), trunk.pth and .safetensors (timm) or resnet.pth (torchvision), of ResNets
+    also detector_init.pth (mmdet), and meta.json. Ctrl-C finishes the step, saves (--stream: keeps the last epoch),
+    and leaves a run that --resume continues, on a CPU to the bit.
     """
     options["width"] = int(options["width"])
     options["shards"] = [absolute(path) for path in options["shards"]]

@@ -92,7 +92,7 @@ def _cascade_head(recipe: Recipe, classes: int, masks: bool) -> dict[str, Any]:
 def _single_head(recipe: Recipe, classes: int, masks: bool) -> dict[str, Any]:
     return {
         **{"type": "StandardRoIHead", "bbox_roi_extractor": _extractor(7, recipe)},
-        "bbox_head": _box_head(recipe, classes, SPREAD, False, {"type": "L1Loss", "loss_weight": 1.0}),
+        "bbox_head": _box_head(recipe, classes, SPREAD, recipe.agnostic, {"type": "L1Loss", "loss_weight": 1.0}),
         **(_mask_parts(recipe, classes) if masks else {}),
     }
 
@@ -147,7 +147,7 @@ def _coder(*spread: float) -> dict[str, Any]:
 def _extractor(side: int, recipe: Recipe) -> dict[str, Any]:
     return {
         **{"type": "SingleRoIExtractor", "out_channels": recipe.width, "featmap_strides": list(STRIDES[:4])},
-        "roi_layer": {"type": "RoIAlign", "output_size": side, "sampling_ratio": 2},
+        "roi_layer": {"type": "RoIAlign", "output_size": side, "sampling_ratio": recipe.roi_samples},
         "finest_scale": 56 * _scale(recipe),
     }
 

@@ -28,6 +28,7 @@ from segloc_train.model.trunk import check_arch
 
 ABOUT = start.DETECTOR_META
 MASK_HEAD = "roi_head.mask_head."
+PLACING = "roi_head.bbox_head.fc_reg."
 
 MMLogger.get_current_instance().setLevel("WARNING")  # it lists every initialised weight otherwise
 init_default_scope("mmdet")
@@ -62,7 +63,8 @@ def load_arm(model: Any, source: str, recipe: Recipe, detector: DetectorName, cl
         source: `random`, `imagenet`, or a path. Into the backbone go: a run folder of segloc-train, its backbone.pth
             or .safetensors, an epoch_NNN.pt, a trunk's file under torchvision's or timm's names. A detector.pth of
             segloc-eval, or its folder, gives all weights, heads included, strictly; the rows of classes that it does
-            not know, and the mask head where it learnt from boxes alone, stay at random.
+            not know, the mask head where it learnt from boxes alone, and the placing of boxes where one of both
+            does it alike for all classes, stay at random.
         classes: names, in the order of the heads.
 
     Raises:
@@ -152,15 +154,19 @@ def _load_detection(
     if not any({about.detector, detector} <= set(pair) for pair in FAMILIES.values()):
         raise click.ClickException(f"{path}: is a {about.detector}, not a {detector}; name that by --detector")
     fresh, known = model.state_dict(), list(about.classes.values())
+    anew: dict[str, Tensor] = {}
+    left = [name for name, place in zip(classes, places(known, classes), strict=True) if place is None]
+    if about.recipe.agnostic != recipe.agnostic and PLACING + "bias" in fresh:
+        anew = {name: x for name, x in fresh.items() if name.startswith(PLACING)}
+        tensors = {name: x for name, x in tensors.items() if name not in anew}
+        left.insert(0, "the placing of boxes")
     if detector in WITH_MASKS and about.detector not in WITH_MASKS:
         tensors = tensors | {name: x for name, x in fresh.items() if name.startswith(MASK_HEAD)}
     if detector not in WITH_MASKS:
         tensors = {name: x for name, x in tensors.items() if not name.startswith(MASK_HEAD)}
     try:
-        load_strict(model, for_classes(tensors, fresh, known, classes), path)
+        load_strict(model, for_classes(tensors, fresh, known, classes) | anew, path)
     except ValueError as error:
         own = f"trained by --recipe {about.recipe.name}, this is {recipe.name}"
         raise click.ClickException(f"{path}: does not fit {ABOUT} beside it or the recipe ({own}): {error}") from None
-    found = zip(classes, places(known, classes), strict=True)
-    left = ", ".join(name for name, place in found if place is None)
-    return f"all weights from {path}, heads included" + (f", but at random for {left}" if left else "")
+    return f"all weights from {path}, heads included" + (f", but at random for {', '.join(left)}" if left else "")
