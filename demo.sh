@@ -14,7 +14,7 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   detector="--detector mask-rcnn --size 256"
   composites="--samples 40000 --lr 2e-3"
   finetune="--samples 8000 --seeds 2"
-else # what twenty minutes of two cores can learn from
+else # what two cores can learn from in half an hour or less
   scans="--images 1200 --backgrounds 700"
   build="--n 4000 --size 128"
   pretrain="--batch-size 64 --epochs 2"
@@ -51,7 +51,7 @@ say "3 of 4: instead, a detector that learns to find the pasted objects, from Im
 run segloc-eval pretrain $demo/pairs --ckpt imagenet --out $demo/composites $encoder $detector $composites $seed
 
 say "4 of 4: fine-tuning on the 200 labelled scans, from both and from ImageNet's weights"
-run segloc-eval --ckpt $demo/segloc --ckpt $demo/composites --ckpt imagenet --data $demo/scans/pidray --labels 200 \
+run segloc-eval --ckpt imagenet --ckpt $demo/segloc --ckpt $demo/composites --data $demo/scans/pidray --labels 200 \
   --out $demo/report $detector $finetune $seed
 
 say "done in $((SECONDS / 60)) min; look at $demo/pairs/preview.png and open $demo/report/report.html"

@@ -152,7 +152,7 @@ class Bench:
 
 
 def operations(run: Run, batch: Batch) -> int:
-    """Multiplications and additions of a step's matrix products and convolutions."""
+    """Multiplications and additions of a step's matrix products and convolutions, depthwise ones back as full ones."""
     # Attention in single products, as the fused one is not counted on a CPU.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run(batch)

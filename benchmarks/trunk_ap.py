@@ -50,8 +50,9 @@ def units() -> list[Unit]:
     arms = [(R18, "random", 1), (LITE0, "imagenet", 3), (LITE0, "random", 3), (ATTO, "random", 1), (TINY, "random", 1)]
     return [
         Unit(data, arch, start, 1e-3, seed, size)
+        for seed in range(3)
         for arch, start, seeds in arms
-        for seed in range(seeds)
+        if seed < seeds
         for data, size in SIZES.items()
     ]
 
@@ -88,8 +89,9 @@ def main() -> None:
 
 @main.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for scans and evaluations.")
+@click.option("--data", "only", type=click.Choice(list(SIZES)), help="Units of these scans alone: a core for each.")
 @click.option("--also", multiple=True, metavar="DATA,ARCH,START,LR,SEED,SIZE,SAMPLES", help="Units beside the table's.")
-def run(work: Path, also: tuple[str, ...]) -> None:
+def run(work: Path, only: str | None, also: tuple[str, ...]) -> None:
     """Do what has no record yet, one unit after the other, on one core."""
     scans = work / "phantom"
     if not scans.exists():
@@ -99,12 +101,12 @@ def run(work: Path, also: tuple[str, ...]) -> None:
     others = [Unit(d, a, s, float(lr), *map(int, rest)) for d, a, s, lr, *rest in (one.split(",") for one in also)]
     known = {unit_of(one) for one in read()}
     for unit in others + units():
-        if unit in known:
+        if unit in known or only not in (None, unit.data):
             continue
         name = "-".join(str(value) for value in asdict(unit).values())
         flags = ["--data", places[unit.data], "--ckpt", unit.start, "--arch", unit.arch, "--width", "64", "--on", "val"]
         flags += ["--labels", "10%", "--detector", FAMILY[unit.data], "--out", work / name, "--seed", unit.seed]
-        flags += ["--size", unit.size, "--samples", unit.samples, "--lr", unit.lr, "--device", "cpu"]
+        flags += ["--seeds", 1, "--size", unit.size, "--samples", unit.samples, "--lr", unit.lr, "--device", "cpu"]
         _call("segloc_eval", "run", *flags)
         with RECORDS.open("a") as file:
             file.write(json.dumps(record(unit, work / name, work, real)) + "\n")

@@ -100,8 +100,8 @@ def bare() -> Iterator[None]:
     """Runs without a forecast of their cost and with a blank chart, which take as long as their steps do."""
     chart = cv2.imencode(".png", np.zeros((8, 8, 4), np.uint8))[1].tobytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segloc_train.summary.dry_run", lambda *_: Cost(1, 2, 3))
-        patch.setattr("segloc_train.summary.network_rate", lambda *_: 1e9)
+        patch.setattr("segloc_train.summary.dry_run", lambda *_: Cost(1, 3))
+        patch.setattr("segloc_train.summary.pair_seconds", lambda *_: 1e-3)
         patch.setattr("segloc_train.run.runlog.scatter", lambda *_: chart)
         yield
 

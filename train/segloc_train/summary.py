@@ -27,10 +27,9 @@ TRIAL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one group of samples: FLOPs of a forward and of a backward pass, and the bytes kept in between."""
+    """Of one group of samples: FLOPs of a forward pass, and the bytes kept for a backward one."""
 
     forward: int
-    backward: int
     activations: int
 
 
@@ -67,12 +66,12 @@ def summary(config: Config, classes: int, size: int, device: torch.device, ranks
         f"momentum     m {config.momentum_key:.6g} per 256 samples, {config.momentum_per_step:.6g} per step",
         f"queues       {queues}; batch statistics in groups of {config.bn_group}",
         f"memory       about {memory / 1e9:.1f} GB for float32 training",
-        f"time         {expected_time(flops, share, device, network_rate(config, seen, cost, device))}",
+        f"time         {expected_time(flops, pair_seconds(config, seen, queued, device), share, device)}",
     ]
 
 
 def dry_run(encoder: nn.Module, *inputs: Any) -> Cost:
-    """Cost of encoder(*inputs), a tensor, and of its backward pass; both on the meta device, so nothing is computed."""
+    """Cost of encoder(*inputs), a tensor; all on the meta device, so nothing is computed."""
     weights = {x.untyped_storage()._cdata for x in encoder.parameters()}
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # so that ids stay unique
@@ -84,20 +83,19 @@ def dry_run(encoder: nn.Module, *inputs: Any) -> Cost:
             alive.append(x)
         return x
 
-    with FlopCounterMode(display=False) as forward, torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        out = encoder(*inputs)
-    with FlopCounterMode(display=False) as backward:
-        out.sum().backward()
-    return Cost(forward.get_total_flops(), backward.get_total_flops(), sum(kept.values()))
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        encoder(*inputs)
+    return Cost(counter.get_total_flops(), sum(kept.values()))
 
 
 def sample_flops(cost: Cost, group: int, slots: float) -> float:
     """FLOPs of training on one pair: the query there and back, the key there, similarities with `slots` keys a level.
 
-    The similarities are a product in the forward and one in the backward pass; keys take no gradient. Without slots
-    there is no key.
+    A pass back is counted as two there: torch's own count of it takes a depthwise convolution for a full one. The
+    similarities are a product in the forward and one in the backward pass; keys take no gradient. Without slots there
+    is no key.
     """
-    return ((2 if slots else 1) * cost.forward + cost.backward) / group + 2 * 2 * slots * DIM * LEVELS
+    return (4 if slots else 3) * cost.forward / group + 2 * 2 * slots * DIM * LEVELS
 
 
 def computed_in(device: torch.device, precision: str) -> str:
@@ -105,8 +103,8 @@ def computed_in(device: torch.device, precision: str) -> str:
     return ("bfloat16" if device.type == "cuda" else "float32") if precision == "auto" else precision
 
 
-def network_rate(config: Config, seen: int, cost: Cost, device: torch.device) -> float:
-    """FLOP/s of the encoder's passes there and back on pictures of `seen` pixels, tried for about half a second."""
+def pair_seconds(config: Config, seen: int, queued: bool, device: torch.device) -> float:
+    """Seconds that the network's passes on a pair take: tried for about half a second on pictures of `seen` pixels."""
     encoder = Encoder(config.arch, config.width, RoiHead(config.width))
     encoder.low_precision = computed_in(device, config.precision) == "bfloat16"
     encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -115,6 +113,9 @@ def network_rate(config: Config, seen: int, cost: Cost, device: torch.device) ->
 
     def passes() -> float:
         start = time.perf_counter()
+        if queued:
+            with torch.no_grad():
+                encoder(view)
         encoder(view).sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -124,12 +125,12 @@ def network_rate(config: Config, seen: int, cost: Cost, device: torch.device) ->
     spent, count = 0.0, 0
     while spent < TRIAL_SECONDS:
         spent, count = spent + passes(), count + 1
-    return (cost.forward + cost.backward) / config.bn_group * TRIED * count / spent
+    return spent / count / TRIED
 
 
-def expected_time(flops: float, samples: int, device: torch.device, rate: float) -> str:
-    """Words about `samples` samples of `flops` each, where the network's passes run at `rate` FLOP/s."""
+def expected_time(flops: float, seconds: float, samples: int, device: torch.device) -> str:
+    """Words about `samples` samples of `flops` each, of which the network's passes take so many `seconds`."""
     return (
-        f"about {duration(flops * samples / (rate * KEPT))} on {device.type} (estimated: {flops / 1e9:.1f} GFLOP a "
-        f"pair, this network at {rate / 1e9:.0f} GFLOP/s here now, {1 - KEPT:.0%} of the time for all else)"
+        f"about {duration(seconds * samples / KEPT)} on {device.type} (estimated: {flops / 1e9:.1f} GFLOP a pair, this "
+        f"network at {flops / seconds / 1e9:.0f} GFLOP/s here now, {1 - KEPT:.0%} of the time for all else)"
     )
