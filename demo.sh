@@ -14,7 +14,7 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   detector="--detector mask-rcnn --size 256"
   composites="--samples 40000 --lr 2e-3"
   finetune="--samples 8000 --seeds 2"
-else # what two cores can learn from in half an hour or less
+else # what two older cores can learn from in half an hour
   scans="--images 1200 --backgrounds 700"
   build="--n 4000 --size 128"
   pretrain="--batch-size 64 --epochs 2"

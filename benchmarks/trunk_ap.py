@@ -3,7 +3,7 @@
 Each unit is one fine-tuning with 10 % of the labels by the quick recipe, but for what its record names: on PhantomRay
 (seed 1001, 4,700 scans, Mask R-CNN) or on SEGLOC_SCANS/sixray_scans (boxes alone, Faster R-CNN). Scores are those of
 validation scans, which are held out of the training split. Records lie in trunk_ap.jsonl, with command and versions; a
-stopped unit goes on. The units of the table are chosen in UNITS; others, such as those that chose a learning rate, are
+stopped unit goes on. Which units the table has, `units` says; others, such as those that chose a learning rate, are
 shown below it.
 
   python benchmarks/trunk_ap.py run --work /tmp/trunk_ap
