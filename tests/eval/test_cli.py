@@ -199,7 +199,7 @@ def test_evaluations_merge(
     pidray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, one, two, both = pidray(train=9, test=1), tmp_path / "one", tmp_path / "two", tmp_path / "both"
-    base = ("--data", data, *TINY)
+    base = ("--data", data, *TINY, "--arch", "resnet18")
     assert run(monkeypatch, "--ckpt", "random", "--out", one, *base) == 0
     assert run(monkeypatch, "--ckpt", pretrained(tmp_path / "a"), "--out", two, *base) == 0
     capsys.readouterr()
@@ -211,7 +211,7 @@ def test_evaluations_merge(
     assert run(monkeypatch, "--ckpt", "random", "--out", tmp_path / "other", *base, "--size", "96") == 0
     capsys.readouterr()
     assert run(monkeypatch, "report", one, tmp_path / "other", "--out", tmp_path / "no") == 1
-    assert "other recipe than" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert "(size 96, there 64); only evaluations alike" in capsys.readouterr().err and not (tmp_path / "no").exists()
     assert run(monkeypatch, "report", tmp_path, "--out", tmp_path / "no") == 1
     assert "no finished evaluation" in capsys.readouterr().err
     for lost, message in (

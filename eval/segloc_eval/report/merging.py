@@ -40,7 +40,8 @@ def merge(parts: Sequence[Part]) -> dict[str, Any]:
         for what, get in SAME.items():
             if get(metrics) != get(first):
                 raise click.ClickException(
-                    f"{folder}: other {what} than {first_folder}; only evaluations alike can share a report"
+                    f"{folder}: other {what} than {first_folder}{_differences(get(metrics), get(first))}; "
+                    "only evaluations alike can share a report"
                 )
     _same_lists([folder for _, folder in parts])
     names = _names(parts)
@@ -79,6 +80,14 @@ def merge(parts: Sequence[Part]) -> dict[str, Any]:
             for part in metrics.get("parts") or [{"folder": str(folder), **{key: metrics[key] for key in REPEATED}}]
         ],
     }
+
+
+def _differences(here: Any, there: Any) -> str:
+    """` (size 96, there 64)` of two recipes or classes, "" of what is no dict."""
+    if not (isinstance(here, dict) and isinstance(there, dict)):
+        return ""
+    keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+    return f" ({', '.join(f'{key} {here.get(key)}, there {there.get(key)}' for key in keys)})"
 
 
 def _names(parts: Sequence[Part]) -> dict[tuple[int, str], str]:
