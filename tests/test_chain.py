@@ -69,10 +69,14 @@ def learn(*args: object) -> None:
     console.run(command)
 
 
-def learnt(*args: object) -> str:
-    """What segloc-eval pretrain tells when it fails, else nothing."""
-    result = CliRunner().invoke(command, ["pretrain", *map(str, args)])
+def told(*args: object) -> str:
+    """What segloc-eval tells when it fails, else nothing."""
+    result = CliRunner().invoke(command, [*map(str, args)])
     return result.stderr if result.exit_code else ""
+
+
+def learnt(*args: object) -> str:
+    return told("pretrain", *args)
 
 
 def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, simulated: Path, thin: None) -> None:
@@ -104,6 +108,48 @@ def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, s
     refused("of another build", learnt(pairs, *flags, "--out", first))
     assert not learnt(pairs, *flags[:-2], "--out", tmp_path / "once")
     assert len((tmp_path / "once" / "log.jsonl").read_text().splitlines()) == 48 // 8, "every composite once"
+
+
+def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: Path, thin: None) -> None:
+    """They make arms of their own beside those without, under one recipe; benign scans like a scored one are none."""
+    pairs, out, benign = (tmp_path / name for name in ("pairs", "out", "benign"))
+    shutil.copytree(simulated / "sixray", benign)
+    shutil.copy(next((simulated / "pidray" / "hard").iterdir()), benign / "copy.png")
+    build = ["build", "--objects", simulated / "pidray", "--backgrounds", simulated / "sixray", "--size", 64]
+    run("synth", *build, "--out", pairs, "--n", 8)
+    flags = [
+        "--ckpt",
+        "random",
+        "--data",
+        simulated / "pidray",
+        "--out",
+        out,
+        "--labels",
+        4,
+        "--samples",
+        24,
+        *TUNE[2:],
+    ]
+    flags += ["--arch", "resnet18", "--width", 16, "--detector", "mask-rcnn"]
+    more = ["--mix", pairs, "--mix-share", 0.5, "--benign", benign]
+    assert not told(*flags) and not told(*flags, *more)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["arms"]) == ["random", "random+mix+benign"]
+    assert f"50 % of each batch composites of {pairs}" in metrics["arms"]["random+mix+benign"]["about"]
+    assert len({unit["training"]["last_loss"] for unit in metrics["units"]}) == 2
+    config = json.loads((out / "config.json").read_text())
+    assert config["arms"][1]["beside"]["share"] == 0.5 and "beside" not in config["arms"][0]
+    assert json.loads((out / "random+mix+benign" / "4" / "seed-0" / "metrics.json").read_text())["beside"]
+    assert any("copy.png" in line for line in metrics["data"]["problems"])
+    assert not told(*flags, *more), "they are done"
+    shutil.copy(benign / "copy.png", benign / "more.png")
+    refused("learnt from other composites or benign scans than lie there now", told(*flags, *more))
+    (tmp_path / "names.json").write_text('{"Pliers": "Tongs"}')
+    run("synth", *build, "--classes", tmp_path / "names.json", "--out", tmp_path / "other", "--n", 8)
+    refused("has objects of Tongs, which", told(*flags, "--mix", tmp_path / "other"))
+    refused("a batch of 8 has no place left for a labelled scan", told(*flags, "--mix", pairs, "--mix-share", 1))
+    refused("no finished build", told(*flags, "--mix", benign))
+    assert len(json.loads((out / "config.json").read_text())["arms"]) == 2, "what is refused leaves nothing"
 
 
 def refused(reason: str, told: str) -> None:

@@ -87,6 +87,18 @@ def command() -> None:
     help="First of the fine-tunings' seeds (heads, order, flips); also decides which scans are labelled.",
 )
 @ON
+@click.option(
+    "--mix",
+    type=PathOrUrl(),
+    help="A folder of segloc-synth: its composites are a part of every batch. The arms are then others than those "
+    "without, and may join these in the same --out.",
+)
+@click.option("--mix-share", default=0.5, type=console.Finite(0, 1, min_open=True), help="How large a part.")
+@click.option(
+    "--benign",
+    type=PathOrUrl(),
+    help="Scans that hold no object, as segloc-synth's --backgrounds takes them: an eighth of every batch.",
+)
 @recipe_options
 @click.option(
     "--eval-only",
@@ -104,6 +116,9 @@ def run(
     seeds: int,
     seed: int,
     on: Literal["test", "val"],
+    mix: Path | None,
+    mix_share: float,
+    benign: Path | None,
     detector: str,
     recipe: str,
     arch: str | None,
@@ -120,12 +135,17 @@ def run(
     """
     told: dict[str, Any] = {}
     if eval_only:
+        if mix or benign:
+            raise click.UsageError("--eval-only trains nothing, so --mix and --benign have no use")
         arms, labels, seeds = resolve_given(checkpoints), (), 1
     else:
-        arms, told = resolve_arms(checkpoints, arch, width)
+        from segloc_eval.data.beside import resolve_beside
+
+        arms, told = resolve_arms(checkpoints, arch, width, resolve_beside(mix, mix_share, benign))
     with installed():  # behind the checks, for these imports take seconds
         from segloc_eval.data.splits import label_slug
-        from segloc_eval.run.protocol import accept_out, evaluate
+        from segloc_eval.run.joining import accept_out
+        from segloc_eval.run.protocol import evaluate
         from segloc_train.dist import joined, local_device
 
         chosen = changed_recipe(recipe, told, changes)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,22 +13,48 @@ from segloc_synth.files import read_json
 
 RANDOM, IMAGENET = "random", "imagenet"
 TRUTH = "truth"  # the folder beside the arms' that holds what they are scored against
+MIX = "mix"  # the folder beside the arms' that holds the composites of --mix
 COMPOSITES = "composites"  # in place of a label set, and the folder of the pictures, where a detector learns these
 DETECTOR, BACKBONE = "detector.pth", "backbone.pth"  # what a folder given as an arm may hold
 GENERAL = {"backbone", "detector", "results.bbox", "results.segm", "results"}  # file names that name no arm
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One initialisation: `source` is `random`, `imagenet` or the file of weights (or results) with that `sha256`.
+class Beside:
+    """What every batch holds beside the labelled scans.
 
-    `about` tells in a few words how the weights came to be, where something beside them does.
+    `mix`: a build of segloc-synth, whose composites are the `share` of the batch. `benign`: scans without any object,
+    an eighth of it. "" for none; `digest` tells what lay there.
+    """
+
+    mix: str
+    share: float
+    benign: str
+    digest: str
+
+    def __str__(self) -> str:
+        told = [f"{100 * self.share:g} % of each batch composites of {self.mix}"] if self.mix else []
+        return " and ".join(told + ([f"an eighth of each batch benign scans of {self.benign}"] if self.benign else []))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to a detector: `source` is `random`, `imagenet` or the file of weights (or results) with that `sha256`.
+
+    `about` tells in a few words how the weights came to be, where something beside them does, and what is learnt
+    `beside` the labelled scans.
     """
 
     name: str
     source: str
     sha256: str | None
     about: str = ""
+    beside: Beside | None = None
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Arm":
+        """What Config.as_dict wrote; TypeError or KeyError for anything else."""
+        return cls(**{**value, "beside": Beside(**value["beside"]) if value.get("beside") else None})
 
 
 @dataclass(frozen=True)
@@ -53,7 +79,8 @@ class Config:
         """As written to config.json: JSON types only, without fields at a default of theirs."""
         defaults = {field.name: field.default for field in fields(self)}
         value = {name: item for name, item in asdict(self).items() if item != defaults[name]}
-        return {**value, "arms": list(value["arms"]), "labels": list(self.labels), "recipe": self.recipe.as_dict()}
+        arms = [{key: item for key, item in arm.items() if (key, item) != ("beside", None)} for arm in value["arms"]]
+        return {**value, "arms": arms, "labels": list(self.labels), "recipe": self.recipe.as_dict()}
 
 
 def unit_folder(out: Path, arm: str, labels: str, seed: int) -> Path:
@@ -62,9 +89,11 @@ def unit_folder(out: Path, arm: str, labels: str, seed: int) -> Path:
 
 
 def resolve_arms(
-    checkpoints: tuple[str, ...], arch: str | None, width: int | None
+    checkpoints: tuple[str, ...], arch: str | None, width: int | None, beside: Beside | None = None
 ) -> tuple[tuple[Arm, ...], dict[str, Any]]:
     """Arms in the order given, and what they and the flags tell of `arch` and `width`, which all arms share.
+
+    All of them learn `beside` the labelled scans what that says, and their names tell it: imagenet+mix+benign.
 
     A checkpoint is a run folder of segloc-train, a folder with a fine-tuned detector.pth, or a file of weights; the
     meta.json or detector.json beside it tells its architecture, which must agree with the flags and with the others'.
@@ -84,6 +113,10 @@ def resolve_arms(
         told.append((str(about), known))
         arms.append(Arm(free_name(file, arms), str(file), sha256(file), _in_words(known)))
     agreed = {key: _agreed(key, told) for key in ("arch", "width")}
+    if beside:
+        more = "+mix" * bool(beside.mix) + "+benign" * bool(beside.benign)
+        words = {arm: arm.about or ("" if arm.sha256 else arm.source) for arm in arms}
+        arms = [replace(a, name=a.name + more, about=f"{words[a]}; {beside}", beside=beside) for a in arms]
     return tuple(arms), {key: value for key, value in agreed.items() if value is not None}
 
 
@@ -136,7 +169,7 @@ def free_name(file: Path, arms: list[Arm]) -> str:
     name = re.sub(r"[^\w.+&<>()-]", "_", told).strip(".") or "arm"
     if name.endswith((".json", ".txt", ".html")):  # files of those names lie beside the arms' folders
         name = name.replace(".", "_")
-    return untaken(name, {arm.name for arm in arms} | {TRUTH, RANDOM, IMAGENET})
+    return untaken(name, {arm.name for arm in arms} | {TRUTH, MIX, RANDOM, IMAGENET})
 
 
 def untaken(name: str, taken: set[str]) -> str:

@@ -24,7 +24,8 @@ from segloc_eval.mm.ranks import failing_together, gather_json
 from segloc_eval.recipe import QUICK, DetectorName, Recipe
 from segloc_eval.run import unit as module
 from segloc_eval.run.detect import predict_folder
-from segloc_eval.run.unit import Unit, accept_learnt, eval_detector, run_unit
+from segloc_eval.run.learnt import accept_learnt
+from segloc_eval.run.unit import Unit, eval_detector, run_unit
 from segloc_synth.sources.problems import faults
 from segloc_train.dist import ALONE, joined
 from segloc_train.model.checkpoint import load_tensors, save_tensors

@@ -30,7 +30,8 @@ class Data:
     `classes`: category id to name. `masks`: objects have masks. `train`: in the order of the nested label sets, as
     many scans as the largest needs; `sizes`: slug of a label set to the number of its scans, the first of `train`.
     `val`: set apart from training, its pictures decoded only where it is scored. `tests`: the splits to score by
-    name, `val` among them. `fingerprint`: of all labels and pictures that were looked at.
+    name, `val` among them. `fingerprint`: of all labels and pictures that were looked at, but for those of `benign`,
+    scans without any object that are learnt from too.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Data:
     val: list[Scan]
     tests: dict[str, list[Scan]]
     problems: list[Problem] = field(default_factory=list)
+    benign: list[Scan] = field(default_factory=list)
 
 
 def load_data(
@@ -51,6 +53,7 @@ def load_data(
     on: Literal["test", "val"] = "test",
     eval_only: bool = False,
     boxes: bool = False,
+    benign: Path | None = None,
 ) -> Data:
     """Read and check a data set of any layout (see sources.layouts.find); choose the scans to train and to score on.
 
@@ -58,7 +61,8 @@ def load_data(
     val split of its own; `on` says whether that or the test splits are scored. Each of `labels` ("1%", "200", "all")
     takes the first so many of one stratified order of the other training scans, so smaller sets lie inside larger
     ones. Data without splits are cut 60/40, stratified too. `eval_only`: nothing is trained, and data without splits
-    are one test split. `boxes`: objects without a mask among others with masks are learnt and scored too.
+    are one test split. `boxes`: objects without a mask among others with masks are learnt and scored too. `benign`:
+    scans without any object to learn from, as sources.backgrounds.read_benign takes them.
 
     No scan is learnt from that is near-identical to a scored one. Training scans without a usable object are left
     out, as mmdet does. Every picture that is used was decoded once, so none fails later; no other one is. Records that
@@ -83,6 +87,7 @@ def load_data(
     order = label_order([classes_of(scan) for scan in pool], seed)
     learnt = reader.apart(reader.check(pool[i] for i in order), tests)
     chosen = list(islice(learnt, max(wanted.values(), default=0)))
+    nothing = reader.read_benign(benign, tests) if benign else []
     val = tests.get(VAL, val)
     sizes = {slug: min(count, len(chosen)) for slug, count in wanted.items()}
     short = [f"--labels {slug}" for slug in sizes if slug.isdigit() and int(slug) > sizes[slug]]
@@ -98,7 +103,7 @@ def load_data(
     reader.note_empty_classes(TRAIN, pool)
     reader.note_empty_classes(on, [scan for scans in tests.values() for scan in scans])
     about = layout.root, reader.fingerprint(), reader.classes, reader.masks
-    return Data(*about, chosen, sizes, [] if eval_only else val, tests, reader.problems)
+    return Data(*about, chosen, sizes, [] if eval_only else val, tests, reader.problems, nothing)
 
 
 def load_training(path: Path, name: str) -> Data:

@@ -14,6 +14,7 @@ import click
 from segloc_eval.data import preflight
 from segloc_eval.data.scans import Scan, classes_of, name_below, read_object
 from segloc_eval.data.splits import Album, Looks, looks
+from segloc_synth.sources.backgrounds import read_benign
 from segloc_synth.sources.images import BadImage, read_image, upright_size
 from segloc_synth.sources.masks import annotations_of
 from segloc_synth.sources.problems import DIFFICULT, EMPTY_CLASS, FEW_MASKS, Problem, faults, short
@@ -110,6 +111,21 @@ class Reader:
             split, other = known[(same or copies)[0]]
             kind = preflight.LEAK_SAME if same else preflight.LEAK_NEAR
             self.note(kind, f"like {self._name(other.path)} of {split}", file=self._name(scan.path))
+
+    def read_benign(self, path: Path, others: dict[str, list[Scan]]) -> list[Scan]:
+        """Scans without any object of which no copy is among `others`; click.ClickException where none is left."""
+        source = read_benign(path)
+        self.problems += source.problems
+        scans = []
+        for place, name in enumerate(source.relative):
+            with left_out(self.problems, name):
+                width, height = upright_size(source.open_path(place))
+                self._scans += 1
+                scans.append(Scan(self._scans, name, source.open_path(place), width, height, ()))
+        found = list(self.apart(self.check(scans), others))
+        if not found:
+            raise click.ClickException(f"{path}: none of its {len(source.relative)} scans can be learnt from")
+        return found
 
     def read(self, split: Split) -> list[Scan]:
         """The scans of a split that have a file; its categories must be those of the splits before."""

@@ -1,7 +1,9 @@
 """Scans as mmdet takes them: square pictures with boxes, masks or labels per pixel, batch by batch."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -26,19 +28,31 @@ GRID = 32  # the canvas' side is a multiple of it, as the pyramid halves five ti
 Example = tuple[Tensor, Any]
 
 
-def batch_order(scans: int, first: int, count: int, seed: int) -> list[tuple[int, bool]]:
-    """(scan index, flipped?) of the samples `first` to `first + count` of a training run: a permutation per epoch."""
-    order = []
-    for position in range(first, first + count):
-        epoch, place = divmod(position, scans)
-        indices, flips = _epoch(scans, epoch, seed)
-        order.append((int(indices[place]), bool(flips[place])))
-    return order
+@dataclass(frozen=True)
+class Stream:
+    """Scans of which every batch holds `count`."""
+
+    scans: Sequence[Scan]
+    count: int
 
 
-@lru_cache(maxsize=2)
-def _epoch(scans: int, epoch: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    rng = np.random.default_rng([seed, epoch])
+def batch_order(streams: Sequence[Stream], step: int, seed: int) -> list[tuple[Scan, bool]]:
+    """(scan, flipped?) of each place in the batch of a step, over which each stream is spread evenly.
+
+    A stream shows a permutation of its scans an epoch; what the first shows does not depend on the others.
+    """
+    placed = []
+    for number, stream in enumerate(streams):
+        for i in range(stream.count):
+            epoch, place = divmod(step * stream.count + i, len(stream.scans))
+            indices, flips = _epoch(len(stream.scans), epoch, number, seed)
+            placed.append(((i + 0.5) / stream.count, (stream.scans[indices[place]], bool(flips[place]))))
+    return [shown for _, shown in sorted(placed, key=itemgetter(0))]
+
+
+@lru_cache(maxsize=8)
+def _epoch(scans: int, epoch: int, stream: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rng = np.random.default_rng([seed, epoch, stream])
     return rng.permutation(scans), rng.integers(0, 2, scans)
 
 
@@ -104,7 +118,9 @@ def _instances(
     )
     if all(thing.mask for thing in things):
         masks = [cv2.resize(coco_mask.decode(t.mask), size, interpolation=cv2.INTER_LINEAR) for t in things]
-        stack = np.stack([mask[:, ::-1] if flip else mask for mask in masks])
+        stack = np.zeros((len(masks), size[1], size[0]), np.uint8)
+        for place, mask in enumerate(masks):
+            stack[place] = mask[:, ::-1] if flip else mask
         instances.masks = BitmapMasks(stack, size[1], size[0])
     return instances
 

@@ -9,7 +9,7 @@ statistics are averaged after each step; so two ranks do not compute one rank's 
 which need 8 images, stay as loaded where a part is smaller.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # SyncBN too
 
 from segloc_eval.data.scans import Scan
-from segloc_eval.mm.data import Example, batch_order, batches, example, prepared
+from segloc_eval.mm.data import Example, Stream, batch_order, batches, example, prepared
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.recipe import Recipe
 from segloc_train.dist import World, memory_told
@@ -38,6 +38,7 @@ class FineTuning:
         scans: the training set, in an order that is the same for all arms.
         labels: category id to 0..C-1.
         recipe, seed: decide with `scans` what every step sees.
+        beside: what each batch holds of other scans, which count towards the recipe's length.
 
     Raises:
         click.ClickException: the ranks cannot share a batch equally.
@@ -55,10 +56,12 @@ class FineTuning:
         seed: int,
         world: World,
         device: torch.device,
+        beside: Sequence[Stream] = (),
     ) -> None:
         if recipe.batch_size % world.size:
             raise click.ClickException(f"--batch-size {recipe.batch_size} cannot be shared by {world.size} ranks alike")
         self.scans, self.labels, self.recipe, self.seed = scans, labels, recipe, seed
+        self.streams = [Stream(scans, recipe.batch_size - sum(stream.count for stream in beside)), *beside]
         self.world, self.device = world, device
         self.step, self.total = 0, recipe.steps(len(scans))
         self.share = recipe.batch_size // world.size
@@ -84,9 +87,9 @@ class FineTuning:
         semantic = hasattr(self.detector, "semantic_head")
 
         def make(step: int) -> list[Example]:
-            first = step * self.recipe.batch_size + self.world.rank * self.share
-            order = batch_order(len(self.scans), first, self.share, self.seed)
-            return [example(self.scans[i], self.recipe.size, self.labels, flip, semantic) for i, flip in order]
+            first = self.world.rank * self.share
+            order = batch_order(self.streams, step, self.seed)[first : first + self.share]
+            return [example(scan, self.recipe.size, self.labels, flip, semantic) for scan, flip in order]
 
         return batches(range(self.step, self.total), make, self.device)
 
@@ -139,8 +142,8 @@ class FineTuning:
         bad = [name for name, value in values.items() if not np.isfinite(value)]
         if not bad:
             return
-        order = batch_order(len(self.scans), self.step * self.recipe.batch_size, self.recipe.batch_size, self.seed)
-        names = [self.scans[index].path.name for index, _ in order[:3]]
+        order = batch_order(self.streams, self.step, self.seed)
+        names = [scan.path.name for scan, _ in order[:3]]
         what = "loss" if "loss" in bad else bad[0]
         more = f" and {len(order) - 3} more" if len(order) > 3 else ""
         raise click.ClickException(

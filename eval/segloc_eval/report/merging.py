@@ -92,10 +92,10 @@ def _differences(here: Any, there: Any) -> str:
 
 def _names(parts: Sequence[Part]) -> dict[tuple[int, str], str]:
     """(part, arm there) -> arm in the report."""
-    weights: dict[str, set[tuple[Any, Any]]] = {}
+    weights: dict[str, set[tuple[str, str | None]]] = {}
     for metrics, _ in parts:
         for arm, about in metrics["arms"].items():
-            weights.setdefault(arm, set()).add((about["sha256"] or about["source"], about["sha256"] is None))
+            weights.setdefault(arm, set()).add((about["sha256"] or about["source"], about.get("beside")))
     folders = [folder.name for _, folder in parts]
     plain = len(set(folders)) == len(folders) and all(folders)
     return {

@@ -6,29 +6,33 @@ A unit of work is one (label set, arm, seed); what docs/METRICS.md says of the f
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from segloc_eval.config import Arm, Config, untaken
+from segloc_eval.config import Config
 from segloc_eval.data import preflight
 from segloc_eval.data.datasets import Data, load_data, write_lists
 from segloc_eval.data.splits import label_slug
+from segloc_eval.mm.data import Stream
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import choose_detector
 from segloc_eval.report.page import write_report
 from segloc_eval.run import given
+from segloc_eval.run.beside import accept_beside, streams
+from segloc_eval.run.joining import joined
+from segloc_eval.run.learnt import accept_learnt
 from segloc_eval.run.machine import versions
 from segloc_eval.run.results import FORMAT, Truth, are_lost, kinds_in, pictures, read_own, read_truth, write_truth
 from segloc_eval.run.tables import score_splits, summarise
-from segloc_eval.run.unit import Unit, accept_learnt, eval_detector, run_unit
+from segloc_eval.run.unit import Unit, eval_detector, run_unit
 from segloc_synth.console import fault, log
-from segloc_synth.files import as_path, output_dir, read_json, write_json
+from segloc_synth.files import as_path, read_json, write_json
 from segloc_train.dist import RankLost, World
 
 GIVEN = "given"  # in place of a label set, where nothing is trained
@@ -46,9 +50,11 @@ def evaluate(
     click.ClickException for unusable data (with `strict`: for a bad record), checkpoints or output folder, before
     anything is trained; when every unit failed; and when a rank is lost.
     """
-    whole, config = _joined(config, out)
+    whole, config = joined(config, out)
     boxes = config.detector == "faster-rcnn"
-    data = load_data(as_path(config.data), whole.labels, config.seed, config.on, config.given, boxes)
+    beside = config.arms[0].beside  # as all others'
+    benign = as_path(beside.benign) if beside and beside.benign else None
+    data = load_data(as_path(config.data), whole.labels, config.seed, config.on, config.given, boxes, benign)
     if strict:
         preflight.stop(data.problems, config.data, strict)
     units = _units(config)
@@ -58,12 +64,15 @@ def evaluate(
         for line in (f"{config.data}: {_counts(data)}", *(f"  {line}" for line in preflight.describe(data.problems))):
             log.info("%s", line)
     _accept_arms(config, data)
+    if beside:
+        accept_beside(beside, data, config.recipe)
     world.wait()  # until no rank looks at the folder any more
     if world.first:
         _write_head(whole, data, out)
     world.wait()
     known = read_truth(out, list(data.tests))
-    failed = _finish_all(units, config, data, known, out, world, device)
+    more = streams(beside, data, config.recipe, out, world)
+    failed = _finish_all(units, config, data, more, known, out, world, device)
     if len(failed) == len(units):
         raise click.ClickException(f"no unit could be finished; the first reason: {failed[units[0]]}")
     report = out / "report.html"
@@ -90,7 +99,7 @@ def _units(config: Config) -> list[Unit]:
     """Seed by seed, so that an evaluation that is cut short has something of every arm to compare."""
     slugs = [GIVEN] if config.given else list(dict.fromkeys(map(label_slug, config.labels)))
     return [
-        Unit(slug, arm.name, arm.source, arm.sha256, seed)
+        Unit(slug, arm.name, arm.source, arm.sha256, seed, arm.beside.digest if arm.beside else "")
         for slug in slugs
         for seed in range(config.seed, config.seed + config.seeds)
         for arm in config.arms
@@ -98,7 +107,14 @@ def _units(config: Config) -> list[Unit]:
 
 
 def _finish_all(
-    units: list[Unit], config: Config, data: Data, known: Truth, out: Path, world: World, device: torch.device
+    units: list[Unit],
+    config: Config,
+    data: Data,
+    beside: Sequence[Stream],
+    known: Truth,
+    out: Path,
+    world: World,
+    device: torch.device,
 ) -> dict[Unit, str]:
     """Have the units done in order; returns why those failed that did. RankLost: no other can follow.
 
@@ -107,7 +123,7 @@ def _finish_all(
     failed: dict[Unit, str] = {}
     for unit in units:
         try:
-            _finish(unit, config, data, known, out, world, device)
+            _finish(unit, config, data, beside, known, out, world, device)
         except RankLost:
             raise
         except click.ClickException as error:  # on all ranks alike
@@ -122,7 +138,14 @@ def _finish_all(
 
 
 def _finish(
-    unit: Unit, config: Config, data: Data, known: Truth, out: Path, world: World, device: torch.device
+    unit: Unit,
+    config: Config,
+    data: Data,
+    beside: Sequence[Stream],
+    known: Truth,
+    out: Path,
+    world: World,
+    device: torch.device,
 ) -> None:
     """Have the unit done: its metrics.json, which is its done-marker, lies in its folder afterwards."""
     folder = unit.folder(out)
@@ -134,7 +157,7 @@ def _finish(
     entry: dict[str, Any] = {"scans": 0, "testing": {"scans": sum(map(len, data.tests.values()))}, "hardware": ""}
     if not config.given:
         detector = choose_detector(config.detector, data.masks)
-        entry = run_unit(unit, data, config.recipe, detector, folder, world, device)
+        entry = run_unit(unit, data, config.recipe, detector, folder, world, device, beside)
     elif given.is_detector(unit.source):
         entry |= eval_detector(Path(unit.source), data, folder, world, device)
     with failing_together(world):
@@ -146,6 +169,7 @@ def _finish(
                 raise click.ClickException(f"{unit.source}: has masks alone, and the data have none to score them by")
             scores = {kind: score_splits(known, folder, kind) for kind in kinds}
             about = {"source": unit.source, "sha256": unit.sha256, "data": data.fingerprint}
+            about |= {"beside": unit.beside} if unit.beside else {}
             write_json(done, {**about, **entry, "scores": scores})
 
 
@@ -162,7 +186,13 @@ def _metrics(
         "versions": versions(),
         "hardware": ", ".join(sorted({entry["hardware"] for entry in entries.values()} - {""})),
         "data": _about(data),
-        "arms": {arm.name: {"source": arm.source, "sha256": arm.sha256, "about": arm.about} for arm in config.arms},
+        "arms": {
+            arm.name: {
+                **{"source": arm.source, "sha256": arm.sha256, "about": arm.about},
+                **({"beside": arm.beside.digest} if arm.beside else {}),
+            }
+            for arm in config.arms
+        },
         "units": [
             {**_named(unit), **{key: entry[key] for key in told if key in entry}} for unit, entry in entries.items()
         ],
@@ -187,49 +217,6 @@ def _failed_before(out: Path, left: set[Unit]) -> list[dict[str, Any]]:
 
 def _named(unit: Unit) -> dict[str, Any]:
     return {"arm": unit.arm, "labels": unit.labels, "seed": unit.seed}
-
-
-def accept_out(out: Path) -> None:
-    """click.ClickException when `out` holds anything but an evaluation."""
-    if out.exists() and not (out / "config.json").is_file():
-        output_dir(out, "name another --out")
-
-
-def _joined(config: Config, out: Path) -> tuple[Config, Config]:
-    """The configuration with the arms, label sets and seeds that were evaluated in `out` before, and it alone.
-
-    They are units of their own, so more may join. An arm of before keeps its name, a new one gets another.
-    click.ClickException unless `out` is new, empty, or of the same data, recipe and weights.
-    """
-    accept_out(out)
-    if not (out / "config.json").is_file():
-        return config, config
-    before, now = read_own(out / "config.json", "name another --out"), config.as_dict()
-    before = before if isinstance(before, dict) else {}
-    fixed = [key for key in {**now, **before} if key not in ("arms", "labels", "seeds")]
-    different = [key for key in fixed if before.get(key) != now.get(key)]
-    if different:
-        raise click.ClickException(f"{out}: holds something else (other {', '.join(different)}); name another --out")
-    try:
-        arms = [Arm(**arm) for arm in before["arms"]]
-        labels = tuple(dict.fromkeys([*map(str, before["labels"]), *config.labels]))
-        seeds = max(int(before["seeds"]), config.seeds)
-    except (KeyError, TypeError, ValueError):
-        raise click.ClickException(f"{out / 'config.json'}: not as segloc-eval writes it; name another --out") from None
-    known = list(arms)
-    own: list[Arm] = []
-    for arm in config.arms:
-        earlier = next((one for one in known if one.source == arm.source and one not in own), None)
-        if earlier is None:
-            arms.append(arm := replace(arm, name=untaken(arm.name, {a.name for a in arms})))
-        elif earlier.sha256 != arm.sha256:
-            raise click.ClickException(
-                f"{out}: its arm {earlier.name} is of other weights than {arm.source} holds now; name another --out"
-            )
-        else:
-            arm = earlier
-        own.append(arm)
-    return replace(config, arms=tuple(arms), labels=labels, seeds=seeds), replace(config, arms=tuple(own))
 
 
 def _is_done(unit: Unit, out: Path, data: Data, known: Truth) -> bool:
@@ -258,6 +245,8 @@ def _other(unit: Unit, done: Path, data: Data) -> str:
         return f"made with other data than {data.root} holds now"
     if (about["source"], about["sha256"]) != (unit.source, unit.sha256):
         return f"made from other weights than {unit.source} holds"
+    if about.get("beside", "") != unit.beside:
+        return "made with other composites or benign scans than --mix and --benign hold now"
     return ""
 
 

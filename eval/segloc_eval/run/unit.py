@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import torch
 from segloc_eval.config import COMPOSITES, DETECTOR, unit_folder
 from segloc_eval.data.datasets import Data
 from segloc_eval.data.scans import Scan
-from segloc_eval.mm.model import ABOUT, build_detector, load_arm, load_detector, read_about
+from segloc_eval.mm.data import Stream
+from segloc_eval.mm.model import ABOUT, build_detector, load_arm, load_detector
 from segloc_eval.mm.predict import Results, predict_shared
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.mm.tuning import FineTuning
 from segloc_eval.recipe import DetectorName, Recipe, kinds
+from segloc_eval.run.learnt import accept_learnt, learnt_by, mark
 from segloc_eval.run.machine import forget_peak, hardware, peak_memory, versions
 from segloc_eval.run.results import read_own, results_file
 from segloc_synth.console import log, progress
@@ -32,19 +34,22 @@ from segloc_train.run.loop import stop_signals
 
 LOG, LAST = "log.jsonl", "last.pt"
 SAVE_EVERY = 60.0  # seconds
-MARKED = 4096  # bytes of a file's middle and end that tell it again
 KEYS = {"bbox": ("bbox", "score"), "segm": ("segmentation", "score"), "semantic": ("segmentation",)}
 
 
 @dataclass(frozen=True)
 class Unit:
-    """`arm` is the arm's name, `source` what it starts from, `sha256` of that file; `labels` a key of Data.sizes."""
+    """`arm` is the arm's name, `source` what it starts from, `sha256` of that file; `labels` a key of Data.sizes.
+
+    `beside`: digest of what is learnt beside labelled scans, "" for nothing.
+    """
 
     labels: str
     arm: str
     source: str
     sha256: str | None
     seed: int
+    beside: str = ""
 
     def __str__(self) -> str:
         learnt = self.labels if self.labels == COMPOSITES else f"{self.labels} labels"
@@ -63,6 +68,7 @@ def run_unit(
     folder: Path,
     world: World,
     device: torch.device,
+    beside: Sequence[Stream] = (),
 ) -> dict[str, Any]:
     """Fine-tune, test, and write into `folder`; returns the unit's entry of metrics.json, but for the scores.
 
@@ -78,7 +84,7 @@ def run_unit(
             subclass RankLost, which says that another rank ended, no other unit can follow.
         SystemExit: 130 or 143, when a signal stopped the training after a step and the state was saved.
     """
-    key = _identity(unit, data, recipe, detector)
+    key = _identity(unit, data, recipe, detector, beside)
     if (folder / ABOUT).is_file():
         entry = _entry_of(folder / ABOUT, key)
         if all(results_file(folder, split, kind).is_file() for split in data.tests for kind in kinds(detector)):
@@ -93,7 +99,7 @@ def run_unit(
         told = load_arm(model, unit.source, recipe, detector, list(data.classes.values()))
         known = origin(recipe.arch, unit.source)
         labels = {id: index for index, id in enumerate(data.classes)}
-        tuning = FineTuning(model, scans, labels, recipe, unit.seed, world, device)
+        tuning = FineTuning(model, scans, labels, recipe, unit.seed, world, device, beside)
         spent = _resume(tuning, folder / LAST, key)
         if world.first:
             log.info("%s: %s", unit, told)
@@ -122,7 +128,7 @@ def run_unit(
                 "classes": [{"id": id, "name": name} for id, name in data.classes.items()],
                 **{"recipe": recipe.as_dict(), "source": unit.source, "sha256": unit.sha256, "versions": versions()},
                 **{"unit": key, "entry": entry},
-                "learnt": sorted({_mark(scan) for scan in scans} | learnt_by(unit.source)),
+                "learnt": sorted({mark(scan) for scan in [*scans, *data.benign]} | learnt_by(unit.source)),
             }
             write_json(folder / ABOUT, about)
             (folder / LAST).unlink(missing_ok=True)
@@ -130,43 +136,15 @@ def run_unit(
     return entry
 
 
-def _identity(unit: Unit, data: Data, recipe: Recipe, detector: DetectorName) -> str:
+def _identity(unit: Unit, data: Data, recipe: Recipe, detector: DetectorName, beside: Sequence[Stream] = ()) -> str:
     """sha256 of everything that decides a unit's numbers."""
     scans = [scan.path.name for scan in data.train[: data.sizes[unit.labels]]]
     tests = {split: len(group) for split, group in data.tests.items()}
     parts = [unit.source if unit.sha256 is None else unit.sha256, unit.seed, data.fingerprint, detector]
     value = [*parts, recipe.as_dict(), list(data.classes.items()), scans, tests]
+    if unit.beside:  # units of before have none
+        value += [unit.beside, [[len(stream.scans), stream.count] for stream in beside]]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def learnt_by(source: str) -> frozenset[str]:
-    """Marks of the scans that an arm's weights learnt from, where they are a detector that tells."""
-    weights = Path(source)
-    weights = weights / DETECTOR if (weights / DETECTOR).is_file() else weights
-    return read_about(weights).learnt if weights.name == DETECTOR and weights.is_file() else frozenset()
-
-
-def accept_learnt(source: str, data: Data) -> None:
-    """click.ClickException where a detector learnt from scans that are to be scored, itself or what it began from."""
-    learnt = learnt_by(source)
-    scored = [scan for group in data.tests.values() for scan in group] if learnt else []
-    known = [scan for scan in scored if _mark(scan) in learnt]
-    if known:
-        raise click.ClickException(
-            f"{source}: learnt from {len(known)} of the {len(scored)} scans that are to be scored, such as "
-            f"{known[0].path}; score it on others"
-        )
-
-
-def _mark(scan: Scan) -> str:
-    """What tells a scan's file again, wherever it lies: 16 hex digits of its size, its middle and its end."""
-    with scan.path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        digest = hashlib.sha256(str(size).encode())
-        for place in (size // 2, max(0, size - MARKED)):
-            file.seek(place)
-            digest.update(file.read(MARKED))
-    return digest.hexdigest()[:16]
 
 
 def _entry_of(path: Path, key: str) -> dict[str, Any]:
