@@ -131,15 +131,15 @@ def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: P
         *TUNE[2:],
     ]
     flags += ["--arch", "resnet18", "--width", 16, "--detector", "mask-rcnn"]
-    more = ["--mix", pairs, "--mix-share", 0.5, "--benign", benign]
+    more = ["--mix", pairs, "--mix-share", 0.5, "--copy-paste", "--benign", benign]
     assert not told(*flags) and not told(*flags, *more)
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics["arms"]) == ["random", "random+mix+benign"]
-    assert f"50 % of each batch composites of {pairs}" in metrics["arms"]["random+mix+benign"]["about"]
+    assert list(metrics["arms"]) == ["random", "random+mix+paste+benign"]
+    assert f"50 % of each batch composites of {pairs}" in metrics["arms"]["random+mix+paste+benign"]["about"]
     assert len({unit["training"]["last_loss"] for unit in metrics["units"]}) == 2
     config = json.loads((out / "config.json").read_text())
     assert config["arms"][1]["beside"]["share"] == 0.5 and "beside" not in config["arms"][0]
-    assert json.loads((out / "random+mix+benign" / "4" / "seed-0" / "metrics.json").read_text())["beside"]
+    assert json.loads((out / "random+mix+paste+benign" / "4" / "seed-0" / "metrics.json").read_text())["beside"]
     assert any("copy.png" in line for line in metrics["data"]["problems"])
     assert not told(*flags, *more), "they are done"
     shutil.copy(benign / "copy.png", benign / "more.png")
@@ -147,6 +147,9 @@ def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: P
     (tmp_path / "names.json").write_text('{"Pliers": "Tongs"}')
     run("synth", *build, "--classes", tmp_path / "names.json", "--out", tmp_path / "other", "--n", 8)
     refused("has objects of Tongs, which", told(*flags, "--mix", tmp_path / "other"))
+    refused(
+        "takes detectors of boxes", told(*flags, "--copy-paste", "--detector", "semantic", "--out", tmp_path / "no")
+    )
     refused("a batch of 8 has no place left for a labelled scan", told(*flags, "--mix", pairs, "--mix-share", 1))
     refused("no finished build", told(*flags, "--mix", benign))
     assert len(json.loads((out / "config.json").read_text())["arms"]) == 2, "what is refused leaves nothing"

@@ -95,6 +95,9 @@ def command() -> None:
 )
 @click.option("--mix-share", default=0.5, type=console.Finite(0, 1, min_open=True), help="How large a part.")
 @click.option(
+    "--copy-paste", is_flag=True, help="Paste up to three objects of other labelled scans onto each labelled scan."
+)
+@click.option(
     "--benign",
     type=PathOrUrl(),
     help="Scans that hold no object, as segloc-synth's --backgrounds takes them: an eighth of every batch.",
@@ -118,6 +121,7 @@ def run(
     on: Literal["test", "val"],
     mix: Path | None,
     mix_share: float,
+    copy_paste: bool,
     benign: Path | None,
     detector: str,
     recipe: str,
@@ -135,13 +139,13 @@ def run(
     """
     told: dict[str, Any] = {}
     if eval_only:
-        if mix or benign:
-            raise click.UsageError("--eval-only trains nothing, so --mix and --benign have no use")
+        if mix or benign or copy_paste:
+            raise click.UsageError("--eval-only trains nothing, so --mix, --copy-paste and --benign have no use")
         arms, labels, seeds = resolve_given(checkpoints), (), 1
     else:
         from segloc_eval.data.beside import resolve_beside
 
-        arms, told = resolve_arms(checkpoints, arch, width, resolve_beside(mix, mix_share, benign))
+        arms, told = resolve_arms(checkpoints, arch, width, resolve_beside(mix, mix_share, copy_paste, benign))
     with installed():  # behind the checks, for these imports take seconds
         from segloc_eval.data.splits import label_slug
         from segloc_eval.run.joining import accept_out

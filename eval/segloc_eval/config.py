@@ -21,20 +21,27 @@ GENERAL = {"backbone", "detector", "results.bbox", "results.segm", "results"}  #
 
 @dataclass(frozen=True)
 class Beside:
-    """What every batch holds beside the labelled scans.
+    """What every batch shows beside the labelled scans as they are.
 
     `mix`: a build of segloc-synth, whose composites are the `share` of the batch. `benign`: scans without any object,
-    an eighth of it. "" for none; `digest` tells what lay there.
+    an eighth of it. "" for none; `digest` tells what lay there. `paste`: objects of labelled scans on others of them.
     """
 
     mix: str
     share: float
     benign: str
     digest: str
+    paste: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it adds to an arm's name."""
+        return "+mix" * bool(self.mix) + "+paste" * self.paste + "+benign" * bool(self.benign)
 
     def __str__(self) -> str:
         told = [f"{100 * self.share:g} % of each batch composites of {self.mix}"] if self.mix else []
-        return " and ".join(told + ([f"an eighth of each batch benign scans of {self.benign}"] if self.benign else []))
+        told += ["objects of labelled scans pasted onto others"] if self.paste else []
+        return ", ".join(told + ([f"an eighth of each batch benign scans of {self.benign}"] if self.benign else []))
 
 
 @dataclass(frozen=True)
@@ -114,9 +121,8 @@ def resolve_arms(
         arms.append(Arm(free_name(file, arms), str(file), sha256(file), _in_words(known)))
     agreed = {key: _agreed(key, told) for key in ("arch", "width")}
     if beside:
-        more = "+mix" * bool(beside.mix) + "+benign" * bool(beside.benign)
         words = {arm: arm.about or ("" if arm.sha256 else arm.source) for arm in arms}
-        arms = [replace(a, name=a.name + more, about=f"{words[a]}; {beside}", beside=beside) for a in arms]
+        arms = [replace(a, name=a.name + beside.name, about=f"{words[a]}; {beside}", beside=beside) for a in arms]
     return tuple(arms), {key: value for key, value in agreed.items() if value is not None}
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from segloc_eval.data.datasets import Data, load_data
 from segloc_eval.data.scans import Object, Scan
 from segloc_eval.mm.configs import detector_config
-from segloc_eval.mm.data import Stream, batch_order, batches, example, label_map
+from segloc_eval.mm.data import Mixture, Stream, batch_order, batches, example, label_map
 from segloc_eval.mm.model import build_detector
 from segloc_eval.mm.predict import predict
 from segloc_eval.mm.tuning import FineTuning, convert_sync_batchnorm
@@ -44,10 +44,11 @@ def labels_of(data: Data) -> dict[int, int]:
 
 
 def tuning(data: Data, recipe: Recipe = TINY, name: DetectorName = "cascade-mask-rcnn", seed: int = 0) -> FineTuning:
-    """With a benign scan in every batch."""
+    """With a benign scan in every batch, and pasted objects."""
     detector = build_detector(recipe, name, len(data.classes), seed)
     benign = Stream([replace(scan, objects=()) for scan in data.train[:3]], 1)
-    return FineTuning(detector, data.train, labels_of(data), recipe, seed, ALONE, CPU, [benign])
+    mixture = Mixture((benign,), paste=name != "semantic-fpn")
+    return FineTuning(detector, data.train, labels_of(data), recipe, seed, ALONE, CPU, mixture)
 
 
 def advance(run: FineTuning, steps: int | None = None) -> list[dict[str, float]]:
@@ -73,21 +74,21 @@ def test_every_scan_once_an_epoch_however_it_is_cut() -> None:
     whole = batch_order([stream(10, 28)], 0, 5)
     assert [item for step in range(7) for item in batch_order([stream(10, 4)], step, 5)] == whole
     for epoch in range(2):
-        assert sorted(scan.id for scan, _ in whole[10 * epoch : 10 * epoch + 10]) == list(range(10))
-    assert {flip for _, flip in whole} == {True, False}
+        assert sorted(scan.id for _, scan, _ in whole[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert {flip for _, _, flip in whole} == {True, False}
     assert whole[:10] != whole[10:20] and whole != batch_order([stream(10, 28)], 0, 6)
     rng = np.random.default_rng([5, 0])  # what fine-tunings of one stream have always seen
-    assert [scan.id for scan, _ in whole[:10]] == rng.permutation(10).tolist()
+    assert [scan.id for _, scan, _ in whole[:10]] == rng.permutation(10).tolist()
 
 
 def test_scans_beside_the_labelled_ones_have_their_places_in_every_batch() -> None:
     streams = [stream(10, 4), stream(7, 3, 100), stream(5, 1, 200)]
     batches = [batch_order(streams, step, 5) for step in range(20)]
     for batch in batches:
-        assert [scan.id // 100 for scan, _ in batch] == [0, 1, 0, 1, 2, 0, 1, 0]  # so that ranks share all kinds
+        assert [number for number, _, _ in batch] == [0, 1, 0, 1, 2, 0, 1, 0]  # so that ranks share all kinds
     flat = [item for batch in batches for item in batch]
-    assert [item for item in flat if item[0].id < 100] == batch_order([stream(10, 80)], 0, 5)
-    shown = [scan.id for scan, _ in flat if 100 <= scan.id < 200]
+    assert [item for item in flat if item[1].id < 100] == batch_order([stream(10, 80)], 0, 5)
+    shown = [scan.id for _, scan, _ in flat if 100 <= scan.id < 200]
     assert all(sorted(shown[i : i + 7]) == list(range(100, 107)) for i in range(0, 56, 7))
     assert shown[:7] != [i + 100 for i in np.random.default_rng([5, 0]).permutation(7)]
 

@@ -9,12 +9,12 @@ from segloc_synth.shards.format import ShardReader
 from segloc_synth.sources.backgrounds import read_benign
 
 
-def resolve_beside(mix: Path | None, share: float, benign: Path | None) -> Beside | None:
-    """What --mix, --mix-share and --benign ask for; click.ClickException where nothing fit lies there."""
-    if mix is None and benign is None:
+def resolve_beside(mix: Path | None, share: float, paste: bool, benign: Path | None) -> Beside | None:
+    """What --mix, --copy-paste and --benign ask for; click.ClickException where nothing fit lies there."""
+    if mix is None and benign is None and not paste:
         return None
     build = ShardReader(mix).manifest["config_hash"] if mix else ""
     scans = read_benign(benign).fingerprint if benign else ""
     share = share if mix else 0.0
-    digest = hashlib.sha256(f"{build} {share} {scans}".encode()).hexdigest()
-    return Beside(str(absolute(mix)) if mix else "", share, str(absolute(benign)) if benign else "", digest)
+    digest = hashlib.sha256(f"{build} {share} {scans} {paste}".encode()).hexdigest()
+    return Beside(str(absolute(mix)) if mix else "", share, str(absolute(benign)) if benign else "", digest, paste)

@@ -36,8 +36,16 @@ class Stream:
     count: int
 
 
-def batch_order(streams: Sequence[Stream], step: int, seed: int) -> list[tuple[Scan, bool]]:
-    """(scan, flipped?) of each place in the batch of a step, over which each stream is spread evenly.
+@dataclass(frozen=True)
+class Mixture:
+    """What batches show beside labelled scans as they are: `streams` of others, and objects of labelled ones pasted."""
+
+    streams: tuple[Stream, ...] = ()
+    paste: bool = False
+
+
+def batch_order(streams: Sequence[Stream], step: int, seed: int) -> list[tuple[int, Scan, bool]]:
+    """(stream, scan, flipped?) of each place in the batch of a step, over which each stream is spread evenly.
 
     A stream shows a permutation of its scans an epoch; what the first shows does not depend on the others.
     """
@@ -46,7 +54,7 @@ def batch_order(streams: Sequence[Stream], step: int, seed: int) -> list[tuple[S
         for i in range(stream.count):
             epoch, place = divmod(step * stream.count + i, len(stream.scans))
             indices, flips = _epoch(len(stream.scans), epoch, number, seed)
-            placed.append(((i + 0.5) / stream.count, (stream.scans[indices[place]], bool(flips[place]))))
+            placed.append(((i + 0.5) / stream.count, (number, stream.scans[indices[place]], bool(flips[place]))))
     return [shown for _, shown in sorted(placed, key=itemgetter(0))]
 
 

@@ -9,7 +9,8 @@ statistics are averaged after each step; so two ranks do not compute one rank's 
 which need 8 images, stay as loaded where a part is smaller.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # SyncBN too
 
 from segloc_eval.data.scans import Scan
-from segloc_eval.mm.data import Example, Stream, batch_order, batches, example, prepared
+from segloc_eval.mm.data import Example, Mixture, Stream, batch_order, batches, example, prepared
+from segloc_eval.mm.paste import pasted
 from segloc_eval.mm.ranks import ending_alone, failing_together
 from segloc_eval.recipe import Recipe
 from segloc_train.dist import World, memory_told
 
 LEAST_FOR_STATISTICS = 8  # images per batch statistic of the attention's pooled features
+PLAIN = Mixture()
 REMEDY = "--batch-size or --size"
 
 
@@ -38,7 +41,7 @@ class FineTuning:
         scans: the training set, in an order that is the same for all arms.
         labels: category id to 0..C-1.
         recipe, seed: decide with `scans` what every step sees.
-        beside: what each batch holds of other scans, which count towards the recipe's length.
+        mixture: what batches show beside; other scans count towards the recipe's length.
 
     Raises:
         click.ClickException: the ranks cannot share a batch equally.
@@ -56,12 +59,14 @@ class FineTuning:
         seed: int,
         world: World,
         device: torch.device,
-        beside: Sequence[Stream] = (),
+        mixture: Mixture = PLAIN,
     ) -> None:
         if recipe.batch_size % world.size:
             raise click.ClickException(f"--batch-size {recipe.batch_size} cannot be shared by {world.size} ranks alike")
         self.scans, self.labels, self.recipe, self.seed = scans, labels, recipe, seed
-        self.streams = [Stream(scans, recipe.batch_size - sum(stream.count for stream in beside)), *beside]
+        self.paste = mixture.paste
+        own = recipe.batch_size - sum(stream.count for stream in mixture.streams)
+        self.streams = [Stream(scans, own), *mixture.streams]
         self.world, self.device = world, device
         self.step, self.total = 0, recipe.steps(len(scans))
         self.share = recipe.batch_size // world.size
@@ -89,9 +94,20 @@ class FineTuning:
         def make(step: int) -> list[Example]:
             first = self.world.rank * self.share
             order = batch_order(self.streams, step, self.seed)[first : first + self.share]
-            return [example(scan, self.recipe.size, self.labels, flip, semantic) for scan, flip in order]
+            made = [example(scan, self.recipe.size, self.labels, flip, semantic) for _, scan, flip in order]
+            if not self.paste:
+                return made
+            drawn = [np.random.default_rng([self.seed, step, place, 1]) for place in range(first, first + self.share)]
+            return [
+                pasted(one, partial(self._donor, rng), rng) if number == 0 else one
+                for one, (number, _, _), rng in zip(made, order, drawn, strict=True)
+            ]
 
         return batches(range(self.step, self.total), make, self.device)
+
+    def _donor(self, rng: np.random.Generator) -> Example:
+        scan, flip = self.scans[rng.integers(len(self.scans))], bool(rng.integers(2))
+        return example(scan, self.recipe.size, self.labels, flip)
 
     def advance(self, batch: Any) -> dict[str, float]:
         """Do one step on this rank's share of a batch; returns step, samples, lr, loss and its parts, of all ranks.
@@ -143,7 +159,7 @@ class FineTuning:
         if not bad:
             return
         order = batch_order(self.streams, self.step, self.seed)
-        names = [scan.path.name for scan, _ in order[:3]]
+        names = [scan.path.name for _, scan, _ in order[:3]]
         what = "loss" if "loss" in bad else bad[0]
         more = f" and {len(order) - 3} more" if len(order) > 3 else ""
         raise click.ClickException(

@@ -8,7 +8,7 @@ import click
 
 from segloc_eval.config import MIX, Beside
 from segloc_eval.data.datasets import Data, load_training
-from segloc_eval.mm.data import Stream
+from segloc_eval.mm.data import Mixture, Stream
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import Recipe
 from segloc_synth.files import as_path
@@ -19,8 +19,10 @@ from segloc_train.dist import World
 BENIGN_SHARE = 1 / 8  # of a batch
 
 
-def accept_beside(beside: Beside, data: Data, recipe: Recipe) -> None:
+def accept_beside(beside: Beside, data: Data, recipe: Recipe, family: str) -> None:
     """click.ClickException unless a batch has places for all, and `data` the classes of the composites."""
+    if beside.paste and family == "semantic":
+        raise click.ClickException("--copy-paste takes detectors of boxes; leave it out with --detector semantic")
     if sum(_places(beside, recipe)) >= recipe.batch_size:
         raise click.ClickException(
             f"a batch of {recipe.batch_size} has no place left for a labelled scan; "
@@ -33,13 +35,14 @@ def accept_beside(beside: Beside, data: Data, recipe: Recipe) -> None:
             raise click.ClickException(f"{beside.mix}: has objects of {unknown}, which {data.root} does not label")
 
 
-def streams(beside: Beside | None, data: Data, recipe: Recipe, out: Path, world: World) -> list[Stream]:
-    """What every batch holds beside labelled scans; the composites that it shows go to out/mix. All ranks call it."""
+def mixed(beside: Beside | None, data: Data, recipe: Recipe, out: Path, world: World) -> Mixture:
+    """What batches show beside labelled scans; the composites among it go to out/mix. All ranks call it."""
     if beside is None:
-        return []
+        return Mixture()
     composites, benign = _places(beside, recipe)
     found = [_composites(as_path(beside.mix), composites, data, recipe, out / MIX, world)] if composites else []
-    return found + ([Stream(data.benign, benign)] if benign else [])
+    found += [Stream(data.benign, benign)] if benign else []
+    return Mixture(tuple(found), beside.paste)
 
 
 def _places(beside: Beside, recipe: Recipe) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from segloc_eval.config import Arm, Config, untaken
+from segloc_eval.config import Arm, Beside, Config, untaken
 from segloc_eval.run.results import read_own
 from segloc_synth.files import output_dir
 
@@ -59,6 +59,6 @@ def joined(config: Config, out: Path) -> tuple[Config, Config]:
     return replace(config, arms=tuple(arms), labels=labels, seeds=seeds), replace(config, arms=tuple(own))
 
 
-def _shown(arm: Arm) -> tuple[str, float, str]:
-    """Where what an arm learns beside labelled scans lies, and how much of it."""
-    return (arm.beside.mix, arm.beside.share, arm.beside.benign) if arm.beside else ("", 0.0, "")
+def _shown(arm: Arm) -> Beside | None:
+    """What an arm learns beside labelled scans, wherever that changed."""
+    return replace(arm.beside, digest="") if arm.beside else None

@@ -6,7 +6,6 @@ A unit of work is one (label set, arm, seed); what docs/METRICS.md says of the f
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from segloc_eval.config import Config
 from segloc_eval.data import preflight
 from segloc_eval.data.datasets import Data, load_data, write_lists
 from segloc_eval.data.splits import label_slug
-from segloc_eval.mm.data import Stream
+from segloc_eval.mm.data import Mixture
 from segloc_eval.mm.model import build_detector, load_arm, load_detector
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import choose_detector
 from segloc_eval.report.page import write_report
 from segloc_eval.run import given
-from segloc_eval.run.beside import accept_beside, streams
+from segloc_eval.run.beside import accept_beside, mixed
 from segloc_eval.run.joining import joined
 from segloc_eval.run.learnt import accept_learnt
 from segloc_eval.run.machine import versions
@@ -65,14 +64,14 @@ def evaluate(
             log.info("%s", line)
     _accept_arms(config, data)
     if beside:
-        accept_beside(beside, data, config.recipe)
+        accept_beside(beside, data, config.recipe, config.detector)
     world.wait()  # until no rank looks at the folder any more
     if world.first:
         _write_head(whole, data, out)
     world.wait()
     known = read_truth(out, list(data.tests))
-    more = streams(beside, data, config.recipe, out, world)
-    failed = _finish_all(units, config, data, more, known, out, world, device)
+    mixture = mixed(beside, data, config.recipe, out, world)
+    failed = _finish_all(units, config, data, mixture, known, out, world, device)
     if len(failed) == len(units):
         raise click.ClickException(f"no unit could be finished; the first reason: {failed[units[0]]}")
     report = out / "report.html"
@@ -110,7 +109,7 @@ def _finish_all(
     units: list[Unit],
     config: Config,
     data: Data,
-    beside: Sequence[Stream],
+    mixture: Mixture,
     known: Truth,
     out: Path,
     world: World,
@@ -123,7 +122,7 @@ def _finish_all(
     failed: dict[Unit, str] = {}
     for unit in units:
         try:
-            _finish(unit, config, data, beside, known, out, world, device)
+            _finish(unit, config, data, mixture, known, out, world, device)
         except RankLost:
             raise
         except click.ClickException as error:  # on all ranks alike
@@ -141,7 +140,7 @@ def _finish(
     unit: Unit,
     config: Config,
     data: Data,
-    beside: Sequence[Stream],
+    mixture: Mixture,
     known: Truth,
     out: Path,
     world: World,
@@ -157,7 +156,7 @@ def _finish(
     entry: dict[str, Any] = {"scans": 0, "testing": {"scans": sum(map(len, data.tests.values()))}, "hardware": ""}
     if not config.given:
         detector = choose_detector(config.detector, data.masks)
-        entry = run_unit(unit, data, config.recipe, detector, folder, world, device, beside)
+        entry = run_unit(unit, data, config.recipe, detector, folder, world, device, mixture)
     elif given.is_detector(unit.source):
         entry |= eval_detector(Path(unit.source), data, folder, world, device)
     with failing_together(world):

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import torch
 from segloc_eval.config import COMPOSITES, DETECTOR, unit_folder
 from segloc_eval.data.datasets import Data
 from segloc_eval.data.scans import Scan
-from segloc_eval.mm.data import Stream
+from segloc_eval.mm.data import Mixture
 from segloc_eval.mm.model import ABOUT, build_detector, load_arm, load_detector
 from segloc_eval.mm.predict import Results, predict_shared
 from segloc_eval.mm.ranks import ending_alone, failing_together
-from segloc_eval.mm.tuning import FineTuning
+from segloc_eval.mm.tuning import PLAIN, FineTuning
 from segloc_eval.recipe import DetectorName, Recipe, kinds
 from segloc_eval.run.learnt import accept_learnt, learnt_by, mark
 from segloc_eval.run.machine import forget_peak, hardware, peak_memory, versions
@@ -68,7 +68,7 @@ def run_unit(
     folder: Path,
     world: World,
     device: torch.device,
-    beside: Sequence[Stream] = (),
+    mixture: Mixture = PLAIN,
 ) -> dict[str, Any]:
     """Fine-tune, test, and write into `folder`; returns the unit's entry of metrics.json, but for the scores.
 
@@ -84,7 +84,7 @@ def run_unit(
             subclass RankLost, which says that another rank ended, no other unit can follow.
         SystemExit: 130 or 143, when a signal stopped the training after a step and the state was saved.
     """
-    key = _identity(unit, data, recipe, detector, beside)
+    key = _identity(unit, data, recipe, detector, mixture)
     if (folder / ABOUT).is_file():
         entry = _entry_of(folder / ABOUT, key)
         if all(results_file(folder, split, kind).is_file() for split in data.tests for kind in kinds(detector)):
@@ -99,7 +99,7 @@ def run_unit(
         told = load_arm(model, unit.source, recipe, detector, list(data.classes.values()))
         known = origin(recipe.arch, unit.source)
         labels = {id: index for index, id in enumerate(data.classes)}
-        tuning = FineTuning(model, scans, labels, recipe, unit.seed, world, device, beside)
+        tuning = FineTuning(model, scans, labels, recipe, unit.seed, world, device, mixture)
         spent = _resume(tuning, folder / LAST, key)
         if world.first:
             log.info("%s: %s", unit, told)
@@ -136,14 +136,14 @@ def run_unit(
     return entry
 
 
-def _identity(unit: Unit, data: Data, recipe: Recipe, detector: DetectorName, beside: Sequence[Stream] = ()) -> str:
+def _identity(unit: Unit, data: Data, recipe: Recipe, detector: DetectorName, mixture: Mixture = PLAIN) -> str:
     """sha256 of everything that decides a unit's numbers."""
     scans = [scan.path.name for scan in data.train[: data.sizes[unit.labels]]]
     tests = {split: len(group) for split, group in data.tests.items()}
     parts = [unit.source if unit.sha256 is None else unit.sha256, unit.seed, data.fingerprint, detector]
     value = [*parts, recipe.as_dict(), list(data.classes.items()), scans, tests]
     if unit.beside:  # units of before have none
-        value += [unit.beside, [[len(stream.scans), stream.count] for stream in beside]]
+        value += [unit.beside, [[len(stream.scans), stream.count] for stream in mixture.streams]]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
