@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv demo test test-all lint clean
+.PHONY: venv demo demo-clean test test-all lint clean
 .DELETE_ON_ERROR:
 
 venv: $(READY)
@@ -22,6 +22,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
+demo-clean:
+	rm -rf demo demo-*
+
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
@@ -33,5 +36,5 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:
-	rm -rf $(VENV) demo demo-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: demo-clean
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
