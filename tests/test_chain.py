@@ -42,7 +42,7 @@ def check(run_folder: Path, report: Path, arms: int, kinds: set[str]) -> None:
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few simulated scans of both scanners."""
     folder = tmp_path_factory.mktemp("simulated") / "scans"
-    run("synth", "phantom", "--out", folder, "--images", 16, "--backgrounds", 8, "--size", 128)
+    run("synth", "phantom", "--out", folder, "--images", 16, "--backgrounds", 24, "--size", 128)
     return folder
 
 
@@ -113,9 +113,15 @@ def test_a_detector_learns_composites_and_goes_on_where_it_was(tmp_path: Path, s
 def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: Path, thin: None) -> None:
     """They make arms of their own beside those without, under one recipe; benign scans like a scored one are none."""
     pairs, out, benign = (tmp_path / name for name in ("pairs", "out", "benign"))
+    lists = tmp_path / "lists"
+    assert not told("labels", simulated / "pidray", "--labels", 4, "--benign", simulated / "sixray", "--out", lists)
+    learn, judge = ((lists / f"benign-{part}.txt").read_text().split() for part in ("learn", "judge"))
+    assert {Path(name) for name in learn + judge} < set((simulated / "sixray").rglob("*.jpg"))
+    numbers = [{int(Path(name).stem[1:]) for name in part} for part in (learn, judge)]
+    assert len(learn) == 16 and 2 <= len(judge) <= 6 and min(abs(a - b) for a in numbers[0] for b in numbers[1]) == 3
     shutil.copytree(simulated / "sixray", benign)
     shutil.copy(next((simulated / "pidray" / "hard").iterdir()), benign / "copy.png")
-    build = ["build", "--objects", simulated / "pidray", "--backgrounds", simulated / "sixray", "--size", 64]
+    build = ["build", "--objects", simulated / "pidray", "--backgrounds", lists / "benign-learn.txt", "--size", 64]
     run("synth", *build, "--out", pairs, "--n", 8)
     flags = [
         "--ckpt",
@@ -131,6 +137,7 @@ def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: P
         *TUNE[2:],
     ]
     flags += ["--arch", "resnet18", "--width", 16, "--detector", "mask-rcnn"]
+    flags += ["--judge-benign", lists / "benign-judge.txt"]
     more = ["--mix", pairs, "--mix-share", 0.5, "--copy-paste", "--benign", benign]
     assert not told(*flags) and not told(*flags, *more)
     metrics = json.loads((out / "metrics.json").read_text())
@@ -140,7 +147,13 @@ def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: P
     config = json.loads((out / "config.json").read_text())
     assert config["arms"][1]["beside"]["share"] == 0.5 and "beside" not in config["arms"][0]
     assert json.loads((out / "random+mix+paste+benign" / "4" / "seed-0" / "metrics.json").read_text())["beside"]
-    assert any("copy.png" in line for line in metrics["data"]["problems"])
+    alike = {problem["file"] for problem in json.loads((out / "problems.json").read_text())}
+    assert alike >= {"copy.png", *(Path(name).name for name in judge)}, "these are not learnt from"
+    alarms = metrics["alarms"]["4"]
+    assert alarms["scans"] == len(judge) and set(alarms["arms"]) == set(metrics["arms"])
+    found = json.loads((out / "random" / "4" / "seed-0" / "benign" / "results.bbox.json").read_text())
+    assert {one["image_id"] for one in found} <= {Path(name).name for name in judge}
+    assert "False alarms on benign scans" in (out / "report.html").read_text()
     assert not told(*flags, *more), "they are done"
     shutil.copy(benign / "copy.png", benign / "more.png")
     refused("learnt from other composites or benign scans than lie there now", told(*flags, *more))

@@ -102,6 +102,11 @@ def command() -> None:
     type=PathOrUrl(),
     help="Scans that hold no object, as segloc-synth's --backgrounds takes them: an eighth of every batch.",
 )
+@click.option(
+    "--judge-benign",
+    type=PathOrUrl(),
+    help="Others of that kind, to count false alarms on; `segloc-eval labels --benign` cuts them apart.",
+)
 @recipe_options
 @click.option(
     "--eval-only",
@@ -123,6 +128,7 @@ def run(
     mix_share: float,
     copy_paste: bool,
     benign: Path | None,
+    judge_benign: Path | None,
     detector: str,
     recipe: str,
     arch: str | None,
@@ -169,6 +175,7 @@ def run(
         detector=detector,
         seed=seed,
         seeds=seeds,
+        judge=str(absolute(judge_benign)) if judge_benign else "",
         given=eval_only,
         recipe=chosen,
     )
@@ -287,20 +294,31 @@ def convert(data: Path, out: Path) -> None:
 @click.option("--labels", multiple=True, default=["200"], help="As for run. Repeat it.")
 @click.option("--seed", default=0, type=click.IntRange(0, 2**31 - 1), help="As for run.")
 @ON
+@click.option(
+    "--benign",
+    type=PathOrUrl(),
+    help="Benign scans, as segloc-synth's --backgrounds takes them, to be cut too: benign-learn.txt for synthesis and "
+    "--benign, benign-judge.txt for --judge-benign.",
+)
 @OUT
-def labels_(data: Path, labels: tuple[str, ...], seed: int, on: Literal["test", "val"], out: Path) -> None:
+def labels_(
+    data: Path, labels: tuple[str, ...], seed: int, on: Literal["test", "val"], benign: Path | None, out: Path
+) -> None:
     """List the scans that `run` would train on, a file per label set, for `segloc-synth build --images`.
 
     So synthesis and pretraining use no label that fine-tuning does not have.
     """
     with installed():
+        from segloc_eval.data.beside import cut_benign
         from segloc_eval.data.datasets import load_data, write_lists
         from segloc_eval.data.preflight import describe
     found = load_data(absolute(data), labels, seed, on)
     out.mkdir(parents=True, exist_ok=True)
     write_lists(found, out)
+    cut = cut_benign(benign, out, seed) if benign else []
     click.echo(out)
     tell(data, describe(found.problems))
+    tell(benign or "", describe(cut))
 
 
 def main() -> NoReturn:

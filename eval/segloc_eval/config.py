@@ -14,6 +14,7 @@ from segloc_synth.files import read_json
 RANDOM, IMAGENET = "random", "imagenet"
 TRUTH = "truth"  # the folder beside the arms' that holds what they are scored against
 MIX = "mix"  # the folder beside the arms' that holds the composites of --mix
+BENIGN = "benign"  # the scans beside the test splits that false alarms are counted on
 COMPOSITES = "composites"  # in place of a label set, and the folder of the pictures, where a detector learns these
 DETECTOR, BACKBONE = "detector.pth", "backbone.pth"  # what a folder given as an arm may hold
 GENERAL = {"backbone", "detector", "results.bbox", "results.segm", "results"}  # file names that name no arm
@@ -69,7 +70,8 @@ class Config:
     """One evaluation.
 
     `labels` as given (`1%`, `200`, `all`); `on`: the splits scored; `detector`: a key of recipe.FAMILIES;
-    fine-tunings have the seeds `seed` to `seed + seeds - 1`; `given`: arms are only scored, nothing is trained.
+    fine-tunings have the seeds `seed` to `seed + seeds - 1`; `given`: arms are only scored, nothing is trained;
+    `judge`: benign scans to count false alarms on, "" for none.
     """
 
     arms: tuple[Arm, ...]
@@ -81,6 +83,7 @@ class Config:
     seeds: int
     given: bool
     recipe: Recipe
+    judge: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """As written to config.json: JSON types only, without fields at a default of theirs."""

@@ -20,12 +20,12 @@ from segloc_synth.bank import bank, prepare
 from segloc_synth.bank.bank import READY, UNKNOWN, Backgrounds, Objects
 from segloc_synth.bank.labelled import read_labelled
 from segloc_synth.bank.prepare import prepare_backgrounds, prepare_objects
-from segloc_synth.bank.scenes import fit_scan, neighbours, without_frame
+from segloc_synth.bank.scenes import fit_scan, without_frame
 from segloc_synth.compose.plan import plan_pair
 from segloc_synth.compose.sample import Materials, compose_pair, make_sample
 from segloc_synth.config import Config
 from segloc_synth.shards.format import ShardReader
-from segloc_synth.sources.backgrounds import bag_mask, read_benign
+from segloc_synth.sources.backgrounds import bag_mask, neighbours, read_benign
 from segloc_synth.sources.problems import NEAR
 
 

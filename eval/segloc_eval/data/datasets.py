@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 
+from segloc_eval.config import BENIGN
 from segloc_eval.data import preflight
 from segloc_eval.data.records import Reader
 from segloc_eval.data.scans import Scan, classes_of, name_below
@@ -30,8 +31,8 @@ class Data:
     `classes`: category id to name. `masks`: objects have masks. `train`: in the order of the nested label sets, as
     many scans as the largest needs; `sizes`: slug of a label set to the number of its scans, the first of `train`.
     `val`: set apart from training, its pictures decoded only where it is scored. `tests`: the splits to score by
-    name, `val` among them. `fingerprint`: of all labels and pictures that were looked at, but for those of `benign`,
-    scans without any object that are learnt from too.
+    name, `val` among them. `fingerprint`: of all labels and pictures that were looked at, but for those of scans
+    without any object: `benign` are learnt from too, on `judged` false alarms are counted.
     """
 
     root: Path
@@ -44,6 +45,12 @@ class Data:
     tests: dict[str, list[Scan]]
     problems: list[Problem] = field(default_factory=list)
     benign: list[Scan] = field(default_factory=list)
+    judged: list[Scan] = field(default_factory=list)
+
+    @property
+    def scored(self) -> dict[str, list[Scan]]:
+        """All that detectors look at: the test splits, and with them the benign scans that are judged by."""
+        return self.tests | ({BENIGN: self.judged} if self.judged else {})
 
 
 def load_data(
@@ -54,6 +61,7 @@ def load_data(
     eval_only: bool = False,
     boxes: bool = False,
     benign: Path | None = None,
+    judge: Path | None = None,
 ) -> Data:
     """Read and check a data set of any layout (see sources.layouts.find); choose the scans to train and to score on.
 
@@ -62,7 +70,8 @@ def load_data(
     takes the first so many of one stratified order of the other training scans, so smaller sets lie inside larger
     ones. Data without splits are cut 60/40, stratified too. `eval_only`: nothing is trained, and data without splits
     are one test split. `boxes`: objects without a mask among others with masks are learnt and scored too. `benign`:
-    scans without any object to learn from, as sources.backgrounds.read_benign takes them.
+    scans without any object to learn from, as sources.backgrounds.read_benign takes them; `judge`: others, to count
+    false alarms on.
 
     No scan is learnt from that is near-identical to a scored one. Training scans without a usable object are left
     out, as mmdet does. Every picture that is used was decoded once, so none fails later; no other one is. Records that
@@ -83,11 +92,13 @@ def load_data(
         val = [scan for i, scan in enumerate(pool) if i in apart]
         pool = [scan for i, scan in enumerate(pool) if i not in apart]
     tests = {name: list(reader.check(scans)) for name, scans in ({VAL: val} if on == VAL else tests).items()}
+    judged = reader.read_benign(judge, {}) if judge else []
     wanted = {} if eval_only else {slug: label_count(slug, len(pool)) for slug in slugs}
     order = label_order([classes_of(scan) for scan in pool], seed)
-    learnt = reader.apart(reader.check(pool[i] for i in order), tests)
+    scored = tests | {BENIGN: judged}
+    learnt = reader.apart(reader.check(pool[i] for i in order), scored)
     chosen = list(islice(learnt, max(wanted.values(), default=0)))
-    nothing = reader.read_benign(benign, tests) if benign else []
+    nothing = reader.read_benign(benign, scored) if benign else []
     val = tests.get(VAL, val)
     sizes = {slug: min(count, len(chosen)) for slug, count in wanted.items()}
     short = [f"--labels {slug}" for slug in sizes if slug.isdigit() and int(slug) > sizes[slug]]
@@ -103,7 +114,7 @@ def load_data(
     reader.note_empty_classes(TRAIN, pool)
     reader.note_empty_classes(on, [scan for scans in tests.values() for scan in scans])
     about = layout.root, reader.fingerprint(), reader.classes, reader.masks
-    return Data(*about, chosen, sizes, [] if eval_only else val, tests, reader.problems, nothing)
+    return Data(*about, chosen, sizes, [] if eval_only else val, tests, reader.problems, nothing, judged)
 
 
 def load_training(path: Path, name: str) -> Data:
@@ -140,7 +151,7 @@ def find_layout(path: Path) -> Layout:
         )
     if splits.keys() == {TRAIN}:
         splits = {LONE: splits[TRAIN]}
-    named = {f"{TEST}-{name}" if name in (MEAN, POOLED) else name: split for name, split in splits.items()}
+    named = {f"{TEST}-{name}" if name in (MEAN, POOLED, BENIGN) else name: split for name, split in splits.items()}
     return replace(layout, splits=named)
 
 

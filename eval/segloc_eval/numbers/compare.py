@@ -164,7 +164,7 @@ def _differences(
 
 def _estimate(values: NDArray[np.float64]) -> Estimate | None:
     """Of values [seed, 1 + draws]; a score, so inside 0..1."""
-    centre, low, high, spread = _interval(values)
+    centre, low, high, spread = interval(values)
     if math.isnan(centre):
         return None
     return Estimate(
@@ -173,14 +173,14 @@ def _estimate(values: NDArray[np.float64]) -> Estimate | None:
 
 
 def _difference(values: NDArray[np.float64], scans: int) -> Difference | None:
-    centre, low, high, _ = _interval(values)
+    centre, low, high, _ = interval(values)
     if math.isnan(centre):
         return None
     clear = scans >= FEWEST and (low > 0 or high < 0)
     return Difference(mean=centre, low=low, high=high, seeds=[float(v) for v in values[:, 0]], clear=clear)
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float, float, float | None]:
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float, float | None]:
     """Mean over the seeds, low, high, standard deviation over the seeds, from values [seed, 1 + draws].
 
     Draws in which the number does not exist (a class that no drawn scan holds) are left out.

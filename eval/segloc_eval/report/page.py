@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from segloc_eval.report import papers, record, sections, summary
+from segloc_eval.report.alarms import alarms
 from segloc_eval.report.markup import Markup, join, tag
 from segloc_eval.report.scans import Pictures, scans
 from segloc_eval.report.view import View
@@ -31,6 +32,7 @@ def render(view: View, folders: list[Path], pictures: Pictures) -> Markup:
         "scores": (summary.table_title(view), [*scores, summary.units_note(view)]),
         "labels": ("What more labels change", summary.efficiency(view)),
         "classes": ("Differences per class", sections.by_labels(view, sections.classes)),
+        "alarms": ("False alarms on benign scans", sections.by_labels(view, alarms)),
         "curves": ("Precision and recall at IoU 0.5", sections.by_labels(view, sections.precision_recall)),
         "scans": ("Scans where they differ most", scans(view, folders, pictures)),
         "errors": ("Errors", sections.by_labels(view, sections.errors)),

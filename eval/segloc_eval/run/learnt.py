@@ -24,7 +24,7 @@ def learnt_by(source: str) -> frozenset[str]:
 def accept_learnt(source: str, data: Data) -> None:
     """click.ClickException where a detector learnt from scans that are to be scored, itself or what it began from."""
     learnt = learnt_by(source)
-    scored = [scan for group in data.tests.values() for scan in group] if learnt else []
+    scored = [scan for group in data.scored.values() for scan in group] if learnt else []
     known = [scan for scan in scored if mark(scan) in learnt]
     if known:
         raise click.ClickException(

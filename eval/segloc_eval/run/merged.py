@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from segloc_eval.config import TRUTH
+from segloc_eval.config import BENIGN, TRUTH
 from segloc_eval.report.merging import LISTS, merge
 from segloc_eval.report.page import write_report
 from segloc_eval.run.results import FORMAT, are_lost, pictures, read_own, read_truth
@@ -24,7 +24,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     parts = [(_read_metrics(folder), folder.resolve()) for folder in folders]
     metrics = merge(parts)
     first = parts[0][1]
-    splits = sorted(file.stem for file in (first / TRUTH).glob("*.json"))
+    splits = sorted({file.stem for file in (first / TRUTH).glob("*.json")} - {BENIGN})
     if not splits:
         raise click.ClickException(f"{first / TRUTH}: is missing, and with it what is scored against; evaluate again")
     known = read_truth(first, splits)
@@ -34,7 +34,8 @@ def report(folders: Sequence[Path], out: Path) -> Path:
             raise click.ClickException(
                 f"{unit['folder']}: its results files are gone; evaluate again, or bring them back"
             )
-    metrics |= summarise(known, found)
+    benign = read_truth(first, [BENIGN]) if (first / TRUTH / f"{BENIGN}.json").is_file() else None
+    metrics |= summarise(known, found, benign)
     out = output_dir(out, "name another --out")
     shutil.copytree(first / TRUTH, out / TRUTH)
     for folder in folders:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import torch
 
-from segloc_eval.config import Config
+from segloc_eval.config import BENIGN, Config
 from segloc_eval.data import preflight
 from segloc_eval.data.datasets import Data, load_data, write_lists
 from segloc_eval.data.splits import label_slug
@@ -53,7 +53,8 @@ def evaluate(
     boxes = config.detector == "faster-rcnn"
     beside = config.arms[0].beside  # as all others'
     benign = as_path(beside.benign) if beside and beside.benign else None
-    data = load_data(as_path(config.data), whole.labels, config.seed, config.on, config.given, boxes, benign)
+    judge = as_path(config.judge) if config.judge else None
+    data = load_data(as_path(config.data), whole.labels, config.seed, config.on, config.given, boxes, benign, judge)
     if strict:
         preflight.stop(data.problems, config.data, strict)
     units = _units(config)
@@ -177,6 +178,7 @@ def _metrics(
 ) -> dict[str, Any]:
     """What metrics.json holds."""
     folders = {unit: unit.folder(out) for unit in done}
+    benign = read_truth(out, [BENIGN]) if data.judged else None
     entries = {unit: _read_unit(folder / "metrics.json") for unit, folder in folders.items()}
     told = ("scans", "scores", "training", "testing", "hardware")
     return {
@@ -196,7 +198,7 @@ def _metrics(
             {**_named(unit), **{key: entry[key] for key in told if key in entry}} for unit, entry in entries.items()
         ],
         "failed": failed,
-        **summarise(known, {(unit.labels, unit.arm, unit.seed): folder for unit, folder in folders.items()}),
+        **summarise(known, {(unit.labels, unit.arm, unit.seed): folder for unit, folder in folders.items()}, benign),
     }
 
 

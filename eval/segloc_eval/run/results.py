@@ -58,7 +58,7 @@ def write_truth(out: Path, data: Data) -> None:
     A file of the very scans and labels is kept: measuring takes its time.
     """
     (out / TRUTH).mkdir(exist_ok=True)
-    for split, scans in data.tests.items():
+    for split, scans in data.scored.items():
         file = out / TRUTH / f"{split}.json"
         value = truth(scans, data.classes, data.root)
         theirs = {scan.id: scan for scan in scans}

@@ -87,7 +87,7 @@ def run_unit(
     key = _identity(unit, data, recipe, detector, mixture)
     if (folder / ABOUT).is_file():
         entry = _entry_of(folder / ABOUT, key)
-        if all(results_file(folder, split, kind).is_file() for split in data.tests for kind in kinds(detector)):
+        if all(results_file(folder, split, kind).is_file() for split in data.scored for kind in kinds(detector)):
             return entry
         if (folder / DETECTOR).is_file():  # it finds again what is lost; without it the unit is done anew
             eval_detector(folder / DETECTOR, data, folder, world, device)
@@ -139,7 +139,7 @@ def run_unit(
 def _identity(unit: Unit, data: Data, recipe: Recipe, detector: DetectorName, mixture: Mixture = PLAIN) -> str:
     """sha256 of everything that decides a unit's numbers."""
     scans = [scan.path.name for scan in data.train[: data.sizes[unit.labels]]]
-    tests = {split: len(group) for split, group in data.tests.items()}
+    tests = {split: len(group) for split, group in data.scored.items()}
     parts = [unit.source if unit.sha256 is None else unit.sha256, unit.seed, data.fingerprint, detector]
     value = [*parts, recipe.as_dict(), list(data.classes.items()), scans, tests]
     if unit.beside:  # units of before have none
@@ -234,12 +234,12 @@ def predict_splits(
     device: torch.device,
     name: str,
 ) -> dict[str, Any]:
-    """Let a detector, on every rank the same, find what it can in the test splits; returns `testing` of the entry.
+    """Let a detector, on every rank the same, find what it can in all that is scored; returns `testing` of the entry.
 
     Writes SPLIT/results.KIND.json below `folder`.
     """
     start = time.monotonic()
-    scans = [scan for group in data.tests.values() for scan in group]
+    scans = [scan for group in data.scored.values() for scan in group]
     if not scans:
         return {"scans": 0, "seconds_per_scan": 0.0}
     found = predict_shared(model, scans, list(data.classes), recipe, world, device, f"{name}: testing, scans")
@@ -247,7 +247,7 @@ def predict_splits(
     if world.first:
         by_scan = {scan.id: results for scan, results in zip(scans, found, strict=True)}
         with ending_alone(world):
-            for split, group in data.tests.items():
+            for split, group in data.scored.items():
                 write_results(folder / split, group, by_scan, detector)
     return {"scans": len(scans), "seconds_per_scan": seconds / len(scans)}
 

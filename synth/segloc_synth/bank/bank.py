@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from segloc_synth.bank.cutting import Segment
-from segloc_synth.bank.scenes import Scene, fit_background, look_alike, neighbours, slot_type
+from segloc_synth.bank.scenes import Scene, fit_background, look_alike, slot_type
 from segloc_synth.colour import palette
 from segloc_synth.colour.palette import Palette
 from segloc_synth.files import read_json
+from segloc_synth.sources.backgrounds import neighbours
 from segloc_synth.sources.images import decode_jpeg, encode_jpeg
 from segloc_synth.sources.problems import NEAR, USABLE, Problem
 

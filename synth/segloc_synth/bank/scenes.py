@@ -1,6 +1,5 @@
 """Benign scans made ready: frames and empty belt cut off, fitted to the canvas, with all that placing wants to know."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ FRAME = 0.03  # of a side; a frame is no wider
 BELT = 0.05  # of the bags' extent that is left of the empty belt around them
 WORTH = 0.8  # a scan is cropped to its bags when they and that rest fill less than this share of a side
 ALIKE = 0.985  # correlation of two scans' thumbnails from which they show one bag
-NEIGHBOURS = 2  # numbers in file names that are no farther apart may show one bag (SIXray's blocks of three)
 NOTES = 160  # bytes
 
 
@@ -173,12 +171,6 @@ def bag_area(bag: Pixels) -> int:
     return int(stats[1:, cv2.CC_STAT_AREA].max(initial=0))
 
 
-def neighbours(name: str, other: str) -> bool:
-    """Whether two scans may show one bag by the numbers that their names end in."""
-    (stem, number), (other_stem, other_number) = _numbered(name), _numbered(other)
-    return stem == other_stem and abs(number - other_number) <= NEIGHBOURS
-
-
 def look_alike(scene: Scene, other: Scene) -> bool:
     """Whether two scans show one bag by their looks, perhaps mirrored."""
     mine, theirs = (one.thumbnail - np.float32(one.thumbnail.sum() / one.thumbnail.size) for one in (scene, other))
@@ -186,9 +178,3 @@ def look_alike(scene: Scene, other: Scene) -> bool:
     size = float(np.sqrt((flat @ flat) * (theirs.ravel() @ theirs.ravel())))
     alike = max(float(flat @ turned.ravel()) for turned in (theirs, theirs[:, ::-1], theirs[::-1]))
     return alike >= ALIKE * max(size, 1.0)
-
-
-def _numbered(name: str) -> tuple[str, int]:
-    """A name as (what stands before its last digits, their number); names without digits have number 0."""
-    found = re.search(r"(\d+)\D*$", name)
-    return (name[: found.start(1)], int(found[1])) if found else (name, 0)

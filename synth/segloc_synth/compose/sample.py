@@ -10,13 +10,14 @@ from pycocotools import mask as coco_mask
 
 from segloc_synth.bank.bank import Backgrounds, Objects
 from segloc_synth.bank.cutting import Segment
-from segloc_synth.bank.scenes import Scene, neighbours
+from segloc_synth.bank.scenes import Scene
 from segloc_synth.compose import blend
 from segloc_synth.compose.blend import Translation
 from segloc_synth.compose.place import Placed, place
 from segloc_synth.compose.plan import Catalogue, Pair, Paste, View, catalogue, plan_pair
 from segloc_synth.config import Config
 from segloc_synth.shards.format import Sample
+from segloc_synth.sources.backgrounds import neighbours
 from segloc_synth.sources.images import Pixels, encode_jpeg
 
 Chosen = tuple[int, Scene, list[tuple[str, str]]]  # a benign scan's place in its bank, the scan, problems met

@@ -1,5 +1,6 @@
 """The benign source: scans without labels, and where in them a bag lies."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ BAG_CONTRAST = 10
 WHITE_BELT = 0.003  # share of white within a scan from which its belt is white
 SMALLEST_BAG = 0.02  # share of the canvas; smaller blobs are loose straps and noise
 
+NEIGHBOURS = 2  # numbers in file names that are no farther apart may show one bag (SIXray's blocks of three)
 SIXRAY_POSITIVE = re.compile(r"P\d+")
 SIXRAY_NEGATIVE = re.compile(r"N\d{7}")
 
@@ -42,7 +44,7 @@ def read_benign(path: Path, allow_test: bool = False) -> BenignSource:
     """List benign scans: of a folder, searched through; of one of SIXray's ImageSet csv files; or of a text list.
 
     In a folder that looks like SIXray the positives (P00001 and on) are left out; of a csv, every row with a positive
-    label. A text list names one picture a line, relative to the list's folder. No picture is opened.
+    label. A text list names one picture a line, relative to the list's folder or in full. No picture is opened.
 
     click.ClickException when there is no such path, it cannot be read, or lists fewer than two pictures; for a list or
     folder of a test split, unless `allow_test`.
@@ -122,14 +124,15 @@ def _from_csv(path: Path) -> tuple[Path, Listed, list[Problem]]:
 
 
 def _from_list(path: Path) -> tuple[Path, Listed, list[Problem]]:
-    """The pictures of a text list; lines that begin with # are comments."""
+    """The pictures of a text list; lines that begin with # are comments. Full paths may lie elsewhere, all together."""
     root = path.parent
+    lines = {number: line.strip().replace("\\", "/") for number, line in enumerate(read_text(path).splitlines(), 1)}
+    lines = {number: line for number, line in lines.items() if line and not line.startswith("#")}
+    if lines and all(line.startswith("/") for line in lines.values()):
+        root = Path(os.path.commonpath([PurePosixPath(line).parent for line in lines.values()]))
     size_of = sizes_below(root)
     files = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        name = line.strip().replace("\\", "/")
-        if not name or name.startswith("#"):
-            continue
+    for number, name in lines.items():
         for folder in (root, absolute(root)):
             name = name.removeprefix(f"{folder}/")
         name = str(PurePosixPath(name))
@@ -141,6 +144,18 @@ def _from_list(path: Path) -> tuple[Path, Listed, list[Problem]]:
             raise click.ClickException(f"{path}, line {number}: {short(root / name)}: no such file")
         files.append((name, size))
     return root, sorted(set(files)), []
+
+
+def neighbours(name: str, other: str) -> bool:
+    """Whether two scans may show one bag by the numbers that their names end in."""
+    (stem, number), (other_stem, other_number) = numbered(name), numbered(other)
+    return stem == other_stem and abs(number - other_number) <= NEIGHBOURS
+
+
+def numbered(name: str) -> tuple[str, int]:
+    """A name as (what stands before its last digits, their number); names without digits have number 0."""
+    found = re.search(r"(\d+)\D*$", name)
+    return (name[: found.start(1)], int(found[1])) if found else (name, 0)
 
 
 def bag_mask(pixels: Pixels) -> Pixels:
