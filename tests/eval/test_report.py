@@ -145,8 +145,12 @@ def test_smallest_and_largest_label_size_get_a_sentence_each(boxes: Evaluation) 
 def test_an_arm_without_a_rival_is_not_compared(tmp_path: Path) -> None:
     alone = make_evaluation(tmp_path / "out", {"random": 0.6}, labels={"200": 8}, seeds=2, scans=3, side=96)
     assert headline(alone.metrics)[0].endswith("there is no other arm to compare it with.")
-    text = Page(page_of(alone)).text
-    assert "ahead" not in text and "No scans to show" in text
+    page = page_of(alone)
+    text = Page(page).text
+    assert "ahead" not in text and "random finds more objects than it misses in" in text
+    assert "Where random finds most" in text and "Where it misses most" in text and page.count("<img") >= 4
+    drawn = re.findall(r"random finds (\d+) of (\d+)", text)
+    assert drawn and int(drawn[0][0]) * 2 > int(drawn[0][1]), "the first is one that it is good at"
 
 
 def test_what_one_seed_cannot_tell_is_said(made: Evaluation, boxes: Evaluation) -> None:

@@ -34,7 +34,7 @@ def render(view: View, folders: list[Path], pictures: Pictures) -> Markup:
         "classes": ("Differences per class", sections.by_labels(view, sections.classes)),
         "alarms": ("False alarms on benign scans", sections.by_labels(view, alarms)),
         "curves": ("Precision and recall at IoU 0.5", sections.by_labels(view, sections.precision_recall)),
-        "scans": ("Scans where they differ most", scans(view, folders, pictures)),
+        "scans": ("Scans where they differ most" if view.others else "What it finds", scans(view, folders, pictures)),
         "errors": ("Errors", sections.by_labels(view, sections.errors)),
         "sizes": ("Which objects are found", sections.by_labels(view, sections.sizes)),
         "confusion": ("Confusion of classes", sections.by_labels(view, sections.confusion)),

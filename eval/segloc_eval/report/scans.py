@@ -1,4 +1,4 @@
-"""Scans where two arms differ most, found by a rule that the page states, and drawn side by side with the truth."""
+"""Scans where two arms differ most, or that one arm alone is best and worst at, drawn side by side with the truth."""
 
 import base64
 from collections.abc import Callable, Iterable
@@ -32,18 +32,21 @@ RULES = (
 
 @dataclass(frozen=True)
 class Pair:
-    """The two arms shown: where their files of one label size and seed lie."""
+    """The arms shown, two or a lone one: where their files of one label size and seed lie."""
 
     labels: str
     kind: str
     arm: str
     seed: int
-    folders: dict[str, Path]  # of the base and of the arm, in this order
+    folders: dict[str, Path]  # of the base, unless the arm is alone, and of the arm, in this order
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One scan: objects found by the arm minus those found by the base (`gain`), and the same of their IoU."""
+    """One scan: objects found by the arm minus those found by the base (`gain`), and the same of their IoU.
+
+    Of a lone arm: objects found minus those missed, and the IoU of those found.
+    """
 
     split: str
     image_id: Id
@@ -129,29 +132,14 @@ def scans(view: View, folders: list[Path], pictures: Pictures) -> list[Markup]:
     """The section: the rule, how often each arm finds more, and the pictures."""
     pair = _pair(view, folders)
     if pair is None:
-        return [dim("No scans to show: that takes two arms with a label size and a seed in common.")]
-    arm, base = pair.arm, view.base
+        return [dim("No scans to show: that takes two arms with a label size and a seed in common, or one alone.")]
     truths = {split: _first(folders, f"truth/{split}.json") for split in view.tests}
     needed = [*truths.values(), *(d / s / f"results.{pair.kind}.json" for d in pair.folders.values() for s in truths)]
     missing = [path for path in needed if not path.is_file()]
     if missing:
         return [dim(f"No scans to show: {missing[0]} is missing.")]
     compared = [scan for split, path in truths.items() for scan in _compare(pair, split, path)]
-    more, fewer = sum(scan.gain > 0 for scan in compared), sum(scan.gain < 0 for scan in compared)
-    size = f", {view.label_name(pair.labels)}" if len(view.labels) > 1 else ""
-    parts = [
-        tag(
-            "p",
-            f"{arm} finds more objects than {base} in {more:,} of {len(compared):,} scans, fewer in {fewer:,} and as "
-            f"many in {len(compared) - more - fewer:,}. Counted with seed {pair.seed}{size}.",
-        ),
-        dim(
-            f"The rule: {RULES[pair.kind == 'semantic']} with an IoU of at least {IOU}. Shown are the "
-            "largest gains and the largest losses in objects found (equal ones by overlap), and scans drawn by lot. "
-            f"{arm} is the arm with the largest mean difference to {base}, clear or not, among those with weights of "
-            "their own where there are any."
-        ),
-    ]
+    parts = _told(view, pair, compared)
     chosen = choose(compared, int(view.metrics["config"].get("seed") or 0))
     wanted = {scan for group in chosen.values() for scan in group}
     drawn: dict[Compared, Markup] = {}
@@ -159,7 +147,8 @@ def scans(view: View, folders: list[Path], pictures: Pictures) -> list[Markup]:
         drawn |= _draw_split(
             [scan for scan in compared if scan in wanted and scan.split == split], pair, path, pictures, view
         )
-    titles = {"up": f"Where {arm} gains most", "down": f"Where {arm} loses most", "lot": "Drawn by lot"}
+    gains, loses = ("finds", "misses") if len(pair.folders) == 1 else ("gains", "loses")
+    titles = {"up": f"Where {pair.arm} {gains} most", "down": f"Where it {loses} most", "lot": "Drawn by lot"}
     for sort, group in chosen.items():
         parts += [tag("h3", titles[sort]), *(drawn[scan] for scan in group)]
         if not group:
@@ -167,8 +156,41 @@ def scans(view: View, folders: list[Path], pictures: Pictures) -> list[Markup]:
     return parts
 
 
+def _told(view: View, pair: Pair, compared: list[Compared]) -> list[Markup]:
+    """How often the arm finds more, and the rule."""
+    arm, base, size = pair.arm, view.base, f", {view.label_name(pair.labels)}" if len(view.labels) > 1 else ""
+    more, fewer = sum(scan.gain > 0 for scan in compared), sum(scan.gain < 0 for scan in compared)
+    counted = f"{len(compared) - more - fewer:,}. Counted with seed {pair.seed}{size}."
+    rule = f"The rule: {RULES[pair.kind == 'semantic']} with an IoU of at least {IOU}. Shown are the"
+    if len(pair.folders) == 1:
+        return [
+            tag(
+                "p",
+                f"{arm} finds more objects than it misses in {more:,} of {len(compared):,} scans, misses more in "
+                f"{fewer:,}, and as many or none in {counted}",
+            ),
+            dim(f"{rule} scans in which it finds most, and misses most, and others drawn by lot."),
+        ]
+    return [
+        tag(
+            "p",
+            f"{arm} finds more objects than {base} in {more:,} of {len(compared):,} scans, fewer in {fewer:,} and as "
+            f"many in {counted}",
+        ),
+        dim(
+            f"{rule} largest gains and the largest losses in objects found (equal ones by overlap), and scans drawn by "
+            f"lot. {arm} is the arm with the largest mean difference to {base}, clear or not, among those with weights "
+            "of their own where there are any."
+        ),
+    ]
+
+
 def _pair(view: View, folders: list[Path]) -> Pair | None:
-    """At the smallest label size possible, the arm with the largest mean difference, own weights first."""
+    """At the smallest label size, the only arm, or the one with the largest mean difference, own weights first."""
+    if not view.others and view.labels and view.kinds:
+        labels = view.labels[0]
+        unit = min(view.units(labels, view.base), key=lambda unit: unit["seed"])
+        return Pair(labels, view.kinds[0], view.base, unit["seed"], {view.base: files_of(unit, folders)})
     for labels in view.labels:
         for kind in view.kinds:
             options = []
@@ -192,13 +214,17 @@ def _compare(pair: Pair, split: str, path: Path) -> list[Compared]:
     for folder in pair.folders.values():  # one arm's results in memory at a time
         results = by_image(_boxed(read_json(folder / split / f"results.{pair.kind}.json"), pair.kind))
         sides.append({id: found(truth.things.get(id, []), results.get(id, [])) for id in truth.images})
-    base, arm = sides
+    *base, arm = sides
     return [
-        Compared(
-            split, id, sum(iou > 0 for iou in arm[id]) - sum(iou > 0 for iou in base[id]), sum(arm[id]) - sum(base[id])
-        )
+        Compared(split, id, _hits(arm[id]) - _hits(base[0][id]), sum(arm[id]) - sum(base[0][id]))
+        if base
+        else Compared(split, id, 2 * _hits(arm[id]) - len(arm[id]), sum(arm[id]))
         for id in truth.images
     ]
+
+
+def _hits(ious: list[float]) -> int:
+    return sum(iou > 0 for iou in ious)
 
 
 def _draw_split(
@@ -222,7 +248,7 @@ def _draw_split(
         panels = [_panel(draw(pixels, marks(things, truth.names)), f"ground truth, {objects}")]
         for arm, by_scan in results.items():
             mine = by_scan.get(scan.image_id, [])
-            count = sum(iou > 0 for iou in found(things, mine))
+            count = _hits(found(things, mine))
             shown = marks(ranked(mine, things), truth.names)
             panels.append(_panel(draw(pixels, shown), f"{arm} finds {count} of {len(things)}"))
         drawn[scan] = tag("div", title, tag("div", *panels, class_="scans"), class_="scan")
