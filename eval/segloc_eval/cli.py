@@ -1,5 +1,6 @@
 """`segloc-eval`: options in, one call of the module that does the work, a path out."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 from segloc_eval.config import Config, resolve_arms, resolve_given
 from segloc_eval.options import DEVICE, ON, OUT, changed_recipe, recipe_options
 from segloc_synth import console
-from segloc_synth.files import PathOrUrl, absolute
+from segloc_synth.files import PathOrUrl, absolute, read_json
 
 EXAMPLES = """\b
 Examples:
@@ -37,6 +38,15 @@ def tell(source: str | Path, lines: Iterable[str]) -> None:
     """What is wrong with the records of `source`, on stderr."""
     for line in lines:
         click.echo(f"{source}: {line}", err=True)
+
+
+def show(report: Path) -> None:
+    """What an evaluation found, on stderr, and on stdout where its report lies."""
+    from segloc_eval.report import screen
+    from segloc_eval.report.view import View
+
+    screen.show(View(read_json(report.with_name("metrics.json"))), sys.stderr)
+    click.echo(report)
 
 
 class Main(click.Group):
@@ -182,8 +192,8 @@ def run(
     with joined(where) as world:
         report, problems, failed = evaluate(config, out, where, world, strict)
         if world.first:
-            click.echo(report)
             tell(config.data, problems)
+            show(report)
             if failed:
                 click.echo(f"{failed} fine-tuning(s) failed, see above; the same command tries them again", err=True)
     return 3 if failed else 0
@@ -274,7 +284,7 @@ def report(folders: tuple[Path, ...], out: Path) -> None:
     """Merge evaluations of the same data, recipe and --seed in one report: of other arms, label sets or --seeds."""
     with installed():
         from segloc_eval.run import merged
-    click.echo(merged.report(folders, out))
+    show(merged.report(folders, out))
 
 
 @command.command("convert", short_help="Write a data set of any layout as COCO.")

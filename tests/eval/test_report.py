@@ -1,6 +1,7 @@
 """The report: what it calls a difference, what it shows, and that nothing in it reaches out or breaks out."""
 
 import copy
+import io
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ from tests.eval.conftest import CLASSES
 from tests.eval.evaluation import Evaluation, make_evaluation
 
 from segloc_eval.numbers.compare import Difference
-from segloc_eval.report import charts, merge, summary, write_report
+from segloc_eval.report import charts, merge, screen, summary, write_report
 from segloc_eval.report.markup import digits_for, join, span, tag
 from segloc_eval.report.scans import Compared, choose, found
 from segloc_eval.report.view import View
@@ -151,6 +152,21 @@ def test_an_arm_without_a_rival_is_not_compared(tmp_path: Path) -> None:
     assert "Where random finds most" in text and "Where it misses most" in text and page.count("<img") >= 4
     drawn = re.findall(r"random finds (\d+) of (\d+)", text)
     assert drawn and int(drawn[0][0]) * 2 > int(drawn[0][1]), "the first is one that it is good at"
+
+
+def test_the_screen_shows_what_the_page_says(made: Evaluation) -> None:
+    shown = io.StringIO()
+    view = View(made.metrics)
+    screen.show(view, shown)
+    lines = shown.getvalue().splitlines()
+    assert lines[0] == headline(made.metrics)[0] and "\x1b" not in shown.getvalue()
+    for arm in view.arms:
+        one = view.estimate("200", "bbox", arm, view.head)
+        assert one is not None
+        row = next(line for line in lines if line.startswith(f"{arm} "))
+        assert f"{100 * one['mean']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})" in row
+        recalls = [unit["scores"]["bbox"][view.head]["overall"]["AR@100"] for unit in view.units("200", arm)]
+        assert row.endswith(f" {100 * sum(recalls) / len(recalls):.1f}")
 
 
 def test_what_one_seed_cannot_tell_is_said(made: Evaluation, boxes: Evaluation) -> None:

@@ -124,9 +124,9 @@ class View:
         """See compare.Comparison; None where there is none."""
         return self.metrics["comparison"].get(labels, {}).get(kind)
 
-    def estimate(self, labels: str, kind: str, arm: str, split: str) -> Estimate | None:
-        """The score of a kind, a fraction 0..1 with its interval; None where the arm has no such number."""
-        return _real(_at(self.comparison(labels, kind), "arms", arm, "splits", split, self.metric(kind)))
+    def estimate(self, labels: str, kind: str, arm: str, split: str, metric: str | None = None) -> Estimate | None:
+        """The score of a kind, or another metric of it, a fraction 0..1 with its interval; None where there is none."""
+        return _real(_at(self.comparison(labels, kind), "arms", arm, "splits", split, metric or self.metric(kind)))
 
     def difference(self, labels: str, kind: str, arm: str, split: str) -> Difference | None:
         """The arm's score minus the base's, a fraction; None where a label size has another base than the page."""
