@@ -192,8 +192,8 @@ def run(
     with joined(where) as world:
         report, problems, failed = evaluate(config, out, where, world, strict)
         if world.first:
-            tell(config.data, problems)
             show(report)
+            tell(config.data, problems)
             if failed:
                 click.echo(f"{failed} fine-tuning(s) failed, see above; the same command tries them again", err=True)
     return 3 if failed else 0
