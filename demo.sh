@@ -13,7 +13,7 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   pretrain="--batch-size 256 --epochs 20"
   composites="--size 256 --samples 40000 --lr 2e-3"
   finetune="--size 256 --samples 8000 --seeds 2"
-else # what two older cores can learn in about twenty minutes, each at a task of its own
+else # what two older cores can learn in about 25 minutes, each at a task of its own
   export OMP_NUM_THREADS=$((($(nproc) + 1) / 2))
   scans="--images 1200 --backgrounds 700"
   build="--n 4000 --size 128"
