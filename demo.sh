@@ -62,9 +62,10 @@ set -m # a process group of its own, which can be stopped whole
 contrast >$demo/contrast.log 2>&1 &
 beside=$!
 set +m
-trap 'kill -TERM -$beside 2>/dev/null && wait $beside || true' EXIT
+# Whatever ends this ends it too, once it has saved where it is.
+trap 'kill -TERM -$beside 2>/dev/null || true; while kill -0 -- -$beside 2>/dev/null; do sleep 0.2; done' EXIT
 composites
-wait $beside || { tail -3 $demo/contrast.log >&2; exit 1; }
+wait $beside || { tail -n 3 $demo/contrast.log >&2; echo "the other task failed; see $demo/contrast.log" >&2; exit 1; }
 echo "held-out objects whose class their nearest neighbours tell after contrast: $(last knn_accuracy $demo/segloc)"
 
 say "3 of 3: one report of all three"

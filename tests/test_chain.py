@@ -165,6 +165,8 @@ def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: P
     )
     refused("a batch of 8 has no place left for a labelled scan", told(*flags, "--mix", pairs, "--mix-share", 1))
     refused("no finished build", told(*flags, "--mix", benign))
+    (lists / "benign-judge.txt").write_text("\n".join([*judge, learn[0]]))
+    refused("holds something else (other scans of --judge-benign)", told(*flags))
     assert len(json.loads((out / "config.json").read_text())["arms"]) == 2, "what is refused leaves nothing"
 
 

@@ -154,13 +154,14 @@ def run(
     which start pays. Run again with the same options, it keeps what is done and goes on with what was interrupted.
     """
     told: dict[str, Any] = {}
+    from segloc_eval.data.beside import fingerprint_judged, resolve_beside
+
+    judged = fingerprint_judged(judge_benign) if judge_benign else ""
     if eval_only:
         if mix or benign or copy_paste:
             raise click.UsageError("--eval-only trains nothing, so --mix, --copy-paste and --benign have no use")
         arms, labels, seeds = resolve_given(checkpoints), (), 1
     else:
-        from segloc_eval.data.beside import resolve_beside
-
         arms, told = resolve_arms(checkpoints, arch, width, resolve_beside(mix, mix_share, copy_paste, benign))
     with installed():  # behind the checks, for these imports take seconds
         from segloc_eval.data.splits import label_slug
@@ -186,6 +187,7 @@ def run(
         seed=seed,
         seeds=seeds,
         judge=str(absolute(judge_benign)) if judge_benign else "",
+        judged=judged,
         given=eval_only,
         recipe=chosen,
     )

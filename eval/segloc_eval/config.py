@@ -71,7 +71,7 @@ class Config:
 
     `labels` as given (`1%`, `200`, `all`); `on`: the splits scored; `detector`: a key of recipe.FAMILIES;
     fine-tunings have the seeds `seed` to `seed + seeds - 1`; `given`: arms are only scored, nothing is trained;
-    `judge`: benign scans to count false alarms on, "" for none.
+    `judge`: benign scans to count false alarms on, "" for none; `judged` tells what lay there.
     """
 
     arms: tuple[Arm, ...]
@@ -84,6 +84,7 @@ class Config:
     given: bool
     recipe: Recipe
     judge: str = ""
+    judged: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """As written to config.json: JSON types only, without fields at a default of theirs."""

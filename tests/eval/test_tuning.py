@@ -93,6 +93,13 @@ def test_scans_beside_the_labelled_ones_have_their_places_in_every_batch() -> No
     assert shown[:7] != [i + 100 for i in np.random.default_rng([5, 0]).permutation(7)]
 
 
+def test_a_shorter_run_sees_the_same_composites_whatever_longer_ones_need() -> None:
+    benign = stream(5, 1)
+    for most in (10, 40):  # pictures exported for the longest run
+        cut = Mixture((Stream(stream(most, 3).scans, 3, pairs=True), benign)).of_steps(3)
+        assert [scan.id for scan in cut.streams[0].scans] == list(range(10)) and cut.streams[1] == benign
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_boxes_and_masks_lie_on_their_objects(pidray: Make, flip: bool) -> None:
     data = read(pidray(train=8, test=1, side=150))

@@ -101,19 +101,26 @@ def test_text_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_benign(Path("list.txt")).relative == source.relative
     for line, words in (
         ("bags/none.png", "line 1: .*no such file"),
-        ("/etc/hosts", "does not lie below"),
+        ("bags/N0000001.png\n/etc/hosts", "line 2: /etc/hosts does not lie below"),
         ("../x", "not"),
     ):
         (tmp_path / "wrong.txt").write_text(f"{line}\n")
         with pytest.raises(click.ClickException, match=words):
             read_benign(tmp_path / "wrong.txt")
+    (tmp_path / "lists").mkdir()
+    away = tmp_path / "lists" / "full.txt"  # full paths of elsewhere, all of them
+    away.write_text(f"{folder}/N0000002.png\n{folder}/N0000001.png\n")
+    assert read_benign(away).relative == ["N0000001.png", "N0000002.png"] and read_benign(away).path == folder
 
 
 @pytest.mark.parametrize("name", ["hidden", "Test/bags"])
 def test_benign_scans_of_a_test_split_are_refused(tmp_path: Path, name: str) -> None:
     folder = write_benign(tmp_path / "set" / name)
     (folder.parent / "list.txt").write_text(f"{folder.name}/N0000000.png\n{folder.name}/N0000001.png\n")
-    for path in (tmp_path / "set", folder.parent / "list.txt"):
+    (tmp_path / "full.txt").write_text(f"{folder}/N0000000.png\n{folder}/N0000001.png\n")
+    (tmp_path / "lists").mkdir()
+    elsewhere = (tmp_path / "full.txt").rename(tmp_path / "lists" / "full.txt")
+    for path in (tmp_path / "set", folder.parent / "list.txt", elsewhere):
         with pytest.raises(click.ClickException, match=r"folder of a test split.*--allow-test") as error:
             read_benign(path)
         assert str(folder) in error.value.message

@@ -9,7 +9,7 @@ import numpy as np
 from segloc_eval.config import Beside
 from segloc_eval.data.splits import Album, Looks, looks
 from segloc_synth.console import progress
-from segloc_synth.files import absolute, atomic_write
+from segloc_synth.files import absolute, atomic_write, is_local
 from segloc_synth.shards.format import ShardReader
 from segloc_synth.sources.backgrounds import NEIGHBOURS, numbered, read_benign
 from segloc_synth.sources.images import BadImage, read_image
@@ -31,12 +31,19 @@ def resolve_beside(mix: Path | None, share: float, paste: bool, benign: Path | N
     return Beside(str(absolute(mix)) if mix else "", share, str(absolute(benign)) if benign else "", digest, paste)
 
 
+def fingerprint_judged(path: Path) -> str:
+    """Of benign scans to count false alarms on, of whatever split; click.ClickException as read_benign."""
+    return read_benign(path, allow_test=True).fingerprint
+
+
 def cut_benign(path: Path, out: Path, seed: int) -> list[Problem]:
     """Write lists of benign scans to learn from and to count false alarms on: full paths, a line each.
 
     They are cut in blocks by the numbers in their names; of those to judge by, what looks like one to learn from, or is
     its neighbour by number, is left out of both. Returns the problems; click.ClickException where nothing is left.
     """
+    if not is_local(path):
+        raise click.ClickException(f"{path}: lists name files of this machine; copy the scans to it")
     source = read_benign(path)
     problems, usable, seen = list(source.problems), [], []
     for place in progress(range(len(source.relative)), len(source.relative), "looking at benign scans"):
@@ -48,11 +55,12 @@ def cut_benign(path: Path, out: Path, seed: int) -> list[Problem]:
         problems += [Problem(kind, source.relative[place]) for kind in kinds]
         usable.append(place)
         seen.append(looks(pixels))
-    for name, part in zip(LISTS, _blocks([source.relative[place] for place in usable], seen, seed), strict=True):
-        if not part:
-            raise click.ClickException(
-                f"{path}: its {len(usable)} usable scans are too few, or too much alike, to be cut in two"
-            )
+    parts = _blocks([source.relative[place] for place in usable], seen, seed)
+    if min(map(len, parts)) < 2:
+        raise click.ClickException(
+            f"{path}: its {len(usable)} usable scans are too few, or too much alike, to be cut in two"
+        )
+    for name, part in zip(LISTS, parts, strict=True):
         with atomic_write(out / name) as file:
             text = "".join(f"{absolute(source.open_path(usable[place]))}\n" for place in part)
             file.write(text.encode(errors="surrogateescape"))

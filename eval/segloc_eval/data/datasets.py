@@ -92,7 +92,7 @@ def load_data(
         val = [scan for i, scan in enumerate(pool) if i in apart]
         pool = [scan for i, scan in enumerate(pool) if i not in apart]
     tests = {name: list(reader.check(scans)) for name, scans in ({VAL: val} if on == VAL else tests).items()}
-    judged = reader.read_benign(judge, {}) if judge else []
+    judged = reader.read_benign(judge, {}, allow_test=True) if judge else []
     wanted = {} if eval_only else {slug: label_count(slug, len(pool)) for slug in slugs}
     order = label_order([classes_of(scan) for scan in pool], seed)
     scored = tests | {BENIGN: judged}

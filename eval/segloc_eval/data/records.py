@@ -112,9 +112,9 @@ class Reader:
             kind = preflight.LEAK_SAME if same else preflight.LEAK_NEAR
             self.note(kind, f"like {self._name(other.path)} of {split}", file=self._name(scan.path))
 
-    def read_benign(self, path: Path, others: dict[str, list[Scan]]) -> list[Scan]:
+    def read_benign(self, path: Path, others: dict[str, list[Scan]], allow_test: bool = False) -> list[Scan]:
         """Scans without any object of which no copy is among `others`; click.ClickException where none is left."""
-        source = read_benign(path)
+        source = read_benign(path, allow_test)
         self.problems += source.problems
         scans = []
         for place, name in enumerate(source.relative):
@@ -124,7 +124,7 @@ class Reader:
                 scans.append(Scan(self._scans, name, source.open_path(place), width, height, ()))
         found = list(self.apart(self.check(scans), others))
         if not found:
-            raise click.ClickException(f"{path}: none of its {len(source.relative)} scans can be learnt from")
+            raise click.ClickException(f"{path}: none of its {len(source.relative)} scans can be used")
         return found
 
     def read(self, split: Split) -> list[Scan]:

@@ -1,7 +1,7 @@
 """Scans as mmdet takes them: square pictures with boxes, masks or labels per pixel, batch by batch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -30,10 +30,14 @@ Example = tuple[Tensor, Any]
 
 @dataclass(frozen=True)
 class Stream:
-    """Scans of which every batch holds `count`."""
+    """Scans of which every batch holds `count`.
+
+    `pairs`: they are composites, of which no more first pairs are needed than are shown once.
+    """
 
     scans: Sequence[Scan]
     count: int
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,12 @@ class Mixture:
 
     streams: tuple[Stream, ...] = ()
     paste: bool = False
+
+    def of_steps(self, steps: int) -> "Mixture":
+        """What a run of so many steps shows of it, whatever longer ones take."""
+        cut = [2 * -(-steps * one.count // 2) if one.pairs else len(one.scans) for one in self.streams]
+        streams = tuple(replace(one, scans=one.scans[:most]) for one, most in zip(self.streams, cut, strict=True))
+        return replace(self, streams=streams)
 
 
 def batch_order(streams: Sequence[Stream], step: int, seed: int) -> list[tuple[int, Scan, bool]]:

@@ -79,7 +79,8 @@ def sample_alarms(
         some, drawn = scans[rows], benign[rows]
         hits, total = np.cumsum(some[:, table.image[found]], 1, np.float64), some[:, objects].sum(1, dtype=np.float64)
         threshold = np.stack([_reached(hits, recall * total, table.score[found]) for recall in RECALLS], 1)
-        alarms = _above(drawn[:, bag[order]], score[order], threshold) / bags
+        loud = order[score[order] >= np.nanmin(threshold, initial=np.inf)]  # the others count at no recall
+        alarms = _above(drawn[:, bag[loud]], score[loud], threshold) / bags
         parts.append((threshold, alarms, _above(drawn[:, by_worst], worst[by_worst], threshold) / bags))
     return Sampled(*(np.concatenate(one) for one in zip(*parts, strict=True)))
 

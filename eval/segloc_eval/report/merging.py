@@ -21,6 +21,7 @@ SAME = {  # what must agree, and how a message calls it
     "detector": lambda metrics: metrics["config"].get("detector"),
     "recipe": lambda metrics: metrics["config"].get("recipe"),
     "scored split": lambda metrics: metrics["config"].get("on"),
+    "scans of --judge-benign": lambda metrics: metrics["config"].get("judged", ""),
 }
 REPEATED = ("command", "date", "config", "versions", "hardware")  # what is needed to repeat an evaluation
 LISTS = ("labels-*.txt", "val.txt")  # beside metrics.json: training scans of each label size, validation scans

@@ -6,6 +6,7 @@ from typing import IO
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segloc_eval.numbers.compare import Estimate
 from segloc_eval.report import summary
@@ -36,13 +37,13 @@ def _table(view: View, labels: str, kind: str) -> Table:
     splits = sorted(view.splits, key=lambda split: split != view.head)
     more = () if kind == "semantic" else ("AP50", RECALL)
     for name in (*(SHORT.get(split, split) for split in splits), *more):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=True)
     for arm in view.arms:
         cells = [_cell(view.estimate(labels, kind, arm, split)) for split in splits]
         if more:
             one = view.estimate(labels, kind, arm, view.head, more[0])
             cells += [percent(one["mean"] if one else None), percent(_recall(view, labels, kind, arm))]
-        table.add_row(arm, *cells)
+        table.add_row(Text(arm), *cells)
     return table
 
 

@@ -11,7 +11,8 @@ from segloc_eval.data.datasets import Data, load_training
 from segloc_eval.mm.data import Mixture, Stream
 from segloc_eval.mm.ranks import failing_together
 from segloc_eval.recipe import Recipe
-from segloc_synth.files import as_path
+from segloc_synth.console import log
+from segloc_synth.files import as_path, read_json
 from segloc_synth.look.export import VIEWS, export_coco
 from segloc_synth.shards.format import ShardReader
 from segloc_train.dist import World
@@ -61,10 +62,18 @@ def _composites(build: Path, count: int, data: Data, recipe: Recipe, folder: Pat
     with failing_together(world):
         if world.first and not (place / "annotations.json").is_file():
             export_coco(build, place, limit=pairs)
+    backgrounds = {image["background"] for image in read_json(place / "annotations.json")["images"]}
+    judged = sorted(backgrounds & {str(Path(str(scan.source_id)).with_suffix("")) for scan in data.judged})
+    if judged and world.first:  # by name alone, and other scans may have these names too
+        log.warning(
+            "%s: %d of its backgrounds are called as scans of --judge-benign, such as %s; if they are the same, false "
+            "alarms are flattered: build on others, which segloc-eval labels --benign cuts apart",
+            *(build, len(judged), judged[0]),
+        )
     found = load_training(place, MIX)
     ids = {id: own for own, name in data.classes.items() for id, theirs in found.classes.items() if theirs == name}
     scans = [
         replace(scan, objects=tuple(replace(thing, category_id=ids[thing.category_id]) for thing in scan.objects))
         for scan in found.train
     ]
-    return Stream(scans, count)
+    return Stream(scans, count, pairs=True)

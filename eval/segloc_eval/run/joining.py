@@ -9,6 +9,8 @@ from segloc_eval.config import Arm, Beside, Config, untaken
 from segloc_eval.run.results import read_own
 from segloc_synth.files import output_dir
 
+TOLD = dict.fromkeys(("judge", "judged"), "scans of --judge-benign")  # what a message calls fields of Config
+
 
 def accept_out(out: Path) -> None:
     """click.ClickException when `out` holds anything but an evaluation."""
@@ -30,7 +32,8 @@ def joined(config: Config, out: Path) -> tuple[Config, Config]:
     fixed = [key for key in {**now, **before} if key not in ("arms", "labels", "seeds")]
     different = [key for key in fixed if before.get(key) != now.get(key)]
     if different:
-        raise click.ClickException(f"{out}: holds something else (other {', '.join(different)}); name another --out")
+        told = ", ".join(dict.fromkeys(TOLD.get(key, key) for key in different))
+        raise click.ClickException(f"{out}: holds something else (other {told}); name another --out")
     try:
         arms = [Arm.from_dict(arm) for arm in before["arms"]]
         labels = tuple(dict.fromkeys([*map(str, before["labels"]), *config.labels]))

@@ -24,7 +24,8 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     parts = [(_read_metrics(folder), folder.resolve()) for folder in folders]
     metrics = merge(parts)
     first = parts[0][1]
-    splits = sorted({file.stem for file in (first / TRUTH).glob("*.json")} - {BENIGN})
+    judged = {BENIGN} if metrics["config"].get("judged") else set()
+    splits = sorted({file.stem for file in (first / TRUTH).glob("*.json")} - judged)
     if not splits:
         raise click.ClickException(f"{first / TRUTH}: is missing, and with it what is scored against; evaluate again")
     known = read_truth(first, splits)
@@ -34,7 +35,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
             raise click.ClickException(
                 f"{unit['folder']}: its results files are gone; evaluate again, or bring them back"
             )
-    benign = read_truth(first, [BENIGN]) if (first / TRUTH / f"{BENIGN}.json").is_file() else None
+    benign = read_truth(first, [BENIGN]) if judged else None
     metrics |= summarise(known, found, benign)
     out = output_dir(out, "name another --out")
     shutil.copytree(first / TRUTH, out / TRUTH)

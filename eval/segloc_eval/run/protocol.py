@@ -27,7 +27,17 @@ from segloc_eval.run.beside import accept_beside, mixed
 from segloc_eval.run.joining import joined
 from segloc_eval.run.learnt import accept_learnt
 from segloc_eval.run.machine import versions
-from segloc_eval.run.results import FORMAT, Truth, are_lost, kinds_in, pictures, read_own, read_truth, write_truth
+from segloc_eval.run.results import (
+    FORMAT,
+    Truth,
+    are_lost,
+    kinds_in,
+    pictures,
+    read_own,
+    read_truth,
+    results_file,
+    write_truth,
+)
 from segloc_eval.run.tables import score_splits, summarise
 from segloc_eval.run.unit import Unit, eval_detector, run_unit
 from segloc_synth.console import fault, log
@@ -150,7 +160,7 @@ def _finish(
     """Have the unit done: its metrics.json, which is its done-marker, lies in its folder afterwards."""
     folder = unit.folder(out)
     done = folder / "metrics.json"
-    if done.is_file() and not are_lost(_read_unit(done)["scores"], folder, known):
+    if done.is_file() and not _are_lost(unit, folder, data, known):
         if world.first:
             log.info("%s: already done, kept", unit)
         return
@@ -226,9 +236,17 @@ def _is_done(unit: Unit, out: Path, data: Data, known: Truth) -> bool:
     done = folder / "metrics.json"
     if not done.is_file() or _other(unit, done, data):
         return False
-    if lost := are_lost(_read_unit(done)["scores"], folder, known):
+    if lost := _are_lost(unit, folder, data, known):
         log.warning("%s: left out, as results of it are gone from %s; ask for it again to have them anew", unit, folder)
     return not lost
+
+
+def _are_lost(unit: Unit, folder: Path, data: Data, known: Truth) -> bool:
+    """Whether results that a finished unit's numbers were taken from are gone; given ones know no benign scans."""
+    scores = _read_unit(folder / "metrics.json")["scores"]
+    looked = unit.labels != GIVEN or given.is_detector(unit.source)
+    benign = data.judged and looked and "bbox" in scores and not results_file(folder, BENIGN, "bbox").is_file()
+    return bool(benign) or are_lost(scores, folder, known)
 
 
 def _accept_unit(unit: Unit, out: Path, data: Data) -> None:

@@ -84,6 +84,7 @@ def run_unit(
             subclass RankLost, which says that another rank ended, no other unit can follow.
         SystemExit: 130 or 143, when a signal stopped the training after a step and the state was saved.
     """
+    mixture = mixture.of_steps(recipe.steps(data.sizes[unit.labels]))
     key = _identity(unit, data, recipe, detector, mixture)
     if (folder / ABOUT).is_file():
         entry = _entry_of(folder / ABOUT, key)

@@ -69,7 +69,8 @@ def read_benign(path: Path, allow_test: bool = False) -> BenignSource:
     if len(files) < 2:
         raise click.ClickException(f"{path}: {len(files)} image files in it; a pair needs two different benign scans")
     if not allow_test:
-        refuse_test_folders(root, (root / folder for folder in {name.rpartition("/")[0] for name, _ in files}))
+        above = root if path.is_dir() or root == path.parent else Path("/")  # of full paths every folder is looked at
+        refuse_test_folders(above, (root / folder for folder in {name.rpartition("/")[0] for name, _ in files}))
     return BenignSource(root, [name for name, _ in files], fingerprint(files), problems)
 
 
@@ -128,13 +129,15 @@ def _from_list(path: Path) -> tuple[Path, Listed, list[Problem]]:
     root = path.parent
     lines = {number: line.strip().replace("\\", "/") for number, line in enumerate(read_text(path).splitlines(), 1)}
     lines = {number: line for number, line in lines.items() if line and not line.startswith("#")}
-    if lines and all(line.startswith("/") for line in lines.values()):
+    own = tuple(f"{folder}/" for folder in (root, absolute(root)))
+    if lines and all(line.startswith("/") and not line.startswith(own) for line in lines.values()):
         root = Path(os.path.commonpath([PurePosixPath(line).parent for line in lines.values()]))
+        own = (f"{str(root).rstrip('/')}/",)
     size_of = sizes_below(root)
     files = []
     for number, name in lines.items():
-        for folder in (root, absolute(root)):
-            name = name.removeprefix(f"{folder}/")
+        for front in own:
+            name = name.removeprefix(front)
         name = str(PurePosixPath(name))
         if name.startswith("/") or ".." in name.split("/"):
             told = short(name)
