@@ -121,6 +121,8 @@ def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: P
     assert len(learn) == 16 and 2 <= len(judge) <= 6 and min(abs(a - b) for a in numbers[0] for b in numbers[1]) == 3
     shutil.copytree(simulated / "sixray", benign)
     shutil.copy(next((simulated / "pidray" / "hard").iterdir()), benign / "copy.png")
+    labelled = simulated / "pidray" / (lists / "labels-4.txt").read_text().split()[0]
+    shutil.copy(labelled, benign / "labelled.png")
     build = ["build", "--objects", simulated / "pidray", "--backgrounds", lists / "benign-learn.txt", "--size", 64]
     run("synth", *build, "--out", pairs, "--n", 8)
     flags = [
@@ -148,7 +150,7 @@ def test_composites_and_benign_scans_in_every_batch(tmp_path: Path, simulated: P
     assert config["arms"][1]["beside"]["share"] == 0.5 and "beside" not in config["arms"][0]
     assert json.loads((out / "random+mix+paste+benign" / "4" / "seed-0" / "metrics.json").read_text())["beside"]
     alike = {problem["file"] for problem in json.loads((out / "problems.json").read_text())}
-    assert alike >= {"copy.png", *(Path(name).name for name in judge)}, "these are not learnt from"
+    assert alike >= {"copy.png", "labelled.png", *(Path(name).name for name in judge)}, "these are not learnt from"
     alarms = metrics["alarms"]["4"]
     assert alarms["scans"] == len(judge) and set(alarms["arms"]) == set(metrics["arms"])
     found = json.loads((out / "random" / "4" / "seed-0" / "benign" / "results.bbox.json").read_text())

@@ -103,7 +103,7 @@ def command() -> None:
     help="A folder of segloc-synth: its composites are a part of every batch. The arms are then others than those "
     "without, and may join these in the same --out.",
 )
-@click.option("--mix-share", default=0.5, type=console.Finite(0, 1, min_open=True), help="How large a part.")
+@click.option("--mix-share", type=console.Finite(0, 1, min_open=True), help="How large a part; half without it.")
 @click.option(
     "--copy-paste", is_flag=True, help="Paste up to three objects of other labelled scans onto each labelled scan."
 )
@@ -135,7 +135,7 @@ def run(
     seed: int,
     on: Literal["test", "val"],
     mix: Path | None,
-    mix_share: float,
+    mix_share: float | None,
     copy_paste: bool,
     benign: Path | None,
     judge_benign: Path | None,
@@ -162,7 +162,10 @@ def run(
             raise click.UsageError("--eval-only trains nothing, so --mix, --copy-paste and --benign have no use")
         arms, labels, seeds = resolve_given(checkpoints), (), 1
     else:
-        arms, told = resolve_arms(checkpoints, arch, width, resolve_beside(mix, mix_share, copy_paste, benign))
+        if mix_share is not None and mix is None:
+            raise click.UsageError("--mix-share is of --mix; name the composites")
+        beside = resolve_beside(mix, 0.5 if mix_share is None else mix_share, copy_paste, benign)
+        arms, told = resolve_arms(checkpoints, arch, width, beside)
     with installed():  # behind the checks, for these imports take seconds
         from segloc_eval.data.splits import label_slug
         from segloc_eval.run.joining import accept_out

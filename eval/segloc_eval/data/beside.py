@@ -8,7 +8,7 @@ import numpy as np
 
 from segloc_eval.config import Beside
 from segloc_eval.data.splits import Album, Looks, looks
-from segloc_synth.console import progress
+from segloc_synth.console import log, progress
 from segloc_synth.files import absolute, atomic_write, is_local
 from segloc_synth.shards.format import ShardReader
 from segloc_synth.sources.backgrounds import NEIGHBOURS, numbered, read_benign
@@ -60,6 +60,9 @@ def cut_benign(path: Path, out: Path, seed: int) -> list[Problem]:
         raise click.ClickException(
             f"{path}: its {len(usable)} usable scans are too few, or too much alike, to be cut in two"
         )
+    left = len(usable) - len(parts[0]) - len(parts[1])
+    told = f"{len(parts[0])} scans to learn from, {len(parts[1])} to judge by"
+    log.info("%s: %s; %d are in no list, as they are like one to learn from, or next to it", path, told, left)
     for name, part in zip(LISTS, parts, strict=True):
         with atomic_write(out / name) as file:
             text = "".join(f"{absolute(source.open_path(usable[place]))}\n" for place in part)

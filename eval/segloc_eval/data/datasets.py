@@ -92,13 +92,13 @@ def load_data(
         val = [scan for i, scan in enumerate(pool) if i in apart]
         pool = [scan for i, scan in enumerate(pool) if i not in apart]
     tests = {name: list(reader.check(scans)) for name, scans in ({VAL: val} if on == VAL else tests).items()}
-    judged = reader.read_benign(judge, {}, allow_test=True) if judge else []
+    judged = reader.read_benign(judge, tests, allow_test=True) if judge else []
     wanted = {} if eval_only else {slug: label_count(slug, len(pool)) for slug in slugs}
     order = label_order([classes_of(scan) for scan in pool], seed)
     scored = tests | {BENIGN: judged}
     learnt = reader.apart(reader.check(pool[i] for i in order), scored)
     chosen = list(islice(learnt, max(wanted.values(), default=0)))
-    nothing = reader.read_benign(benign, scored) if benign else []
+    nothing = reader.read_benign(benign, scored | {TRAIN: chosen}) if benign else []
     val = tests.get(VAL, val)
     sizes = {slug: min(count, len(chosen)) for slug, count in wanted.items()}
     short = [f"--labels {slug}" for slug in sizes if slug.isdigit() and int(slug) > sizes[slug]]

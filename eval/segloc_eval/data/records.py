@@ -124,7 +124,10 @@ class Reader:
                 scans.append(Scan(self._scans, name, source.open_path(place), width, height, ()))
         found = list(self.apart(self.check(scans), others))
         if not found:
-            raise click.ClickException(f"{path}: none of its {len(source.relative)} scans can be used")
+            raise click.ClickException(
+                f"{path}: none of its {len(source.relative)} scans can be used; they are damaged, or like scans with "
+                "objects or such as are scored"
+            )
         return found
 
     def read(self, split: Split) -> list[Scan]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from segloc_eval.numbers.compare import Estimate
 from segloc_eval.report import charts
 from segloc_eval.report.charts import Axis, Line, Point
 from segloc_eval.report.markup import Child, Markup, dim, percent, table, tag
@@ -41,6 +42,22 @@ def alarms(view: View, labels: str) -> list[Markup]:
     )
     chart = charts.figure(title, charts.lines(series, x, y, title))
     return [table(head, rows, class_="scores"), charts.arm_legend(view), charts.grid([chart]), dim(note)]
+
+
+def sentences(view: View, labels: str) -> list[str]:
+    """The table in words, a sentence for each recall; none without benign scans."""
+    found: dict[str, Any] = (view.metrics.get("alarms") or {}).get(labels) or {}
+    told = []
+    for recall in SHOWN if found else ():
+        at = found["recalls"].index(recall)
+        each = [(arm, found["arms"][arm]["alarms"][at]) for arm in view.arms if arm in found["arms"]]
+        words = "; ".join(f"{arm} {_spelt(one)}" for arm, one in each)
+        told.append(f"False alarms per 100 of {found['scans']:,} benign scans at {100 * recall:g} % recall: {words}.")
+    return told
+
+
+def _spelt(one: Estimate | None) -> str:
+    return f"{one['mean']:.0f} ({one['low']:.0f} to {one['high']:.0f})" if one else "does not reach it"
 
 
 def _cells(found: dict[str, Any], arm: str, recall: float) -> list[Child]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segloc_eval.numbers.compare import Estimate
-from segloc_eval.report import summary
+from segloc_eval.report import alarms, summary
 from segloc_eval.report.markup import DASH, percent, span
 from segloc_eval.report.view import View
 
@@ -28,6 +28,9 @@ def show(view: View, file: IO[str]) -> None:
             given = "" if labels == "given" else f" with {view.label_name(labels)}"
             console.print(f"\n{view.score_name(kind)}{given}, per cent (95 % interval)", style="italic", markup=False)
             console.print(_table(view, labels, kind))
+    for labels in view.labels:
+        for line in alarms.sentences(view, labels):
+            console.print(f"\n{line}", markup=False, soft_wrap=True)
     console.print(f"\n{summary.certainty(view)}", style="dim", markup=False, soft_wrap=True)
 
 

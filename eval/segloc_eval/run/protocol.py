@@ -303,6 +303,7 @@ def _about(data: Data) -> dict[str, Any]:
 
 def _counts(data: Data) -> str:
     tests = ", ".join(f"{len(group)} {name}" for name, group in data.tests.items())
+    tests += f" and, for false alarms, {len(data.judged)} benign" if data.judged else ""
     masks = "boxes and masks" if data.masks else "boxes only, so no mask head and no mask scores"
     sets = ", ".join(str(size) for size in data.sizes.values())
     return f"{sets or 'no'} training scans, to test on {tests}; {len(data.classes)} classes; {masks}"
