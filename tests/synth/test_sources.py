@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from tests.conftest import cut_all, draw_scan, save, write_benign, write_labelled
@@ -227,6 +227,7 @@ def test_boxes_need_leave_and_give_the_drawn_objects(tmp_path: Path, layout: str
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 100), st.floats(0, 80), st.floats(1, 140), st.floats(1, 120))
+@example(0, 0.0, 10.0, 12.0, 3.0)  # half a pixel thin
 def test_a_derived_mask_never_leaves_its_box(seed: int, x: float, y: float, w: float, h: float) -> None:
     pixels = draw_scan(seed % 50)
     w, h = min(w, pixels.shape[1] - x), min(h, pixels.shape[0] - y)

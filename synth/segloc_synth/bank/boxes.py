@@ -69,7 +69,7 @@ def mask_from_box(pixels: Pixels, box: Box, others: Sequence[Box] = ()) -> tuple
     """The object in `box`, inside the picture RGB uint8 [H, W, 3]: a 0/1 mask uint8 [H, W], and its trust, 0 to 1.
 
     Of all candidates() that one whose overlap with the object is expected to be largest: this is its trust; of those
-    as good within TIE the one whose outline follows edges best. None when nothing stands out.
+    as good within TIE the one whose outline follows edges best. None when nothing stands out, or too thin for a pixel.
     """
     found = candidates(pixels, box, others)
     if found is None:
@@ -81,7 +81,7 @@ def mask_from_box(pixels: Pixels, box: Box, others: Sequence[Box] = ()) -> tuple
     whole = np.zeros(pixels.shape[:2], np.uint8)
     shape = (right - left, bottom - top)
     whole[top:bottom, left:right] = cv2.resize(masks[best].astype(np.float32), shape) >= 0.5
-    return whole, round(float(score[best]), 4)
+    return (whole, round(float(score[best]), 4)) if whole.any() else None
 
 
 def candidates(
